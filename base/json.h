@@ -1,0 +1,44 @@
+/* base/json.h: strict JSON. A scan of our own rejects what cJSON lets pass (duplicate keys, numbers beyond
+ * the double range, bad UTF-8, lone surrogates, raw control characters, garbage after the value, depth
+ * beyond 64); cJSON then builds the tree. The tree is a cJSON; walk it with cJSON's own calls. */
+#ifndef KIN_BASE_JSON_H
+#define KIN_BASE_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/status.h"
+
+enum { KIN_JSON_MAX_DEPTH = 64 };
+
+typedef enum kin_json_flags {
+    KIN_JSON_STRICT = 0,
+    KIN_JSON_ALLOW_INFINITY = 1, /* bare Infinity and -Infinity as diffusers' scheduler configs hold them */
+    KIN_JSON_ALLOW_BOM = 2,      /* a UTF-8 byte order mark before the value */
+    KIN_JSON_CONCATENATED = 4    /* several top-level arrays one after the other become one array */
+} kin_json_flags;
+
+/* Parses text[0..bytes) (not zero-terminated). The result is the caller's: cJSON_Delete.
+ * Fails: KIN_ERR_FORMAT with line and column; KIN_ERR_MEM. */
+kin_status kin_json_parse(const char *text, size_t bytes, unsigned flags, cJSON **out, kin_error *err);
+
+/* Reads and parses a whole file (at most max_bytes). The error names the file. */
+kin_status kin_json_read(const char *path, size_t max_bytes, unsigned flags, cJSON **out, kin_error *err);
+
+/* Member access with type check. `where` names the object in messages. A missing key with a non-NULL
+ * default pointer (or present=NULL semantics) is described per function. Fails: KIN_ERR_FORMAT. */
+kin_status kin_json_get_i64(const cJSON *obj, const char *key, int64_t lo, int64_t hi, int64_t *inout,
+                            kin_error *err); /* missing: inout stays */
+kin_status kin_json_get_f64(const cJSON *obj, const char *key, double *inout, kin_error *err);
+kin_status kin_json_get_bool(const cJSON *obj, const char *key, bool *inout, kin_error *err);
+/* *out points into the tree (missing or null: stays). */
+kin_status kin_json_get_str(const cJSON *obj, const char *key, const char **out, kin_error *err);
+
+/* Fails (KIN_ERR_FORMAT, naming the nearest known key) if obj has a key that is not in `known`
+ * (NULL-terminated list). `where` names the object in the message. */
+kin_status kin_json_known_keys(const cJSON *obj, const char *const *known, const char *where, kin_error *err);
+
+#endif

@@ -1,0 +1,67 @@
+# Flags and the two building blocks of the project: kin_room (one static library per folder) and kin_test.
+include(CheckCCompilerFlag)
+
+add_library(kin_flags INTERFACE)
+target_include_directories(kin_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(kin_flags INTERFACE _GNU_SOURCE KIN_VERSION="${PROJECT_VERSION}")
+target_compile_options(kin_flags INTERFACE
+  -Wall -Wextra -Wshadow -Werror -fno-math-errno
+  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>)
+if(KIN_NATIVE)
+  target_compile_options(kin_flags INTERFACE -march=native)
+endif()
+if(KIN_SANITIZE)
+  target_compile_options(kin_flags INTERFACE -fsanitize=${KIN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(kin_flags INTERFACE -fsanitize=${KIN_SANITIZE})
+endif()
+
+# kin_room(name DEPS libs...): library kin_<name> from <name>/*.c (and *.cc shims); cli/main.c stays out.
+# tensor also takes tensor/ref, tensor/cpu, and builds tensor/cpu/simd/*.c once per ISA level.
+function(kin_room name)
+  cmake_parse_arguments(R "" "" "DEPS" ${ARGN})
+  file(GLOB src CONFIGURE_DEPENDS ${name}/*.c ${name}/*.cc)
+  if(name STREQUAL "tensor")
+    file(GLOB more CONFIGURE_DEPENDS tensor/ref/*.c tensor/cpu/*.c tensor/plan/*.c)
+    list(APPEND src ${more})
+  endif()
+  list(FILTER src EXCLUDE REGEX "cli/main\\.c$")
+  if(NOT src)
+    file(WRITE ${CMAKE_BINARY_DIR}/empty_${name}.c "extern int kin_empty_${name};\nint kin_empty_${name};\n")
+    set(src ${CMAKE_BINARY_DIR}/empty_${name}.c)
+  endif()
+  add_library(kin_${name} STATIC ${src})
+  target_link_libraries(kin_${name} PUBLIC ${R_DEPS} PRIVATE kin_flags)
+  if(name STREQUAL "tensor")
+    file(GLOB simd CONFIGURE_DEPENDS tensor/cpu/simd/*.c)
+    if(simd)
+      kin_simd(avx2 "-mavx2;-mfma;-mf16c" ${simd})
+      kin_simd(avx512 "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mprefer-vector-width=512" ${simd})
+    endif()
+    # the normal draws must have the same bits on every ISA level and compiler
+    set_source_files_properties(tensor/rng.c PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
+  endif()
+endfunction()
+
+# One build of the simd sources: functions are named through KIN_SIMD(name) -> kin_<isa>_<name>.
+function(kin_simd isa flags)
+  add_library(kin_simd_${isa} OBJECT ${ARGN})
+  target_compile_definitions(kin_simd_${isa} PRIVATE KIN_SIMD_ISA=${isa})
+  target_compile_options(kin_simd_${isa} PRIVATE ${flags} -O3)
+  target_link_libraries(kin_simd_${isa} PRIVATE kin_flags OpenMP::OpenMP_C)
+  target_sources(kin_tensor PRIVATE $<TARGET_OBJECTS:kin_simd_${isa}>)
+endfunction()
+
+# kin_test(room name [LABEL fast|long] [TIMEOUT s]): tests/<room>/<name>.c, a cmocka program.
+function(kin_test room name)
+  cmake_parse_arguments(T "" "LABEL;TIMEOUT" "ARGS;LIBS" ${ARGN})
+  if(NOT T_LABEL)
+    set(T_LABEL fast)
+  endif()
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${room}/${name}.c)
+  target_link_libraries(${name} PRIVATE kin_${room} kin_test_support ${T_LIBS} kin_flags PkgConfig::CMOCKA)
+  add_test(NAME ${room}.${name} COMMAND ${name} ${T_ARGS})
+  set_tests_properties(${room}.${name} PROPERTIES LABELS ${T_LABEL} TIMEOUT ${T_TIMEOUT})
+endfunction()

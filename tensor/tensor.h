@@ -1,0 +1,77 @@
+/* tensor/tensor.h: the tensor value type.
+ * A tensor is a view: it owns nothing. Memory belongs to a workspace, a parameter table or a mapped file.
+ * Dimension letters, the same everywhere: B batch, F frames, H W height and width, C channels, N tokens,
+ * D width, A heads, d head size, E experts, K experts per token. Row-major, PyTorch order. */
+#ifndef KIN_TENSOR_TENSOR_H
+#define KIN_TENSOR_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum { KIN_MAX_DIMS = 6 };
+
+typedef enum kin_dtype {
+    KIN_DTYPE_F32 = 0,
+    KIN_DTYPE_F64,
+    KIN_DTYPE_BF16,
+    KIN_DTYPE_F16,
+    KIN_DTYPE_I8,
+    KIN_DTYPE_U8,
+    KIN_DTYPE_I32,
+    KIN_DTYPE_I64
+} kin_dtype;
+
+typedef struct kin_tensor {
+    void *data;
+    kin_dtype dtype;
+    int ndim;                      /* 0 = scalar (one element) */
+    int64_t size[KIN_MAX_DIMS];
+    int64_t stride[KIN_MAX_DIMS];  /* in elements; the last is 1; 0 broadcasts */
+    int32_t id;                    /* tape node this is a view of; 0 = no gradient */
+} kin_tensor;
+
+size_t kin_dtype_size(kin_dtype dtype);
+const char *kin_dtype_name(kin_dtype dtype);              /* "f32", "bf16", ... */
+bool kin_dtype_parse(const char *name, kin_dtype *out);   /* the same names */
+
+/* A contiguous tensor over caller's memory. sizes[ndim]. */
+kin_tensor kin_tensor_of(void *data, kin_dtype dtype, int ndim, const int64_t *sizes);
+#define KIN_TENSOR(data, dtype, ...)                                                            \
+    kin_tensor_of((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
+                  (int64_t[]){__VA_ARGS__})
+int64_t kin_tensor_numel(const kin_tensor *t);
+bool kin_tensor_is_contiguous(const kin_tensor *t);
+bool kin_tensor_same_shape(const kin_tensor *a, const kin_tensor *b);
+
+/* Views; they keep `id`, so gradients flow through them without a tape entry.
+ * reshape: t contiguous, equal element counts (one size may be -1). Programming errors assert. */
+kin_tensor kin_tensor_reshape(const kin_tensor *t, int ndim, const int64_t *sizes);
+#define KIN_RESHAPE(t, ...)                                                                    \
+    kin_tensor_reshape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),        \
+                       (int64_t[]){__VA_ARGS__})
+/* Entries [start, start+len) of dimension dim. */
+kin_tensor kin_tensor_slice(const kin_tensor *t, int dim, int64_t start, int64_t len);
+/* Entry `index` of dimension dim, dimension removed. */
+kin_tensor kin_tensor_select(const kin_tensor *t, int dim, int64_t index);
+/* Swaps two dimensions (the last must stay contiguous). */
+kin_tensor kin_tensor_transpose(const kin_tensor *t, int a, int b);
+/* Inserts a dimension of the given size with stride 0 at position dim. */
+kin_tensor kin_tensor_expand(const kin_tensor *t, int dim, int64_t size);
+
+/* "[2, 3, 4] f32" into buf; returns buf. */
+const char *kin_tensor_describe(const kin_tensor *t, char *buf, size_t bytes);
+
+/* Bit conversions, round to nearest even; NaN stays NaN. */
+float kin_bf16_to_f32(uint16_t v);
+uint16_t kin_f32_to_bf16(float v);
+float kin_f16_to_f32(uint16_t v);
+uint16_t kin_f32_to_f16(float v);
+
+/* Element i (flat, row-major over the logical shape) as double, and back. Slow: for references and tests. */
+double kin_tensor_get(const kin_tensor *t, int64_t i);
+void kin_tensor_set(const kin_tensor *t, int64_t i, double v);
+
+#endif
