@@ -12,7 +12,7 @@
 
 #include "base/status.h"
 
-enum { KIN_JSON_MAX_DEPTH = 64 };
+enum { KIN_JSON_MAX_DEPTH = 64, KIN_JSON_MAX_VALUES = 32000000 };
 
 typedef enum kin_json_flags {
     KIN_JSON_STRICT = 0,
@@ -25,16 +25,20 @@ typedef enum kin_json_flags {
  * Fails: KIN_ERR_FORMAT with line and column; KIN_ERR_MEM. */
 kin_status kin_json_parse(const char *text, size_t bytes, unsigned flags, cJSON **out, kin_error *err);
 
+/* The same with a limit on the number of values in the text, each of which costs about 80 bytes of memory. */
+kin_status kin_json_parse_max(const char *text, size_t bytes, unsigned flags, size_t max_values,
+                              cJSON **out, kin_error *err);
+
 /* Reads and parses a whole file (at most max_bytes). The error names the file. */
 kin_status kin_json_read(const char *path, size_t max_bytes, unsigned flags, cJSON **out, kin_error *err);
 
-/* Member access with type check. `where` names the object in messages. A missing key with a non-NULL
- * default pointer (or present=NULL semantics) is described per function. Fails: KIN_ERR_FORMAT. */
+/* Member access with type check. A missing key or a null leaves *inout (*out) as it was.
+ * Fails: KIN_ERR_FORMAT, naming the key. */
 kin_status kin_json_get_i64(const cJSON *obj, const char *key, int64_t lo, int64_t hi, int64_t *inout,
-                            kin_error *err); /* missing: inout stays */
+                            kin_error *err);
 kin_status kin_json_get_f64(const cJSON *obj, const char *key, double *inout, kin_error *err);
 kin_status kin_json_get_bool(const cJSON *obj, const char *key, bool *inout, kin_error *err);
-/* *out points into the tree (missing or null: stays). */
+/* *out points into the tree. */
 kin_status kin_json_get_str(const cJSON *obj, const char *key, const char **out, kin_error *err);
 
 /* Fails (KIN_ERR_FORMAT, naming the nearest known key) if obj has a key that is not in `known`
