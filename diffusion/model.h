@@ -28,6 +28,10 @@ typedef struct kin_model_info {
     bool has_classifier;
     int64_t experts;           /* routed experts per MoE layer, 0 = dense */
     int64_t num_layers;
+    int64_t input_size;        /* dit: height = width of x; else 0 */
+    int64_t sample[3];         /* kinema: sample_frames, sample_height, sample_width of the config, 0 = unknown */
+    int64_t inner;             /* width D of the tokens */
+    bool has_token;            /* a physical token stands before the video tokens */
 } kin_model_info;
 
 typedef struct kin_model_input {
@@ -44,7 +48,8 @@ typedef struct kin_model_input {
 typedef struct kin_model_output {
     kin_tensor y;      /* as x with out_channels */
     kin_tensor logits; /* [B,29]; data NULL without classifier */
-    kin_tensor aux;    /* scalar: sum over MoE layers of lam*RCL + load balance; data NULL where there is none */
+    kin_tensor aux;    /* scalar: sum over MoE layers of lam*RCL + load balance; data NULL where there is none, and in
+                        * inference (neither recording nor tapped) */
 } kin_model_output;
 
 /* Creates a model of the family named by config's `_class_name` ("KinemaTransformer3DModel", "WanTransformer3DModel"; dit:
@@ -53,6 +58,10 @@ typedef struct kin_model_output {
 kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
 void kin_model_destroy(kin_model **model);
 const kin_model_info *kin_model_get_info(const kin_model *model);
+/* Start values of all parameters (kin_params_init) and of the fixed tables (dit: pos_embed). */
+void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed);
+/* Fills only the fixed tables (dit: pos_embed), for weights that come without them. */
+void kin_model_fill_tables(const kin_model *model);
 
 /* Taps (ctx->tap) carry the golden names: "blocks.0", "phys_blocks.1", "layers.1.in", "layers.1.assign", "gates", ... */
 kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_model_input *in, kin_model_output *out);

@@ -1,0 +1,39 @@
+#include "physics/classifier.h"
+
+void kin_classifier_register(kin_params *params, const char *prefix, int64_t width, int64_t classes,
+                             kin_classifier *c)
+{
+    const kin_init xavier = KIN_INIT(KIN_INIT_XAVIER, 1), zero = KIN_INIT(KIN_INIT_ZERO, 0);
+    const int64_t hidden = KIN_CLASSIFIER_HIDDEN;
+
+    c->w0 = kin_params_add(params, xavier, KIN_DIMS(hidden, width), "%s0.weight", prefix);
+    c->b0 = kin_params_add(params, zero, KIN_DIMS(hidden), "%s0.bias", prefix);
+    c->w2 = kin_params_add(params, xavier, KIN_DIMS(classes, hidden), "%s2.weight", prefix);
+    c->b2 = kin_params_add(params, zero, KIN_DIMS(classes), "%s2.bias", prefix);
+}
+
+kin_status kin_classifier_forward(kin_ctx *ctx, const kin_classifier *c, const kin_tensor *token,
+                                  kin_tensor *logits)
+{
+    kin_tensor hidden;
+
+    KIN_TRY(kin_linear_act(ctx, token, c->w0, c->b0, KIN_ACT_SILU, &hidden));
+    return kin_linear(ctx, &hidden, c->w2, c->b2, logits);
+}
+
+kin_status kin_classifier_loss(kin_ctx *ctx, kin_classifier_loss_kind kind, const kin_tensor *a,
+                               kin_tensor *c)
+{
+    float value, factor;
+    kin_tensor scaled, constant;
+
+    if (kind == KIN_CLASSIFIER_LOSS_PLAIN)
+        return kin_scale(ctx, a, 0.1f, c);
+    /* note: the stopped gradient makes the quotient a constant factor: c = factor * (1 + a) */
+    value = kin_ctx_is_plan(ctx) ? 1.0f : (float)kin_tensor_get(a, 0);
+    factor = (value > 1.0f ? 0.10f : 0.05f * value) / (1.0f + value + 1e-5f);
+    KIN_TRY(kin_scale(ctx, a, factor, &scaled));
+    KIN_TRY(kin_ws_tensor(ctx, scaled.dtype, scaled.ndim, scaled.size, &constant));
+    KIN_TRY(kin_fill(ctx, &constant, (double)factor));
+    return kin_add(ctx, &scaled, &constant, 1.0f, c);
+}
