@@ -21,9 +21,9 @@ typedef enum kin_init_kind {
 typedef struct kin_init {
     kin_init_kind kind;
     float scale;
-    /* added to rows [row0, row0+rows) of the second-to-last dimension after drawing (gate_start); rows 0: none */
+    /* added after drawing to the rows row_a and row_b of the second-to-last dimension (gate_start); 0: nothing */
     float add;
-    int row_a, row_b; /* the two rows that get `add`; equal and add 0: none */
+    int row_a, row_b;
 } kin_init;
 #define KIN_INIT(k, s) ((kin_init){.kind = (k), .scale = (s)})
 
@@ -55,7 +55,7 @@ typedef struct kin_params {
     int count, cap;
     kin_status failed;  /* first failure of kin_params_add: MEM, or ARG for a name used twice */
     char *block;        /* values */
-    char *grad_block;   /* gradients, one range: grad_floats elements of f32 */
+    char *grad_block;   /* gradients, one range */
     size_t grad_bytes;
 } kin_params;
 
@@ -74,9 +74,9 @@ int64_t kin_params_numel(const kin_params *params);
 size_t kin_params_bytes(const kin_params *params);
 
 /* Gives every parameter that has no value yet zeroed f32 (or f64) memory in one block.
- * plan true: only shapes (data stays NULL, dtype set). */
+ * plan true: only shapes (data is an address that must not be touched). */
 kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_error *err);
-/* One block of zeroed gradients for all trainable parameters. plan as above (data a non-NULL fake address). */
+/* One block of zeroed gradients for all trainable parameters. plan as above. */
 kin_status kin_params_alloc_grads(kin_params *params, bool plan, kin_error *err);
 void kin_params_zero_grads(kin_params *params);
 /* Binds the value to memory of someone else (same shape; f32, bf16, f16 or f64). SHAPE names both shapes. */

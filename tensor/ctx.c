@@ -1,0 +1,167 @@
+#include "tensor/ctx.h"
+
+#include <errno.h>
+#include <omp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/alloc.h"
+#include "tensor/kernels.h"
+#include "tensor/tape.h"
+
+enum { WS_ALIGN = 64 };
+
+/* Address space to reserve; a smaller one is taken where the system refuses. */
+static const size_t ws_sizes[] = {(size_t)1 << 40, (size_t)1 << 37, (size_t)1 << 35, (size_t)1 << 33};
+
+static kin_status ws_open(kin_ws *ws, size_t limit, kin_error *err)
+{
+    for (size_t i = 0; i < sizeof ws_sizes / sizeof *ws_sizes; i++) {
+        void *p = mmap(NULL, ws_sizes[i], PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            continue;
+        /* note: a core dump would otherwise try to hold the whole range */
+        madvise(p, ws_sizes[i], MADV_DONTDUMP);
+        ws->base = p;
+        ws->reserved = ws_sizes[i];
+        ws->limit = limit && limit < ws->reserved ? limit : ws->reserved;
+        return KIN_OK;
+    }
+    return kin_fail(err, KIN_ERR_MEM, "workspace: cannot reserve address space: %s", strerror(errno));
+}
+
+/* The ISA level to use: the wanted one, lowered by KINEMA_ISA. */
+static kin_status choose_isa(kin_isa wanted, kin_isa *out, kin_error *err)
+{
+    kin_isa have = kin_isa_detect();
+    kin_isa isa = wanted ? wanted : have;
+    const char *env = getenv("KINEMA_ISA");
+    if (env && *env && !wanted) {
+        isa = KIN_ISA_NONE;
+        for (kin_isa i = KIN_ISA_AVX2; i <= KIN_ISA_AMX; i++)
+            if (strcmp(env, kin_isa_name(i)) == 0)
+                isa = i;
+        if (isa == KIN_ISA_NONE)
+            return kin_fail(err, KIN_ERR_ARG, "KINEMA_ISA: '%s' is not one of avx2, avx512, amx", env);
+    }
+    if (isa > have || isa == KIN_ISA_NONE)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "ISA level: %s is not available here, the best this machine has is %s",
+                        isa == KIN_ISA_NONE ? "avx2 (the lowest)" : kin_isa_name(isa), kin_isa_name(have));
+    *out = isa;
+    return KIN_OK;
+}
+
+kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err)
+{
+    *out = NULL;
+    if (opt->threads < 0 || opt->threads > 1024)
+        return kin_fail(err, KIN_ERR_ARG, "threads: %d must be between 0 and 1024", opt->threads);
+    if (opt->compute != KIN_DTYPE_F32 && opt->compute != KIN_DTYPE_BF16)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32 or bf16",
+                        kin_dtype_name(opt->compute));
+    kin_isa isa = KIN_ISA_NONE;
+    if (opt->backend == KIN_BACKEND_CPU)
+        KIN_TRY(choose_isa(opt->isa, &isa, err));
+
+    kin_ctx *ctx = kin_calloc(1, sizeof *ctx);
+    kin_kernels *k = kin_calloc(1, sizeof *k);
+    if (!ctx || !k) {
+        kin_free(ctx);
+        kin_free(k);
+        return kin_fail(err, KIN_ERR_MEM, "context: out of memory");
+    }
+    if (opt->backend == KIN_BACKEND_PLAN) {
+        kin_kernels_init_plan(k);
+    } else {
+        kin_kernels_init_ref(k);
+        if (opt->backend == KIN_BACKEND_CPU)
+            kin_kernels_init_cpu(k, isa);
+    }
+    ctx->k = k;
+    ctx->backend = opt->backend;
+    ctx->isa = isa;
+    ctx->threads = opt->threads ? opt->threads : omp_get_max_threads();
+    ctx->compute = opt->compute;
+    kin_status status = ws_open(&ctx->ws, opt->ws_limit, err);
+    if (status != KIN_OK) {
+        kin_ctx_destroy(&ctx);
+        return status;
+    }
+    *out = ctx;
+    return KIN_OK;
+}
+
+void kin_ctx_destroy(kin_ctx **pctx)
+{
+    kin_ctx *ctx = *pctx;
+    if (!ctx)
+        return;
+    if (ctx->ws.base)
+        munmap(ctx->ws.base, ctx->ws.reserved);
+    kin_free((void *)ctx->k);
+    kin_free(ctx);
+    *pctx = NULL;
+}
+
+void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
+{
+    kin_ws *ws = &ctx->ws;
+    size_t padded;
+    if (!kin_add_size(bytes, WS_ALIGN - 1, &padded)) {
+        kin_fail(&ctx->error, KIN_ERR_MEM, "workspace: size overflow");
+        return NULL;
+    }
+    padded &= ~(size_t)(WS_ALIGN - 1);
+    if (padded > ws->limit - ws->used) {
+        kin_fail(&ctx->error, KIN_ERR_MEM, "workspace: %zu bytes more than the %zu in use pass the limit of %zu",
+                 bytes, ws->used, ws->limit);
+        return NULL;
+    }
+    void *p = ws->base + ws->used;
+    ws->used += padded;
+    if (ws->used > ws->peak)
+        ws->peak = ws->used;
+    return p;
+}
+
+kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes, kin_tensor *out)
+{
+    size_t bytes = kin_dtype_size(dtype);
+    for (int i = 0; i < ndim; i++)
+        if (sizes[i] < 0 || !kin_mul_size(bytes, (size_t)sizes[i], &bytes))
+            return kin_fail(&ctx->error, KIN_ERR_MEM, "workspace: tensor size overflow (dimension %d = %lld)", i,
+                            (long long)sizes[i]);
+    void *p = kin_ws_bytes(ctx, bytes);
+    if (!p)
+        return KIN_ERR_MEM;
+    *out = kin_tensor_of(p, dtype, ndim, sizes);
+    return KIN_OK;
+}
+
+size_t kin_ws_mark(const kin_ctx *ctx)
+{
+    return ctx->ws.used;
+}
+
+void kin_ws_release(kin_ctx *ctx, size_t mark)
+{
+    if (mark <= ctx->ws.used)
+        ctx->ws.used = mark;
+}
+
+void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...)
+{
+    if (!ctx->tap)
+        return;
+    char name[128];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    ctx->tap(ctx->tap_user, name, t);
+}

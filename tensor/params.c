@@ -1,0 +1,306 @@
+#include "tensor/params.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "tensor/rng.h"
+
+/* Where the values and gradients of a plan lie: an address that is never touched. */
+#define PLAN_ADDRESS ((char *)(uintptr_t)4096)
+
+kin_status kin_params_create(kin_params **out, kin_error *err)
+{
+    *out = kin_calloc(1, sizeof **out);
+    return *out ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "parameters: out of memory");
+}
+
+static void pack_free(kin_pack *pack)
+{
+    if (pack->free_extra)
+        pack->free_extra(pack->extra);
+    kin_free(pack->data);
+    kin_free(pack);
+}
+
+static void param_free(kin_param *p)
+{
+    while (p->packs) {
+        kin_pack *next = p->packs->next;
+        pack_free(p->packs);
+        p->packs = next;
+    }
+    kin_free(p->name);
+    kin_free(p);
+}
+
+void kin_params_destroy(kin_params **pparams)
+{
+    kin_params *params = *pparams;
+    if (!params)
+        return;
+    for (int i = 0; i < params->count; i++)
+        param_free(params->list[i]);
+    kin_free(params->list);
+    kin_free(params->block);
+    kin_free(params->grad_block);
+    kin_free(params);
+    *pparams = NULL;
+}
+
+kin_param *kin_params_find(const kin_params *params, const char *name)
+{
+    for (int i = 0; i < params->count; i++)
+        if (strcmp(params->list[i]->name, name) == 0)
+            return params->list[i];
+    return NULL;
+}
+
+static bool list_grow(kin_params *params)
+{
+    if (params->count < params->cap)
+        return true;
+    int cap = params->cap ? 2 * params->cap : 64;
+    kin_param **list = kin_realloc(params->list, (size_t)cap * sizeof *list);
+    if (!list)
+        return false;
+    params->list = list;
+    params->cap = cap;
+    return true;
+}
+
+kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int64_t *sizes, const char *fmt, ...)
+{
+    char name[256];
+    va_list ap;
+    va_start(ap, fmt);
+    int len = vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    if (len < 0 || (size_t)len >= sizeof name || kin_params_find(params, name)) {
+        params->failed = KIN_ERR_ARG;
+        return NULL;
+    }
+    kin_param *p = kin_calloc(1, sizeof *p);
+    if (p)
+        p->name = kin_strdup(name);
+    if (!p || !p->name || !list_grow(params)) {
+        if (p)
+            kin_free(p->name);
+        kin_free(p);
+        params->failed = KIN_ERR_MEM;
+        return NULL;
+    }
+    p->value = kin_tensor_of(NULL, KIN_DTYPE_F32, ndim, sizes);
+    p->grad = p->value;
+    p->trainable = true;
+    p->init = init;
+    p->index = params->count;
+    params->list[params->count++] = p;
+    return p;
+}
+
+int64_t kin_params_numel(const kin_params *params)
+{
+    int64_t n = 0;
+    for (int i = 0; i < params->count; i++)
+        n += kin_tensor_numel(&params->list[i]->value);
+    return n;
+}
+
+size_t kin_params_bytes(const kin_params *params)
+{
+    size_t n = 0;
+    for (int i = 0; i < params->count; i++)
+        n += (size_t)kin_tensor_numel(&params->list[i]->value) * kin_dtype_size(params->list[i]->value.dtype);
+    return n;
+}
+
+/* Bytes of one tensor in a block, each part on its own cache lines. */
+static size_t padded_bytes(const kin_tensor *t, kin_dtype dtype)
+{
+    return ((size_t)kin_tensor_numel(t) * kin_dtype_size(dtype) + 63) & ~(size_t)63;
+}
+
+kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_error *err)
+{
+    if (params->failed != KIN_OK)
+        return kin_fail(err, params->failed, "parameters: registration failed (%s)", kin_status_name(params->failed));
+    if (params->block)
+        return kin_fail(err, KIN_ERR_ARG, "parameters: allocated twice");
+    size_t total = 0;
+    for (int i = 0; i < params->count; i++)
+        if (!params->list[i]->value.data)
+            total += padded_bytes(&params->list[i]->value, dtype);
+    char *block = plan ? PLAN_ADDRESS : kin_calloc(total ? total : 1, 1);
+    if (!block)
+        return kin_fail(err, KIN_ERR_MEM, "parameters: %zu bytes do not fit", total);
+    if (!plan)
+        params->block = block;
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        if (p->value.data)
+            continue;
+        p->value.dtype = dtype;
+        p->value.data = block;
+        p->owned = true;
+        p->version++;
+        block += padded_bytes(&p->value, dtype);
+    }
+    return KIN_OK;
+}
+
+kin_status kin_params_alloc_grads(kin_params *params, bool plan, kin_error *err)
+{
+    if (params->grad_block)
+        return kin_fail(err, KIN_ERR_ARG, "parameters: gradients allocated twice");
+    size_t total = 0;
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        if (!p->trainable)
+            continue;
+        p->grad.dtype = p->value.dtype == KIN_DTYPE_F64 ? KIN_DTYPE_F64 : KIN_DTYPE_F32;
+        total += padded_bytes(&p->grad, p->grad.dtype);
+    }
+    char *block = plan ? PLAN_ADDRESS : kin_calloc(total ? total : 1, 1);
+    if (!block)
+        return kin_fail(err, KIN_ERR_MEM, "parameters: %zu bytes of gradients do not fit", total);
+    if (!plan)
+        params->grad_block = block;
+    params->grad_bytes = total;
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        if (!p->trainable)
+            continue;
+        p->grad.data = block;
+        block += padded_bytes(&p->grad, p->grad.dtype);
+    }
+    return KIN_OK;
+}
+
+void kin_params_zero_grads(kin_params *params)
+{
+    if (params->grad_block)
+        memset(params->grad_block, 0, params->grad_bytes);
+}
+
+kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err)
+{
+    char a[96], b[96];
+    if (!kin_tensor_same_shape(&p->value, value) || !kin_tensor_is_contiguous(value))
+        return kin_fail(err, KIN_ERR_SHAPE, "parameter %s: the file holds %s, the model needs %s", p->name,
+                        kin_tensor_describe(value, b, sizeof b), kin_tensor_describe(&p->value, a, sizeof a));
+    if (value->dtype != KIN_DTYPE_F32 && value->dtype != KIN_DTYPE_F64 && value->dtype != KIN_DTYPE_BF16 &&
+        value->dtype != KIN_DTYPE_F16)
+        return kin_fail(err, KIN_ERR_FORMAT, "parameter %s: type %s must be f32, bf16 or f16", p->name,
+                        kin_dtype_name(value->dtype));
+    p->value.dtype = value->dtype;
+    p->value.data = value->data;
+    p->owned = false;
+    p->version++;
+    return KIN_OK;
+}
+
+static void init_xavier(const kin_rng *rng, kin_tensor *t, int64_t n)
+{
+    int64_t fan_out = t->ndim > 0 ? t->size[0] : 1;
+    int64_t fan_in = n / (fan_out ? fan_out : 1);
+    double bound = sqrt(6.0 / (double)(fan_in + fan_out));
+    for (int64_t i = 0; i < n; i++)
+        kin_tensor_set(t, i, (2.0 * kin_rng_uniform_at(rng, (uint64_t)i) - 1.0) * bound);
+}
+
+static void init_normal(const kin_rng *rng, kin_tensor *t, int64_t n, double scale)
+{
+    float draw[256];
+    for (int64_t i = 0; i < n; i += 256) {
+        int64_t m = n - i < 256 ? n - i : 256;
+        kin_rng_normal(rng, (uint64_t)i, m, draw);
+        for (int64_t j = 0; j < m; j++)
+            kin_tensor_set(t, i + j, scale * (double)draw[j]);
+    }
+}
+
+static void param_init(kin_param *p, uint64_t seed)
+{
+    kin_rng rng = {seed, KIN_RNG_INIT, (uint64_t)p->index, 0};
+    int64_t n = kin_tensor_numel(&p->value);
+    switch (p->init.kind) {
+    case KIN_INIT_XAVIER: init_xavier(&rng, &p->value, n); break;
+    case KIN_INIT_NORMAL: init_normal(&rng, &p->value, n, (double)p->init.scale); break;
+    case KIN_INIT_ZERO:
+    case KIN_INIT_ONE:
+    case KIN_INIT_CONST: {
+        double v = p->init.kind == KIN_INIT_ONE ? 1.0 : p->init.kind == KIN_INIT_CONST ? (double)p->init.scale : 0.0;
+        for (int64_t i = 0; i < n; i++)
+            kin_tensor_set(&p->value, i, v);
+        break;
+    }
+    }
+    if (p->init.add != 0.0f && p->value.ndim >= 2) {
+        int64_t d = p->value.size[p->value.ndim - 1];
+        for (int64_t i = 0; i < n; i++) {
+            int64_t row = i / d % p->value.size[p->value.ndim - 2];
+            if (row == p->init.row_a || row == p->init.row_b)
+                kin_tensor_set(&p->value, i, kin_tensor_get(&p->value, i) + (double)p->init.add);
+        }
+    }
+    kin_param_touch(p);
+}
+
+void kin_params_init(kin_params *params, uint64_t seed)
+{
+    for (int i = 0; i < params->count; i++)
+        param_init(params->list[i], seed);
+}
+
+void kin_param_touch(kin_param *p)
+{
+    p->version++;
+}
+
+static kin_pack *pack_by_key(const kin_param *p, uint64_t key)
+{
+    for (kin_pack *pack = p->packs; pack; pack = pack->next)
+        if (pack->key == key)
+            return pack;
+    return NULL;
+}
+
+kin_pack *kin_param_pack_find(const kin_param *p, uint64_t key)
+{
+    kin_pack *pack = pack_by_key(p, key);
+    return pack && pack->version == p->version ? pack : NULL;
+}
+
+kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes)
+{
+    kin_pack *pack = pack_by_key(p, key);
+    if (!pack) {
+        pack = kin_calloc(1, sizeof *pack);
+        if (!pack)
+            return NULL;
+        pack->key = key;
+        pack->next = p->packs;
+        p->packs = pack;
+    }
+    if (pack->bytes < bytes || !pack->data) {
+        kin_free(pack->data);
+        pack->data = kin_malloc(bytes);
+        pack->bytes = pack->data ? bytes : 0;
+        if (!pack->data)
+            return NULL;
+    }
+    pack->version = p->version;
+    return pack;
+}
+
+size_t kin_params_pack_bytes(const kin_params *params)
+{
+    size_t n = 0;
+    for (int i = 0; i < params->count; i++)
+        for (const kin_pack *pack = params->list[i]->packs; pack; pack = pack->next)
+            n += pack->bytes;
+    return n;
+}

@@ -1,0 +1,19 @@
+/* tensor/tape_internal.h: what op_*.c need of the tape beyond tape.h. */
+#ifndef KIN_TENSOR_TAPE_INTERNAL_H
+#define KIN_TENSOR_TAPE_INTERNAL_H
+
+#include "tensor/params.h"
+#include "tensor/tape.h"
+
+bool kin_tape_recording(const kin_ctx *ctx);
+/* True while recording and p wants a gradient. */
+bool kin_tape_needs_param(const kin_ctx *ctx, const kin_param *p);
+/* Makes y (a view of all of p's value) a node whose gradient is p's. */
+kin_status kin_tape_add_param(kin_ctx *ctx, kin_tensor *y, kin_param *p);
+/* As kin_tape_grad_slot, but the slot is always to be added to (zeroed on first use). */
+kin_status kin_tape_grad_slot_add(kin_ctx *ctx, const kin_tensor *t, kin_tensor *grad);
+/* Hands the gradient buffer of `from` (an op's output whose backward is done with it) over to `to`, which has none yet and gets
+ * the same values. False where that is not possible: then copy. */
+bool kin_tape_grad_give(kin_ctx *ctx, const kin_tensor *from, const kin_tensor *to);
+
+#endif
