@@ -15,7 +15,8 @@
 enum { WS_ALIGN = 64 };
 
 /* Address space to reserve; a smaller one is taken where the system refuses. */
-static const size_t ws_sizes[] = {(size_t)1 << 40, (size_t)1 << 37, (size_t)1 << 35, (size_t)1 << 33};
+static const size_t ws_sizes[] = {(size_t)1 << 40, (size_t)1 << 37, (size_t)1 << 35,
+                                  (size_t)1 << 33};
 
 static kin_status ws_open(kin_ws *ws, size_t limit, kin_error *err)
 {
@@ -31,7 +32,8 @@ static kin_status ws_open(kin_ws *ws, size_t limit, kin_error *err)
         ws->limit = limit && limit < ws->reserved ? limit : ws->reserved;
         return KIN_OK;
     }
-    return kin_fail(err, KIN_ERR_MEM, "workspace: cannot reserve address space: %s", strerror(errno));
+    return kin_fail(err, KIN_ERR_MEM, "workspace: cannot reserve address space: %s",
+                    strerror(errno));
 }
 
 /* The ISA level to use: the wanted one, lowered by KINEMA_ISA. */
@@ -46,12 +48,14 @@ static kin_status choose_isa(kin_isa wanted, kin_isa *out, kin_error *err)
             if (strcmp(env, kin_isa_name(i)) == 0)
                 isa = i;
         if (isa == KIN_ISA_NONE)
-            return kin_fail(err, KIN_ERR_ARG, "KINEMA_ISA: '%s' is not one of avx2, avx512, amx", env);
+            return kin_fail(err, KIN_ERR_ARG, "KINEMA_ISA: '%s' is not one of avx2, avx512, amx",
+                            env);
     }
     if (isa > have || isa == KIN_ISA_NONE)
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
                         "ISA level: %s is not available here, the best this machine has is %s",
-                        isa == KIN_ISA_NONE ? "avx2 (the lowest)" : kin_isa_name(isa), kin_isa_name(have));
+                        isa == KIN_ISA_NONE ? "avx2 (the lowest)" : kin_isa_name(isa),
+                        kin_isa_name(have));
     *out = isa;
     return KIN_OK;
 }
@@ -118,8 +122,9 @@ void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
     }
     padded &= ~(size_t)(WS_ALIGN - 1);
     if (padded > ws->limit - ws->used) {
-        kin_fail(&ctx->error, KIN_ERR_MEM, "workspace: %zu bytes more than the %zu in use pass the limit of %zu",
-                 bytes, ws->used, ws->limit);
+        kin_fail(&ctx->error, KIN_ERR_MEM,
+                 "workspace: %zu bytes more than the %zu in use pass the limit of %zu", bytes,
+                 ws->used, ws->limit);
         return NULL;
     }
     void *p = ws->base + ws->used;
@@ -129,12 +134,14 @@ void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
     return p;
 }
 
-kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes, kin_tensor *out)
+kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
+                         kin_tensor *out)
 {
     size_t bytes = kin_dtype_size(dtype);
     for (int i = 0; i < ndim; i++)
         if (sizes[i] < 0 || !kin_mul_size(bytes, (size_t)sizes[i], &bytes))
-            return kin_fail(&ctx->error, KIN_ERR_MEM, "workspace: tensor size overflow (dimension %d = %lld)", i,
+            return kin_fail(&ctx->error, KIN_ERR_MEM,
+                            "workspace: tensor size overflow (dimension %d = %lld)", i,
                             (long long)sizes[i]);
     void *p = kin_ws_bytes(ctx, bytes);
     if (!p)

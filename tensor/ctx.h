@@ -33,29 +33,32 @@ typedef struct kin_cost {
 
 typedef struct kin_ctx {
     kin_error error;
-    const kin_kernels *k;    /* the backend's kernel table */
+    const kin_kernels *k; /* the backend's kernel table */
     kin_backend backend;
-    kin_isa isa;             /* level in use (CPU backend) */
-    int threads;             /* >= 1 */
-    kin_dtype compute;       /* F32 or BF16: rounding of the operands of linear products and attention */
+    kin_isa isa;       /* level in use (CPU backend) */
+    int threads;       /* >= 1 */
+    kin_dtype compute; /* F32 or BF16: rounding of the operands of linear products and attention */
     kin_ws ws;
-    kin_tape *tape;          /* NULL: not recording */
+    kin_tape *tape; /* NULL: not recording */
     kin_cost cost;
-    /* Called for named intermediate tensors where set (golden runner, inspect); never changes results. */
+    /* Called for named intermediate tensors where set (golden runner, inspect); never changes
+     * results. */
     void (*tap)(void *user, const char *name, const kin_tensor *t);
     void *tap_user;
 } kin_ctx;
 
 typedef struct kin_ctx_options {
     kin_backend backend;
-    kin_isa isa;         /* KIN_ISA_NONE: the best this machine has; KINEMA_ISA=avx2|avx512|amx forces a lower one */
-    int threads;         /* 0: OMP_NUM_THREADS or all cores */
-    kin_dtype compute;   /* F32 (default) or BF16 */
-    size_t ws_limit;     /* 0: no limit beyond the address space */
+    kin_isa isa; /* KIN_ISA_NONE: the best this machine has; KINEMA_ISA=avx2|avx512|amx forces a
+                    lower one */
+    int threads; /* 0: OMP_NUM_THREADS or all cores */
+    kin_dtype compute; /* F32 (default) or BF16 */
+    size_t ws_limit;   /* 0: no limit beyond the address space */
 } kin_ctx_options;
 
-/* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA name in
- * KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks), MEM. err receives the text. */
+/* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA
+ * name in KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks), MEM. err receives the text.
+ */
 kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err);
 void kin_ctx_destroy(kin_ctx **ctx);
 
@@ -68,10 +71,12 @@ static inline bool kin_ctx_is_plan(const kin_ctx *ctx)
     return ctx->backend == KIN_BACKEND_PLAN;
 }
 
-/* A contiguous, uninitialised tensor in the workspace, 64-byte aligned; valid until the mark below it is released. */
-kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes, kin_tensor *out);
-#define KIN_WS(ctx, out, dtype, ...)                                                              \
-    kin_ws_tensor((ctx), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),     \
+/* A contiguous, uninitialised tensor in the workspace, 64-byte aligned; valid until the mark below
+ * it is released. */
+kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
+                         kin_tensor *out);
+#define KIN_WS(ctx, out, dtype, ...)                                                         \
+    kin_ws_tensor((ctx), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
                   (int64_t[]){__VA_ARGS__}, (out))
 /* Raw bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
@@ -79,6 +84,7 @@ size_t kin_ws_mark(const kin_ctx *ctx);
 void kin_ws_release(kin_ctx *ctx, size_t mark);
 
 /* Hands a tensor to the tap under a formatted name, if a tap is set. */
-void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

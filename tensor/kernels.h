@@ -1,16 +1,18 @@
-/* tensor/kernels.h: the kernel table. One slot per kernel, one table per backend; tensor/ref/ is the
- * definition (accumulates in double, any of f32/f64 operands), tensor/cpu/ the fast one (f32 operands), the plan
- * table does nothing. Ops (tensor/op_*.c) have checked shapes before a slot is called; kernels never allocate
- * beyond the scratch of the workspace and never touch rows outside the views they are given.
+/* tensor/kernels.h: the kernel table. One slot per kernel, one table per backend; tensor/ref/ is
+ * the definition (accumulates in double, any of f32/f64 operands), tensor/cpu/ the fast one (f32
+ * operands), the plan table does nothing. Ops (tensor/op_*.c) have checked shapes before a slot is
+ * called; kernels never allocate beyond the scratch of the workspace and never touch rows outside
+ * the views they are given.
  *
- * Conventions: all float operands f32 (ref also f64, all of one kind) unless said otherwise. Matrices are
- * 2-D views [rows, cols], cols contiguous, any row stride. `acc` true adds to the destination, false
- * overwrites it. A group g of rows: rows r*(m/g)... share one row of a [g,n] operand (row r uses r / (m/g)).
- * Parameter gradients (p->grad) are always added to; a parameter whose grad.data is NULL is skipped. A NULL
- * pointer or a tensor with data NULL among outputs means: not wanted. Determinism: the result of a row does not
- * depend on thread count nor on other rows; reductions over rows have a fixed shape.
- * Weights may be f32, bf16 or f16 (f64 in ref); ctx->compute BF16 rounds both operands of linear, grouped and
- * attention products to bf16 (round to nearest even) and accumulates in f32. */
+ * Conventions: all float operands f32 (ref also f64, all of one kind) unless said otherwise.
+ * Matrices are 2-D views [rows, cols], cols contiguous, any row stride. `acc` true adds to the
+ * destination, false overwrites it. A group g of rows: rows r*(m/g)... share one row of a [g,n]
+ * operand (row r uses r / (m/g)). Parameter gradients (p->grad) are always added to; a parameter
+ * whose grad.data is NULL is skipped. A NULL pointer or a tensor with data NULL among outputs
+ * means: not wanted. Determinism: the result of a row does not depend on thread count nor on other
+ * rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64 in ref);
+ * ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16 (round
+ * to nearest even) and accumulates in f32. */
 #ifndef KIN_TENSOR_KERNELS_H
 #define KIN_TENSOR_KERNELS_H
 
@@ -18,12 +20,19 @@
 #include "tensor/params.h"
 #include "tensor/rng.h"
 
-typedef enum kin_act { KIN_ACT_NONE = 0, KIN_ACT_GELU_TANH, KIN_ACT_SILU, KIN_ACT_SIGMOID, KIN_ACT_RELU } kin_act;
+typedef enum kin_act {
+    KIN_ACT_NONE = 0,
+    KIN_ACT_GELU_TANH,
+    KIN_ACT_SILU,
+    KIN_ACT_SIGMOID,
+    KIN_ACT_RELU
+} kin_act;
 
 /* Tokens sorted by expert. T tokens, K slots each, G groups (experts). */
 typedef struct kin_dispatch {
     int64_t tokens, slots, groups;
-    kin_tensor order;   /* i32 [T*K]: flat (token*K+slot), sorted by expert, stable; only the first offset[G] are set */
+    kin_tensor order;   /* i32 [T*K]: flat (token*K+slot), sorted by expert, stable; only the first
+                           offset[G] are set */
     kin_tensor offset;  /* i32 [G+1] */
     kin_tensor inverse; /* i32 [T*K]: row of (token,slot) in the sorted list, -1 = slot unused */
     kin_tensor weight;  /* [T,K] */
@@ -31,8 +40,8 @@ typedef struct kin_dispatch {
 
 typedef struct kin_linear_args { /* pre = x w^T + b;  y = residual + gate * act(pre) */
     int64_t m, n, k;
-    const kin_tensor *x;        /* [m,k] */
-    kin_param *w, *b;           /* [n,k] (more dims: flat view [size0, rest]); b [n] or NULL */
+    const kin_tensor *x; /* [m,k] */
+    kin_param *w, *b;    /* [n,k] (more dims: flat view [size0, rest]); b [n] or NULL */
     kin_act act;
     const kin_tensor *residual; /* [m,n] or NULL */
     const kin_tensor *gate;     /* [g,n] or NULL (then factor 1); never together with act */
@@ -42,179 +51,194 @@ typedef struct kin_linear_args { /* pre = x w^T + b;  y = residual + gate * act(
 
 typedef struct kin_linear_bwd_args {
     int64_t m, n, k;
-    const kin_tensor *dy;       /* [m,n]: gradient of pre */
-    const kin_tensor *x;        /* [m,k], for dw */
+    const kin_tensor *dy; /* [m,n]: gradient of pre */
+    const kin_tensor *x;  /* [m,k], for dw */
     kin_param *w, *b;
-    kin_tensor *dx;             /* [m,k], for dx */
+    kin_tensor *dx; /* [m,k], for dx */
     bool acc;
 } kin_linear_bwd_args;
 
-typedef struct kin_grouped_args { /* for rows s of group e: y[s] = act(pre[s] = x[row(s)] w[e]^T + b[e]) */
+typedef struct kin_grouped_args { /* for rows s of group e: y[s] = act(pre[s] = x[row(s)] w[e]^T +
+                                     b[e]) */
     int64_t n, k;
     const kin_dispatch *d;
-    bool gather;                /* true: row(s) = order[s] / K of x [T,k]; false: row(s) = s of x [T*K,k] */
+    bool gather; /* true: row(s) = order[s] / K of x [T,k]; false: row(s) = s of x [T*K,k] */
     const kin_tensor *x;
     kin_param *const *w, *const *b; /* [groups], each [n,k] and [n] */
     kin_act act;
-    kin_tensor *pre, *y;        /* [T*K,n]; pre NULL or kept; rows >= offset[G] untouched */
+    kin_tensor *pre, *y; /* [T*K,n]; pre NULL or kept; rows >= offset[G] untouched */
 } kin_grouped_args;
 
 typedef struct kin_grouped_bwd_args {
     int64_t n, k;
     const kin_dispatch *d;
     bool gather;
-    const kin_tensor *dy;       /* [T*K,n] */
-    const kin_tensor *x;        /* for dw */
+    const kin_tensor *dy; /* [T*K,n] */
+    const kin_tensor *x;  /* for dw */
     kin_param *const *w, *const *b;
-    kin_tensor *dx;             /* [T*K,k], sorted rows, overwritten (rows < offset[G]) */
+    kin_tensor *dx; /* [T*K,k], sorted rows, overwritten (rows < offset[G]) */
 } kin_grouped_bwd_args;
 
 typedef struct kin_combine_args {
     const kin_dispatch *d;
     int64_t n;
-    const kin_tensor *z;        /* [T*K,n] sorted rows */
-    const kin_tensor *base;     /* [T,n] or NULL */
-    bool weighted;              /* false: factor 1 (gradient of a gather) */
-    kin_tensor *y;              /* fwd: y[t] = base[t] + sum_k weight[t,k] z[inverse[t,k]], slots in order */
-    bool acc;                   /* fwd: y += instead of = (base NULL) */
-    const kin_tensor *dy;       /* bwd [T,n] */
-    kin_tensor *dz;             /* bwd: dz[inverse[t,k]] = weight[t,k] dy[t], overwritten */
-    kin_tensor *dweight;        /* bwd [T,K] or NULL: (+)= <dy[t], z[inverse[t,k]]>; unused slots 0 */
+    const kin_tensor *z;    /* [T*K,n] sorted rows */
+    const kin_tensor *base; /* [T,n] or NULL */
+    bool weighted;          /* false: factor 1 (gradient of a gather) */
+    kin_tensor *y; /* fwd: y[t] = base[t] + sum_k weight[t,k] z[inverse[t,k]], slots in order */
+    bool acc;      /* fwd: y += instead of = (base NULL) */
+    const kin_tensor *dy; /* bwd [T,n] */
+    kin_tensor *dz;       /* bwd: dz[inverse[t,k]] = weight[t,k] dy[t], overwritten */
+    kin_tensor *dweight;  /* bwd [T,K] or NULL: (+)= <dy[t], z[inverse[t,k]]>; unused slots 0 */
 } kin_combine_args;
 
-typedef struct kin_norm_args { /* LayerNorm: n = (x-mean)*rstd; a = n*gamma+beta; y = a*(1+scale)+shift.  RMS: y = x*rstd*gamma */
+typedef struct kin_norm_args { /* LayerNorm: n = (x-mean)*rstd; a = n*gamma+beta; y =
+                                  a*(1+scale)+shift.  RMS: y = x*rstd*gamma */
     int64_t rows, d;
     float eps;
-    const kin_tensor *x;            /* [rows,d] */
-    kin_param *gamma, *beta;        /* [d] or NULL */
-    const kin_tensor *scale, *shift;/* [g,d] or NULL (both or none) */
+    const kin_tensor *x;             /* [rows,d] */
+    kin_param *gamma, *beta;         /* [d] or NULL */
+    const kin_tensor *scale, *shift; /* [g,d] or NULL (both or none) */
     kin_tensor *y;
-    kin_tensor *mean, *rstd;        /* [rows] f32 (f64 in f64 runs); mean unused by RMS */
+    kin_tensor *mean, *rstd; /* [rows] f32 (f64 in f64 runs); mean unused by RMS */
     /* backward */
     const kin_tensor *dy;
     kin_tensor *dx;
     bool acc_dx;
-    kin_tensor *dscale, *dshift;    /* [g,d] or NULL */
+    kin_tensor *dscale, *dshift; /* [g,d] or NULL */
     bool acc_dscale, acc_dshift;
 } kin_norm_args;
 
-typedef struct kin_rope_args { /* neighbouring pairs (x_2k, x_2k+1) rotated by (cos,sin)[n,k]; inverse: by the transpose.
-                                * note: with cos = sin = 0 both directions give 0 */
-    const kin_tensor *x;        /* [B,N,A,d] */
-    const kin_tensor *cos, *sin;/* [N,d/2] */
+typedef struct kin_rope_args {   /* neighbouring pairs (x_2k, x_2k+1) rotated by (cos,sin)[n,k];
+                                  * inverse: by the transpose.   note: with cos = sin = 0 both
+                                  * directions give 0 */
+    const kin_tensor *x;         /* [B,N,A,d] */
+    const kin_tensor *cos, *sin; /* [N,d/2] */
     bool inverse, acc;
-    kin_tensor *y;              /* [B,N,A,d] */
+    kin_tensor *y; /* [B,N,A,d] */
 } kin_rope_args;
 
 typedef struct kin_attention_args { /* o = gate * softmax(scale q k^T + bias, masked) v */
     const kin_tensor *q, *k, *v;    /* [B,Nq,A,d], [B,Nk,A,d] x2; any strides, last contiguous */
     const kin_tensor *bias;         /* [A,Nq,Nk] or NULL */
-    const kin_tensor *mask;         /* u8 [B,Nk] or NULL: 0 excludes the key (added lowest float: all masked = uniform) */
-    const kin_tensor *gate;         /* [B,A] or NULL; no gradient; 0 skips the head (o = 0) */
+    const kin_tensor *
+        mask; /* u8 [B,Nk] or NULL: 0 excludes the key (added lowest float: all masked = uniform) */
+    const kin_tensor *gate; /* [B,A] or NULL; no gradient; 0 skips the head (o = 0) */
     float scale;
-    kin_tensor *o;                  /* [B,Nq,A,d] */
-    kin_tensor *lse;                /* [B,A,Nq] f32 (f64): log-sum-exp of the scaled, biased scores; NULL: not kept */
+    kin_tensor *o; /* [B,Nq,A,d] */
+    kin_tensor
+        *lse; /* [B,A,Nq] f32 (f64): log-sum-exp of the scaled, biased scores; NULL: not kept */
     /* backward: reads q,k,v,bias,mask,gate,o,lse */
-    const kin_tensor *dout;         /* [B,Nq,A,d] */
-    kin_tensor *dq, *dk, *dv;       /* or NULL */
+    const kin_tensor *dout;   /* [B,Nq,A,d] */
+    kin_tensor *dq, *dk, *dv; /* or NULL */
     bool acc_dq, acc_dk, acc_dv;
-    kin_tensor *dbias;              /* [A,Nq,Nk], added to, or NULL */
+    kin_tensor *dbias; /* [A,Nq,Nk], added to, or NULL */
 } kin_attention_args;
 
 typedef struct kin_embedding_args {
-    kin_param *table;           /* [V,D] */
-    const kin_tensor *ids;      /* i32 [n], checked to lie in [0,V) by the op */
-    kin_tensor *y;              /* [n,D] */
-    const kin_tensor *dy;       /* bwd: table->grad[ids[i]] += dy[i], in order of i */
+    kin_param *table;      /* [V,D] */
+    const kin_tensor *ids; /* i32 [n], checked to lie in [0,V) by the op */
+    kin_tensor *y;         /* [n,D] */
+    const kin_tensor *dy;  /* bwd: table->grad[ids[i]] += dy[i], in order of i */
 } kin_embedding_args;
 
-typedef struct kin_patch_args { /* video [B,C,F,H,W] <-> tokens [B,N,V], N in order (f,h,w), V = C*pt*ph*pw */
+typedef struct kin_patch_args { /* video [B,C,F,H,W] <-> tokens [B,N,V], N in order (f,h,w), V =
+                                   C*pt*ph*pw */
     const kin_tensor *src;
     kin_tensor *dst;
     int pt, ph, pw;
-    bool channel_last;          /* V in order (pt,ph,pw,C), else (C,pt,ph,pw) */
+    bool channel_last; /* V in order (pt,ph,pw,C), else (C,pt,ph,pw) */
     bool to_tokens;
     bool acc;
 } kin_patch_args;
 
 typedef struct kin_cosine_args { /* z = x.p / (max(|x|,1e-12) max(|p|,1e-12)) */
-    const kin_tensor *x;        /* [T,D] */
-    kin_param *proto;           /* [E,D] */
-    kin_tensor *z;              /* [T,E] */
-    kin_tensor *xinv, *pinv;    /* [T], [E]: 1/max(norm,1e-12) */
-    const kin_tensor *dz;       /* bwd */
+    const kin_tensor *x;         /* [T,D] */
+    kin_param *proto;            /* [E,D] */
+    kin_tensor *z;               /* [T,E] */
+    kin_tensor *xinv, *pinv;     /* [T], [E]: 1/max(norm,1e-12) */
+    const kin_tensor *dz;        /* bwd */
     kin_tensor *dx;
     bool acc;
 } kin_cosine_args;
 
 typedef struct kin_topk_args { /* K best of each row, descending, ties to the lower index */
-    const kin_tensor *scores;   /* [T,E] */
-    const kin_tensor *null;     /* u8 [B] or NULL; sample b owns rows b*(T/B)...: idx = null_expert in all slots, w = 1,0,0.. */
+    const kin_tensor *scores;  /* [T,E] */
+    const kin_tensor *null; /* u8 [B] or NULL; sample b owns rows b*(T/B)...: idx = null_expert in
+                               all slots, w = 1,0,0.. */
     int64_t null_expert;
     int64_t k;
-    kin_tensor *idx;            /* i32 [T,K] */
-    kin_tensor *w;              /* [T,K] */
-    const kin_tensor *dw;       /* bwd: dscores[t, idx[t,k]] (+)= dw[t,k] for rows that are not null */
+    kin_tensor *idx;      /* i32 [T,K] */
+    kin_tensor *w;        /* [T,K] */
+    const kin_tensor *dw; /* bwd: dscores[t, idx[t,k]] (+)= dw[t,k] for rows that are not null */
     kin_tensor *dscores;
     bool acc;
 } kin_topk_args;
 
 typedef struct kin_dispatch_args { /* counting sort, stable */
-    const kin_tensor *idx;      /* i32 [T,K] */
-    int64_t null_expert;        /* of a token whose slot 0 is this expert only slot 0 is used; -1: none */
-    kin_dispatch *d;            /* tensors allocated, sizes set; fills order, offset, inverse */
+    const kin_tensor *idx;         /* i32 [T,K] */
+    int64_t null_expert; /* of a token whose slot 0 is this expert only slot 0 is used; -1: none */
+    kin_dispatch *d;     /* tensors allocated, sizes set; fills order, offset, inverse */
 } kin_dispatch_args;
 
 typedef struct kin_rcl_args { /* routing contrastive loss, token choice: ProMoE section 2.3 */
-    const kin_tensor *x;        /* [T,D] */
-    kin_param *proto;           /* [E,D] */
-    const kin_tensor *idx;      /* i32 [T,K]; entries >= E (unconditional expert) take no part */
-    int64_t slots;              /* slots that count for membership: K or 1; a token is in the mean of j once */
+    const kin_tensor *x;      /* [T,D] */
+    kin_param *proto;         /* [E,D] */
+    const kin_tensor *idx;    /* i32 [T,K]; entries >= E (unconditional expert) take no part */
+    int64_t slots; /* slots that count for membership: K or 1; a token is in the mean of j once */
     float tau;
-    kin_tensor *loss;           /* [] ; 0 when fewer than two experts have tokens */
-    kin_tensor *mean;           /* [E,D] kept */
-    kin_tensor *count;          /* i32 [E] kept */
-    const kin_tensor *dloss;    /* [] bwd */
-    kin_tensor *dx;             /* bwd, [T,D] */
+    kin_tensor *loss;        /* [] ; 0 when fewer than two experts have tokens */
+    kin_tensor *mean;        /* [E,D] kept */
+    kin_tensor *count;       /* i32 [E] kept */
+    const kin_tensor *dloss; /* [] bwd */
+    kin_tensor *dx;          /* bwd, [T,D] */
     bool acc;
 } kin_rcl_args;
 
-typedef struct kin_balance_args { /* load balance: coef * sum_e mean(P_e) * E * share_e over tokens of samples with null 0 */
-    const kin_tensor *p;        /* [T,E] probabilities */
-    const kin_tensor *idx;      /* i32 [T,K] */
-    const kin_tensor *null;     /* u8 [B] or NULL */
-    bool per_sequence;          /* per sample, then mean over conditional samples */
-    int64_t samples;            /* B */
+typedef struct kin_balance_args { /* load balance: coef * sum_e mean(P_e) * E * share_e over tokens
+                                     of samples with null 0 */
+    const kin_tensor *p;          /* [T,E] probabilities */
+    const kin_tensor *idx;        /* i32 [T,K] */
+    const kin_tensor *null;       /* u8 [B] or NULL */
+    bool per_sequence;            /* per sample, then mean over conditional samples */
+    int64_t samples;              /* B */
     float coef;
-    kin_tensor *loss;           /* []; 0 when no sample is conditional */
+    kin_tensor *loss; /* []; 0 when no sample is conditional */
     const kin_tensor *dloss;
     kin_tensor *dp;
     bool acc;
 } kin_balance_args;
 
-typedef struct kin_sinusoid_args { /* y[b,i,:] = [cos(v w_j) | sin(v w_j)], w_j = 10000^(-j/half), in f32 arithmetic as the
-                                    * references: f_j = expf(-logf(10000) * j / half), argument v*f_j rounded to f32 */
-    const kin_tensor *v;        /* [B,n] */
+typedef struct kin_sinusoid_args { /* y[b,i,:] = [cos(v w_j) | sin(v w_j)], w_j = 10000^(-j/half),
+                                    * in f32 arithmetic as the references: f_j = expf(-logf(10000) *
+                                    * j / half), argument v*f_j rounded to f32 */
+    const kin_tensor *v;           /* [B,n] */
     int64_t half;
-    kin_tensor *y;              /* [B,n,2*half], strided */
+    kin_tensor *y; /* [B,n,2*half], strided */
 } kin_sinusoid_args;
 
-typedef enum kin_loss_kind { KIN_LOSS_MSE, KIN_LOSS_BCE_LOGITS, KIN_LOSS_CROSS_ENTROPY } kin_loss_kind;
+typedef enum kin_loss_kind {
+    KIN_LOSS_MSE,
+    KIN_LOSS_BCE_LOGITS,
+    KIN_LOSS_CROSS_ENTROPY
+} kin_loss_kind;
 typedef struct kin_loss_args {
     kin_loss_kind kind;
-    const kin_tensor *x;        /* MSE, BCE: [B,n]; cross entropy: logits [B,n] */
-    const kin_tensor *target;   /* MSE, BCE: [B,n]; cross entropy: i32 [B] */
-    const kin_tensor *weight;   /* [B] or NULL. MSE: factor per row, mean over all B*n. BCE: rows with weight 0 are left
-                                 * out of sum and count, others count 1. Cross entropy: as BCE. No rows: loss 0 */
-    kin_tensor *loss;           /* [] */
+    const kin_tensor *x;      /* MSE, BCE: [B,n]; cross entropy: logits [B,n] */
+    const kin_tensor *target; /* MSE, BCE: [B,n]; cross entropy: i32 [B] */
+    const kin_tensor *weight; /* [B] or NULL. MSE: factor per row, mean over all B*n. BCE: rows with
+                               * weight 0 are left out of sum and count, others count 1. Cross
+                               * entropy: as BCE. No rows: loss 0 */
+    kin_tensor *loss;         /* [] */
     const kin_tensor *dloss;
     kin_tensor *dx;
     bool acc;
 } kin_loss_args;
 
 typedef enum kin_binary_kind { KIN_BINARY_ADD, KIN_BINARY_MUL } kin_binary_kind;
-typedef struct kin_binary_args { /* ADD: y = a + alpha*b; MUL: y = alpha*a*b. All operands have y's shape (<= 4 dims); a, b may
-                                  * have stride 0 in any dimension (the last stride may be 0 here too) */
+typedef struct kin_binary_args { /* ADD: y = a + alpha*b; MUL: y = alpha*a*b. All operands have y's
+                                  * shape (<= 4 dims); a, b may have stride 0 in any dimension (the
+                                  * last stride may be 0 here too) */
     kin_binary_kind kind;
     float alpha;
     const kin_tensor *a, *b;
@@ -222,52 +246,58 @@ typedef struct kin_binary_args { /* ADD: y = a + alpha*b; MUL: y = alpha*a*b. Al
     bool acc;
 } kin_binary_args;
 
-typedef struct kin_reduce_args { /* y (+)= alpha * sum over the broadcast dims of x * other. x, other have one shape (<= 4 dims; other may
-                                  * broadcast, or NULL = 1); y is a view of that shape whose 0 strides mark the summed dims */
+typedef struct kin_reduce_args { /* y (+)= alpha * sum over the broadcast dims of x * other. x,
+                                  * other have one shape (<= 4 dims; other may broadcast, or NULL =
+                                  * 1); y is a view of that shape whose 0 strides mark the summed
+                                  * dims */
     const kin_tensor *x, *other;
     float alpha;
     kin_tensor *y;
     bool acc;
 } kin_reduce_args;
 
-typedef struct kin_unary_args { /* fwd: y = act(x) ; bwd: dx (+)= dy * act'(x). NONE: y = alpha * x */
+typedef struct kin_unary_args { /* fwd: y = act(x) ; bwd: dx (+)= dy * act'(x). NONE: y = alpha * x
+                                 */
     kin_act act;
     float alpha;
-    const kin_tensor *x;        /* contiguous rows: [rows,cols] */
+    const kin_tensor *x; /* contiguous rows: [rows,cols] */
     kin_tensor *y;
     const kin_tensor *dy;
     kin_tensor *dx;
     bool acc;
 } kin_unary_args;
 
-typedef struct kin_gate_bwd_args { /* y = residual + gate*lin:  dlin = gate*dy;  dgate (+)= sum over the group of dy*lin */
-    const kin_tensor *dy, *lin; /* [m,n] */
-    const kin_tensor *gate;     /* [g,n] or NULL (dlin is then not asked for) */
-    kin_tensor *dlin;           /* overwritten, or NULL */
-    kin_tensor *dgate;          /* [g,n] or NULL */
+typedef struct kin_gate_bwd_args { /* y = residual + gate*lin:  dlin = gate*dy;  dgate (+)= sum over
+                                      the group of dy*lin */
+    const kin_tensor *dy, *lin;    /* [m,n] */
+    const kin_tensor *gate;        /* [g,n] or NULL (dlin is then not asked for) */
+    kin_tensor *dlin;              /* overwritten, or NULL */
+    kin_tensor *dgate;             /* [g,n] or NULL */
     bool acc_dgate;
 } kin_gate_bwd_args;
 
 typedef struct kin_softmax_args {
-    const kin_tensor *x;        /* [rows,n] */
+    const kin_tensor *x; /* [rows,n] */
     kin_tensor *y;
-    const kin_tensor *dy;       /* bwd: dx (+)= y*(dy - <dy,y>) ; reads y through `x` = NULL, y */
+    const kin_tensor *dy; /* bwd: dx (+)= y*(dy - <dy,y>) ; reads y through `x` = NULL, y */
     kin_tensor *dx;
     bool acc;
 } kin_softmax_args;
 
-typedef struct kin_adamw_args { /* decoupled decay, bias correction, then EMA: one parameter range */
+typedef struct kin_adamw_args { /* decoupled decay, bias correction, then EMA: one parameter range
+                                 */
     int64_t n;
-    float *w, *m, *v, *ema;     /* ema may be NULL */
+    float *w, *m, *v, *ema; /* ema may be NULL */
     const float *g;
     float lr, beta1, beta2, eps, weight_decay, grad_scale, ema_decay;
-    int64_t step;               /* 1-based */
+    int64_t step; /* 1-based */
 } kin_adamw_args;
 
 struct kin_kernels {
     kin_status (*linear)(kin_ctx *, const kin_linear_args *);
     kin_status (*linear_dx)(kin_ctx *, const kin_linear_bwd_args *);
-    kin_status (*linear_dw)(kin_ctx *, const kin_linear_bwd_args *); /* w->grad += dy^T x, b->grad += column sums */
+    kin_status (*linear_dw)(
+        kin_ctx *, const kin_linear_bwd_args *); /* w->grad += dy^T x, b->grad += column sums */
     kin_status (*grouped)(kin_ctx *, const kin_grouped_args *);
     kin_status (*grouped_dx)(kin_ctx *, const kin_grouped_bwd_args *);
     kin_status (*grouped_dw)(kin_ctx *, const kin_grouped_bwd_args *);
@@ -302,7 +332,8 @@ struct kin_kernels {
     kin_status (*gate_bwd)(kin_ctx *, const kin_gate_bwd_args *);
     kin_status (*softmax)(kin_ctx *, const kin_softmax_args *);
     kin_status (*softmax_bwd)(kin_ctx *, const kin_softmax_args *);
-    /* dst (+)= src, same shape (<= 6 dims, src may broadcast with stride 0), float dtypes converted */
+    /* dst (+)= src, same shape (<= 6 dims, src may broadcast with stride 0), float dtypes converted
+     */
     kin_status (*copy)(kin_ctx *, const kin_tensor *src, kin_tensor *dst, bool acc);
     kin_status (*fill)(kin_ctx *, kin_tensor *dst, double value);
     /* y[n,m] (+)= x[m,n]^T */
@@ -314,7 +345,8 @@ struct kin_kernels {
     kin_status (*sumsq)(kin_ctx *, const float *x, int64_t n, double *out);
 };
 
-/* Fill a whole table. ref fills every slot; cpu overwrites what it does faster at `isa`; plan fills every slot. */
+/* Fill a whole table. ref fills every slot; cpu overwrites what it does faster at `isa`; plan fills
+ * every slot. */
 void kin_kernels_init_ref(kin_kernels *k);
 void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa);
 void kin_kernels_init_plan(kin_kernels *k);

@@ -1,7 +1,8 @@
-/* tensor/ops.h: public ops. Each checks shapes, allocates its result in the workspace, calls one kernel of the
- * context's table and, while recording, notes how to go back. Results are f32 (f64 for f64 operands) and live
- * until the workspace mark below them is released. Every op fails with KIN_ERR_SHAPE or KIN_ERR_ARG (text names
- * op, shapes and rule) and KIN_ERR_MEM. Letters: see tensor.h. */
+/* tensor/ops.h: public ops. Each checks shapes, allocates its result in the workspace, calls one
+ * kernel of the context's table and, while recording, notes how to go back. Results are f32 (f64
+ * for f64 operands) and live until the workspace mark below them is released. Every op fails with
+ * KIN_ERR_SHAPE or KIN_ERR_ARG (text names op, shapes and rule) and KIN_ERR_MEM. Letters: see
+ * tensor.h. */
 #ifndef KIN_TENSOR_OPS_H
 #define KIN_TENSOR_OPS_H
 
@@ -10,24 +11,30 @@
 #include "tensor/params.h"
 #include "tensor/tape.h"
 
-/* y [..., n] = x [..., k] w^T + b. w [n, k] or more dims seen flat as [size0, rest] (patch convolutions); b [n] or NULL. */
+/* y [..., n] = x [..., k] w^T + b. w [n, k] or more dims seen flat as [size0, rest] (patch
+ * convolutions); b [n] or NULL. */
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y);
 /* The same followed by an activation. */
-kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_act act, kin_tensor *y);
-/* y = residual + gate * (x w^T + b). residual [..., n]; gate [B, n] (any row stride; row b serves sample b: the rows are cut
- * into B equal parts) or NULL for factor 1. */
-kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, const kin_tensor *residual,
-                               const kin_tensor *gate, kin_tensor *y);
+kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                          kin_act act, kin_tensor *y);
+/* y = residual + gate * (x w^T + b). residual [..., n]; gate [B, n] (any row stride; row b serves
+ * sample b: the rows are cut into B equal parts) or NULL for factor 1. */
+kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                               const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y);
 
-/* LayerNorm over the last dim, x [..., D], biased variance: a = n*gamma + beta (each NULL: 1, 0), y = a*(1+scale)+shift with
- * scale, shift [B, D] (both NULL: none); row b serves the b-th of B equal parts of the rows. */
-kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta, const kin_tensor *scale,
-                         const kin_tensor *shift, float eps, kin_tensor *y);
+/* LayerNorm over the last dim, x [..., D], biased variance: a = n*gamma + beta (each NULL: 1, 0), y
+ * = a*(1+scale)+shift with scale, shift [B, D] (both NULL: none); row b serves the b-th of B equal
+ * parts of the rows. */
+kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta,
+                         const kin_tensor *scale, const kin_tensor *shift, float eps,
+                         kin_tensor *y);
 /* y = x / sqrt(mean(x^2) + eps) * gamma over the last dim (gamma NULL: 1). */
-kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, float eps, kin_tensor *y);
+kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, float eps,
+                       kin_tensor *y);
 
 /* 3-D rotary application: x [B,N,A,d], tables cos, sin [N, d/2]. */
-kin_status kin_rope(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *cos, const kin_tensor *sin, kin_tensor *y);
+kin_status kin_rope(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *cos, const kin_tensor *sin,
+                    kin_tensor *y);
 
 typedef struct kin_attention_options {
     const kin_tensor *bias; /* [A,Nq,Nk]: gets a gradient */
@@ -35,65 +42,84 @@ typedef struct kin_attention_options {
     const kin_tensor *gate; /* [B,A], no gradient */
     float scale;            /* 0: 1/sqrt(d) */
 } kin_attention_options;
-/* o [B,Nq,A,d] from q [B,Nq,A,d], k, v [B,Nk,A,d]; the score matrix is never stored. opt NULL: defaults. */
-kin_status kin_attention(kin_ctx *ctx, const kin_tensor *q, const kin_tensor *k, const kin_tensor *v,
-                         const kin_attention_options *opt, kin_tensor *o);
+/* o [B,Nq,A,d] from q [B,Nq,A,d], k, v [B,Nk,A,d]; the score matrix is never stored. opt NULL:
+ * defaults. */
+kin_status kin_attention(kin_ctx *ctx, const kin_tensor *q, const kin_tensor *k,
+                         const kin_tensor *v, const kin_attention_options *opt, kin_tensor *o);
 
 /* rows of table [V,D] for ids i32 [...] -> [..., D]. Fails: ARG for an id outside [0,V). */
 kin_status kin_embedding(kin_ctx *ctx, kin_param *table, const kin_tensor *ids, kin_tensor *y);
 
-/* video [B,C,F,H,W] -> tokens [B,N,C*pt*ph*pw] and back. channel_last: see kin_patch_args. Sizes must divide. */
-kin_status kin_patchify(kin_ctx *ctx, const kin_tensor *video, const int patch[3], bool channel_last, kin_tensor *tokens);
-kin_status kin_unpatchify(kin_ctx *ctx, const kin_tensor *tokens, const int patch[3], bool channel_last, int64_t channels,
-                          int64_t frames, int64_t height, int64_t width, kin_tensor *video);
+/* video [B,C,F,H,W] -> tokens [B,N,C*pt*ph*pw] and back. channel_last: see kin_patch_args. Sizes
+ * must divide. */
+kin_status kin_patchify(kin_ctx *ctx, const kin_tensor *video, const int patch[3],
+                        bool channel_last, kin_tensor *tokens);
+kin_status kin_unpatchify(kin_ctx *ctx, const kin_tensor *tokens, const int patch[3],
+                          bool channel_last, int64_t channels, int64_t frames, int64_t height,
+                          int64_t width, kin_tensor *video);
 
 /* Cosine similarity of tokens x [T,D] to prototypes [E,D] -> z [T,E]; differentiable in both. */
 kin_status kin_cosine(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, kin_tensor *z);
-/* K best of scores [T,E]: idx i32 [T,K], w [T,K] (raw scores, differentiable). null u8 [B] or NULL: those samples' tokens get
- * null_expert in all slots and weight 1,0,... */
-kin_status kin_topk(kin_ctx *ctx, const kin_tensor *scores, int64_t k, const kin_tensor *null, int64_t null_expert,
-                    kin_tensor *idx, kin_tensor *w);
-/* Sorts tokens by expert. idx [T,K], w [T,K] from kin_topk; groups = number of experts including the null expert. */
-kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_tensor *w, int64_t groups, int64_t null_expert,
-                              kin_dispatch *d);
-/* One layer of experts. gather: x [T,k] tokens, else x [T*K,k] sorted rows -> y [T*K,n] sorted rows. w, b: arrays of d->groups
- * parameters that must outlive backward. */
-kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather, kin_param *const *w,
-                              kin_param *const *b, kin_act act, kin_tensor *y);
-/* y [T,n] = base (or 0) + sum_k weight[t,k] z[inverse[t,k]]; differentiable in base, z and d->weight. */
-kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d, const kin_tensor *base, kin_tensor *y);
+/* K best of scores [T,E]: idx i32 [T,K], w [T,K] (raw scores, differentiable). null u8 [B] or NULL:
+ * those samples' tokens get null_expert in all slots and weight 1,0,... */
+kin_status kin_topk(kin_ctx *ctx, const kin_tensor *scores, int64_t k, const kin_tensor *null,
+                    int64_t null_expert, kin_tensor *idx, kin_tensor *w);
+/* Sorts tokens by expert. idx [T,K], w [T,K] from kin_topk; groups = number of experts including
+ * the null expert. */
+kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_tensor *w,
+                              int64_t groups, int64_t null_expert, kin_dispatch *d);
+/* One layer of experts. gather: x [T,k] tokens, else x [T*K,k] sorted rows -> y [T*K,n] sorted
+ * rows. w, b: arrays of d->groups parameters that must outlive backward. */
+kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
+                              kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y);
+/* y [T,n] = base (or 0) + sum_k weight[t,k] z[inverse[t,k]]; differentiable in base, z and
+ * d->weight. */
+kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d,
+                       const kin_tensor *base, kin_tensor *y);
 
-/* Routing contrastive loss (scalar) of tokens x [T,D], assignment idx [T,K]; entries >= E take no part. */
-kin_status kin_rcl(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, const kin_tensor *idx, int64_t slots, float tau,
-                   kin_tensor *loss);
+/* Routing contrastive loss (scalar) of tokens x [T,D], assignment idx [T,K]; entries >= E take no
+ * part. */
+kin_status kin_rcl(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, const kin_tensor *idx,
+                   int64_t slots, float tau, kin_tensor *loss);
 /* Load-balance loss (scalar) of probabilities p [T,E]; shares are constants. */
-kin_status kin_load_balance(kin_ctx *ctx, const kin_tensor *p, const kin_tensor *idx, const kin_tensor *null, int64_t samples,
-                            bool per_sequence, float coef, kin_tensor *loss);
+kin_status kin_load_balance(kin_ctx *ctx, const kin_tensor *p, const kin_tensor *idx,
+                            const kin_tensor *null, int64_t samples, bool per_sequence, float coef,
+                            kin_tensor *loss);
 
-/* Sinusoidal embedding of v [B,n] -> [B, dim]: n pieces [cos|sin] of 2*half values, zeros up to dim. No gradient. */
-kin_status kin_sinusoid(kin_ctx *ctx, const kin_tensor *v, int64_t half, int64_t dim, kin_tensor *y);
+/* Sinusoidal embedding of v [B,n] -> [B, dim]: n pieces [cos|sin] of 2*half values, zeros up to
+ * dim. No gradient. */
+kin_status kin_sinusoid(kin_ctx *ctx, const kin_tensor *v, int64_t half, int64_t dim,
+                        kin_tensor *y);
 
-/* Losses -> scalar. x and target of one shape, first dim B; weight [B] or NULL: see kin_loss_args. */
-kin_status kin_mse(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target, const kin_tensor *weight, kin_tensor *loss);
-kin_status kin_bce_logits(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target, const kin_tensor *weight,
-                          kin_tensor *loss);
+/* Losses -> scalar. x and target of one shape, first dim B; weight [B] or NULL: see kin_loss_args.
+ */
+kin_status kin_mse(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
+                   const kin_tensor *weight, kin_tensor *loss);
+kin_status kin_bce_logits(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
+                          const kin_tensor *weight, kin_tensor *loss);
 /* logits [B,n], target i32 [B]. */
-kin_status kin_cross_entropy(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target, const kin_tensor *weight,
-                             kin_tensor *loss);
+kin_status kin_cross_entropy(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
+                             const kin_tensor *weight, kin_tensor *loss);
 
-/* y = a + alpha*b and y = alpha*a*b, with PyTorch broadcasting (shapes aligned at the right, size 1 stretches; <= 4 dims
- * after joining); differentiable in both. Also for scalars. */
-kin_status kin_add(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *b, float alpha, kin_tensor *y);
-kin_status kin_mul(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *b, float alpha, kin_tensor *y);
+/* y = a + alpha*b and y = alpha*a*b, with PyTorch broadcasting (shapes aligned at the right, size 1
+ * stretches; <= 4 dims after joining); differentiable in both. Also for scalars. */
+kin_status kin_add(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *b, float alpha,
+                   kin_tensor *y);
+kin_status kin_mul(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *b, float alpha,
+                   kin_tensor *y);
 /* The same where the second operand is a parameter: y = a + alpha*p (broadcast as above). */
-kin_status kin_add_param(kin_ctx *ctx, const kin_tensor *a, kin_param *p, float alpha, kin_tensor *y);
-/* A parameter as a node: its gradient goes to the table. The view has the parameter's shape (f32). */
+kin_status kin_add_param(kin_ctx *ctx, const kin_tensor *a, kin_param *p, float alpha,
+                         kin_tensor *y);
+/* A parameter as a node: its gradient goes to the table. The view has the parameter's shape (f32).
+ */
 kin_status kin_param_tensor(kin_ctx *ctx, kin_param *p, kin_tensor *y);
 kin_status kin_activation(kin_ctx *ctx, const kin_tensor *x, kin_act act, kin_tensor *y);
 kin_status kin_scale(kin_ctx *ctx, const kin_tensor *x, float alpha, kin_tensor *y);
 kin_status kin_softmax(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y); /* last dim */
-kin_status kin_sum(kin_ctx *ctx, const kin_tensor *x, float alpha, kin_tensor *y); /* alpha * sum of all -> scalar */
-/* Concatenation of n tensors along dim (other sizes equal; a size-1 first dim of a part may be expanded by the caller). */
+kin_status kin_sum(kin_ctx *ctx, const kin_tensor *x, float alpha,
+                   kin_tensor *y); /* alpha * sum of all -> scalar */
+/* Concatenation of n tensors along dim (other sizes equal; a size-1 first dim of a part may be
+ * expanded by the caller). */
 kin_status kin_concat(kin_ctx *ctx, const kin_tensor *parts, int n, int dim, kin_tensor *y);
 /* A contiguous copy (differentiable). */
 kin_status kin_contiguous(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y);

@@ -71,7 +71,8 @@ static bool list_grow(kin_params *params)
     return true;
 }
 
-kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int64_t *sizes, const char *fmt, ...)
+kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int64_t *sizes,
+                          const char *fmt, ...)
 {
     char name[256];
     va_list ap;
@@ -113,7 +114,8 @@ size_t kin_params_bytes(const kin_params *params)
 {
     size_t n = 0;
     for (int i = 0; i < params->count; i++)
-        n += (size_t)kin_tensor_numel(&params->list[i]->value) * kin_dtype_size(params->list[i]->value.dtype);
+        n += (size_t)kin_tensor_numel(&params->list[i]->value) *
+             kin_dtype_size(params->list[i]->value.dtype);
     return n;
 }
 
@@ -126,7 +128,8 @@ static size_t padded_bytes(const kin_tensor *t, kin_dtype dtype)
 kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_error *err)
 {
     if (params->failed != KIN_OK)
-        return kin_fail(err, params->failed, "parameters: registration failed (%s)", kin_status_name(params->failed));
+        return kin_fail(err, params->failed, "parameters: registration failed (%s)",
+                        kin_status_name(params->failed));
     if (params->block)
         return kin_fail(err, KIN_ERR_ARG, "parameters: allocated twice");
     size_t total = 0;
@@ -189,12 +192,13 @@ kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err
 {
     char a[96], b[96];
     if (!kin_tensor_same_shape(&p->value, value) || !kin_tensor_is_contiguous(value))
-        return kin_fail(err, KIN_ERR_SHAPE, "parameter %s: the file holds %s, the model needs %s", p->name,
-                        kin_tensor_describe(value, b, sizeof b), kin_tensor_describe(&p->value, a, sizeof a));
-    if (value->dtype != KIN_DTYPE_F32 && value->dtype != KIN_DTYPE_F64 && value->dtype != KIN_DTYPE_BF16 &&
-        value->dtype != KIN_DTYPE_F16)
-        return kin_fail(err, KIN_ERR_FORMAT, "parameter %s: type %s must be f32, bf16 or f16", p->name,
-                        kin_dtype_name(value->dtype));
+        return kin_fail(err, KIN_ERR_SHAPE, "parameter %s: the file holds %s, the model needs %s",
+                        p->name, kin_tensor_describe(value, b, sizeof b),
+                        kin_tensor_describe(&p->value, a, sizeof a));
+    if (value->dtype != KIN_DTYPE_F32 && value->dtype != KIN_DTYPE_F64 &&
+        value->dtype != KIN_DTYPE_BF16 && value->dtype != KIN_DTYPE_F16)
+        return kin_fail(err, KIN_ERR_FORMAT, "parameter %s: type %s must be f32, bf16 or f16",
+                        p->name, kin_dtype_name(value->dtype));
     p->value.dtype = value->dtype;
     p->value.data = value->data;
     p->owned = false;
@@ -232,7 +236,9 @@ static void param_init(kin_param *p, uint64_t seed)
     case KIN_INIT_ZERO:
     case KIN_INIT_ONE:
     case KIN_INIT_CONST: {
-        double v = p->init.kind == KIN_INIT_ONE ? 1.0 : p->init.kind == KIN_INIT_CONST ? (double)p->init.scale : 0.0;
+        double v = p->init.kind == KIN_INIT_ONE     ? 1.0
+                   : p->init.kind == KIN_INIT_CONST ? (double)p->init.scale
+                                                    : 0.0;
         for (int64_t i = 0; i < n; i++)
             kin_tensor_set(&p->value, i, v);
         break;

@@ -1,6 +1,6 @@
-/* tensor/params.h: the parameter table. Models register their parameters by the official names; checkpoint,
- * optimizer, EMA, packing and gradient tests walk this one table. It owns values, gradients and packed forms,
- * except values bound to memory of others (mapped files). */
+/* tensor/params.h: the parameter table. Models register their parameters by the official names;
+ * checkpoint, optimizer, EMA, packing and gradient tests walk this one table. It owns values,
+ * gradients and packed forms, except values bound to memory of others (mapped files). */
 #ifndef KIN_TENSOR_PARAMS_H
 #define KIN_TENSOR_PARAMS_H
 
@@ -13,15 +13,16 @@
 typedef enum kin_init_kind {
     KIN_INIT_ZERO,
     KIN_INIT_ONE,
-    KIN_INIT_NORMAL,  /* N(0, scale^2) */
-    KIN_INIT_XAVIER,  /* uniform, Glorot: fan_in and fan_out of the flat [size0, rest] view */
-    KIN_INIT_CONST    /* all entries = scale */
+    KIN_INIT_NORMAL, /* N(0, scale^2) */
+    KIN_INIT_XAVIER, /* uniform, Glorot: fan_in and fan_out of the flat [size0, rest] view */
+    KIN_INIT_CONST   /* all entries = scale */
 } kin_init_kind;
 
 typedef struct kin_init {
     kin_init_kind kind;
     float scale;
-    /* added after drawing to the rows row_a and row_b of the second-to-last dimension (gate_start); 0: nothing */
+    /* added after drawing to the rows row_a and row_b of the second-to-last dimension (gate_start);
+     * 0: nothing */
     float add;
     int row_a, row_b;
 } kin_init;
@@ -30,21 +31,21 @@ typedef struct kin_init {
 /* A packed form of a parameter, made by a backend from version `version`. */
 typedef struct kin_pack {
     struct kin_pack *next;
-    uint64_t key;      /* backend's choice: layout, dtype, ISA */
+    uint64_t key; /* backend's choice: layout, dtype, ISA */
     uint64_t version;
     size_t bytes;
-    void *data;        /* 64-byte aligned, kin_malloc */
-    void *extra;       /* backend's object, freed by free_extra */
+    void *data;  /* 64-byte aligned, kin_malloc */
+    void *extra; /* backend's object, freed by free_extra */
     void (*free_extra)(void *);
 } kin_pack;
 
 typedef struct kin_param {
     char *name;
-    kin_tensor value;   /* data NULL until allocated or bound */
-    kin_tensor grad;    /* f32 (f64 for f64 values); data NULL: no gradient wanted */
+    kin_tensor value; /* data NULL until allocated or bound */
+    kin_tensor grad;  /* f32 (f64 for f64 values); data NULL: no gradient wanted */
     bool trainable;
-    bool owned;         /* value memory belongs to the table */
-    uint64_t version;   /* bumped by each optimizer step or load */
+    bool owned;       /* value memory belongs to the table */
+    uint64_t version; /* bumped by each optimizer step or load */
     kin_init init;
     kin_pack *packs;
     int index;
@@ -53,20 +54,24 @@ typedef struct kin_param {
 typedef struct kin_params {
     kin_param **list;
     int count, cap;
-    kin_status failed;  /* first failure of kin_params_add: MEM, or ARG for a name used twice */
-    char *block;        /* values */
-    char *grad_block;   /* gradients, one range */
+    kin_status failed; /* first failure of kin_params_add: MEM, or ARG for a name used twice */
+    char *block;       /* values */
+    char *grad_block;  /* gradients, one range */
     size_t grad_bytes;
 } kin_params;
 
 kin_status kin_params_create(kin_params **out, kin_error *err);
 void kin_params_destroy(kin_params **params);
 
-/* Registers a parameter (trainable). Returns NULL and sets params->failed on failure, so that a model may
- * register everything and check once. The pointer stays valid for the table's life. */
-kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int64_t *sizes, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-#define KIN_DIMS(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}
+/* Registers a parameter (trainable). Returns NULL and sets params->failed on failure, so that a
+ * model may register everything and check once. The pointer stays valid for the table's life. */
+kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int64_t *sizes,
+                          const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+#define KIN_DIMS(...)                                                      \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]) \
+    {                                                                      \
+        __VA_ARGS__                                                        \
+    }
 
 kin_param *kin_params_find(const kin_params *params, const char *name); /* NULL: none */
 /* Number of elements in all parameters. */
@@ -79,7 +84,8 @@ kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_
 /* One block of zeroed gradients for all trainable parameters. plan as above. */
 kin_status kin_params_alloc_grads(kin_params *params, bool plan, kin_error *err);
 void kin_params_zero_grads(kin_params *params);
-/* Binds the value to memory of someone else (same shape; f32, bf16, f16 or f64). SHAPE names both shapes. */
+/* Binds the value to memory of someone else (same shape; f32, bf16, f16 or f64). SHAPE names both
+ * shapes. */
 kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err);
 /* Start values from (seed, parameter index); bumps versions. Values must be f32 or f64. */
 void kin_params_init(kin_params *params, uint64_t seed);
@@ -88,8 +94,8 @@ void kin_param_touch(kin_param *p);
 
 /* The pack of this key made from the current version, or NULL. */
 kin_pack *kin_param_pack_find(const kin_param *p, uint64_t key);
-/* A pack for this key with at least `bytes` of data, reusing the stale one of the same key; version is set to
- * the current one. NULL: out of memory. */
+/* A pack for this key with at least `bytes` of data, reusing the stale one of the same key; version
+ * is set to the current one. NULL: out of memory. */
 kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes);
 size_t kin_params_pack_bytes(const kin_params *params);
 

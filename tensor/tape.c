@@ -8,8 +8,8 @@
 enum { CHUNK = 128, MAX_CHECKPOINT = 16 };
 
 typedef struct node {
-    char *data;      /* first element of the tensor the node stands for */
-    char *grad;      /* its gradient, NULL until asked for */
+    char *data; /* first element of the tensor the node stands for */
+    char *grad; /* its gradient, NULL until asked for */
     int64_t numel;
     kin_dtype dtype; /* of the data: f32 or f64; the gradient has the same */
     bool written;    /* grad holds a value to add to */
@@ -30,7 +30,8 @@ typedef struct entry_chunk {
     entry e[CHUNK];
 } entry_chunk;
 
-/* Ids start at first_id, so that ids of an outer tape mean "constant" here. Lists are chunks in the workspace. */
+/* Ids start at first_id, so that ids of an outer tape mean "constant" here. Lists are chunks in the
+ * workspace. */
 struct kin_tape {
     int32_t first_id, nodes;
     int entries;
@@ -125,7 +126,8 @@ bool kin_tape_needs_param(const kin_ctx *ctx, const kin_param *p)
 kin_status kin_tape_watch(kin_ctx *ctx, kin_tensor *t)
 {
     if (!kin_tape_recording(ctx) || !kin_tensor_is_contiguous(t))
-        return kin_fail(&ctx->error, KIN_ERR_ARG, "tape: watch needs a recording tape and a contiguous tensor");
+        return kin_fail(&ctx->error, KIN_ERR_ARG,
+                        "tape: watch needs a recording tape and a contiguous tensor");
     return node_add(ctx, t) ? KIN_OK : KIN_ERR_MEM;
 }
 
@@ -243,11 +245,13 @@ kin_status kin_tape_backward(kin_ctx *ctx, const kin_tensor *out, const kin_tens
         if (!g.data)
             continue;
         if (dout && !kin_tensor_same_shape(&dout[i], &out[i]))
-            return kin_fail(&ctx->error, KIN_ERR_SHAPE, "tape: gradient %d has another shape than its output", i);
+            return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                            "tape: gradient %d has another shape than its output", i);
         if (dout) {
             KIN_TRY(ctx->k->copy(ctx, &dout[i], &g, acc));
         } else {
-            KIN_TRY(ctx->k->fill(ctx, &g, 1.0)); /* note: several outputs without dout must be distinct nodes */
+            KIN_TRY(ctx->k->fill(
+                ctx, &g, 1.0)); /* note: several outputs without dout must be distinct nodes */
         }
     }
     return run_backward(ctx);
@@ -262,9 +266,10 @@ typedef struct checkpoint {
     kin_tensor in[MAX_CHECKPOINT], out[MAX_CHECKPOINT];
 } checkpoint;
 
-/* Runs fn without recording and keeps nothing of it but contiguous outputs at the start of its memory. */
-static kin_status run_compact(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, const kin_tensor *in, kin_tensor *out,
-                              int n_out)
+/* Runs fn without recording and keeps nothing of it but contiguous outputs at the start of its
+ * memory. */
+static kin_status run_compact(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, const kin_tensor *in,
+                              kin_tensor *out, int n_out)
 {
     bool recording = ctx->tape && ctx->tape->recording;
     if (recording)
@@ -347,14 +352,16 @@ done:
     return status;
 }
 
-kin_status kin_checkpoint(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, const kin_tensor *in, int n_in,
-                          kin_tensor *out, int n_out)
+kin_status kin_checkpoint(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, const kin_tensor *in,
+                          int n_in, kin_tensor *out, int n_out)
 {
     if (n_in > MAX_CHECKPOINT || n_out > MAX_CHECKPOINT)
-        return kin_fail(&ctx->error, KIN_ERR_ARG, "checkpoint: at most %d inputs and outputs", (int)MAX_CHECKPOINT);
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "checkpoint: at most %d inputs and outputs",
+                        (int)MAX_CHECKPOINT);
     for (int i = 0; i < n_in; i++)
         if (in[i].id != 0 && !kin_tensor_is_contiguous(&in[i]))
-            return kin_fail(&ctx->error, KIN_ERR_SHAPE, "checkpoint: input %d must be contiguous", i);
+            return kin_fail(&ctx->error, KIN_ERR_SHAPE, "checkpoint: input %d must be contiguous",
+                            i);
     checkpoint *c = NULL;
     if (kin_tape_recording(ctx)) {
         c = kin_ws_bytes(ctx, sizeof *c);
@@ -368,7 +375,8 @@ kin_status kin_checkpoint(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, const k
     for (int i = 0; i < n_in; i++)
         c->in[i] = in[i];
     for (int i = 0; i < n_out; i++) {
-        if (out[i].data && (out[i].dtype == KIN_DTYPE_F32 || out[i].dtype == KIN_DTYPE_F64) && !node_add(ctx, &out[i]))
+        if (out[i].data && (out[i].dtype == KIN_DTYPE_F32 || out[i].dtype == KIN_DTYPE_F64) &&
+            !node_add(ctx, &out[i]))
             return KIN_ERR_MEM;
         c->out[i] = out[i];
     }

@@ -12,8 +12,8 @@ bool kin_tape_needs_param(const kin_ctx *ctx, const kin_param *p);
 kin_status kin_tape_add_param(kin_ctx *ctx, kin_tensor *y, kin_param *p);
 /* As kin_tape_grad_slot, but the slot is always to be added to (zeroed on first use). */
 kin_status kin_tape_grad_slot_add(kin_ctx *ctx, const kin_tensor *t, kin_tensor *grad);
-/* Hands the gradient buffer of `from` (an op's output whose backward is done with it) over to `to`, which has none yet and gets
- * the same values. False where that is not possible: then copy. */
+/* Hands the gradient buffer of `from` (an op's output whose backward is done with it) over to `to`,
+ * which has none yet and gets the same values. False where that is not possible: then copy. */
 bool kin_tape_grad_give(kin_ctx *ctx, const kin_tensor *from, const kin_tensor *to);
 
 #endif

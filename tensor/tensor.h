@@ -1,7 +1,8 @@
 /* tensor/tensor.h: the tensor value type.
- * A tensor is a view: it owns nothing. Memory belongs to a workspace, a parameter table or a mapped file.
- * Dimension letters, the same everywhere: B batch, F frames, H W height and width, C channels, N tokens,
- * D width, A heads, d head size, E experts, K experts per token. Row-major, PyTorch order. */
+ * A tensor is a view: it owns nothing. Memory belongs to a workspace, a parameter table or a mapped
+ * file. Dimension letters, the same everywhere: B batch, F frames, H W height and width, C
+ * channels, N tokens, D width, A heads, d head size, E experts, K experts per token. Row-major,
+ * PyTorch order. */
 #ifndef KIN_TENSOR_TENSOR_H
 #define KIN_TENSOR_TENSOR_H
 
@@ -27,19 +28,19 @@ typedef enum kin_dtype {
 typedef struct kin_tensor {
     void *data;
     kin_dtype dtype;
-    int ndim;                      /* 0 = scalar (one element) */
+    int ndim; /* 0 = scalar (one element) */
     int64_t size[KIN_MAX_DIMS];
-    int64_t stride[KIN_MAX_DIMS];  /* in elements; the last is 1; 0 broadcasts */
-    int32_t id;                    /* tape node this is a view of; 0 = no gradient */
+    int64_t stride[KIN_MAX_DIMS]; /* in elements; the last is 1; 0 broadcasts */
+    int32_t id;                   /* tape node this is a view of; 0 = no gradient */
 } kin_tensor;
 
 size_t kin_dtype_size(kin_dtype dtype);
-const char *kin_dtype_name(kin_dtype dtype);              /* "f32", "bf16", ... */
-bool kin_dtype_parse(const char *name, kin_dtype *out);   /* the same names */
+const char *kin_dtype_name(kin_dtype dtype);            /* "f32", "bf16", ... */
+bool kin_dtype_parse(const char *name, kin_dtype *out); /* the same names */
 
 /* A contiguous tensor over caller's memory. sizes[ndim]. */
 kin_tensor kin_tensor_of(void *data, kin_dtype dtype, int ndim, const int64_t *sizes);
-#define KIN_TENSOR(data, dtype, ...)                                                            \
+#define KIN_TENSOR(data, dtype, ...)                                                          \
     kin_tensor_of((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
                   (int64_t[]){__VA_ARGS__})
 int64_t kin_tensor_numel(const kin_tensor *t);
@@ -49,8 +50,8 @@ bool kin_tensor_same_shape(const kin_tensor *a, const kin_tensor *b);
 /* Views; they keep `id`, so gradients flow through them without a tape entry.
  * reshape: t contiguous, equal element counts (one size may be -1). Programming errors assert. */
 kin_tensor kin_tensor_reshape(const kin_tensor *t, int ndim, const int64_t *sizes);
-#define KIN_RESHAPE(t, ...)                                                                    \
-    kin_tensor_reshape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),        \
+#define KIN_RESHAPE(t, ...)                                                            \
+    kin_tensor_reshape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
                        (int64_t[]){__VA_ARGS__})
 /* Entries [start, start+len) of dimension dim. */
 kin_tensor kin_tensor_slice(const kin_tensor *t, int dim, int64_t start, int64_t len);
@@ -70,7 +71,8 @@ uint16_t kin_f32_to_bf16(float v);
 float kin_f16_to_f32(uint16_t v);
 uint16_t kin_f32_to_f16(float v);
 
-/* Element i (flat, row-major over the logical shape) as double, and back. Slow: for references and tests. */
+/* Element i (flat, row-major over the logical shape) as double, and back. Slow: for references and
+ * tests. */
 double kin_tensor_get(const kin_tensor *t, int64_t i);
 void kin_tensor_set(const kin_tensor *t, int64_t i, double v);
 

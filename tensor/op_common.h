@@ -1,0 +1,27 @@
+/* tensor/op_common.h: shared by the op_*.c files: row views, shape errors, saved records. */
+#ifndef KIN_TENSOR_OP_COMMON_H
+#define KIN_TENSOR_OP_COMMON_H
+
+#include "tensor/ops.h"
+#include "tensor/tape_internal.h"
+
+/* x [..., n] as a 2-D view [rows, n]; SHAPE error naming `op` when the leading dimensions do not
+ * join. A NULL x gives a zero tensor. */
+kin_status kin_op_rows(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_tensor *rows);
+/* KIN_ERR_SHAPE with both shapes in the text. */
+kin_status kin_op_mismatch(kin_ctx *ctx, const char *op, const kin_tensor *a, const kin_tensor *b,
+                           const char *rule);
+/* Result type of an op on x: f64 for f64, else f32; fails (ARG) for types that are not computed
+ * with. */
+kin_status kin_op_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_dtype *out);
+/* NULL for a tensor without data. */
+static inline const kin_tensor *kin_op_opt(const kin_tensor *t)
+{
+    return t && t->data ? t : NULL;
+}
+/* A zeroed record in the workspace. */
+void *kin_op_record(kin_ctx *ctx, size_t bytes);
+/* p as flat matrix sizes: n = size 0, k = the rest. */
+void kin_op_matrix(const kin_param *p, int64_t *n, int64_t *k);
+
+#endif

@@ -1,0 +1,158 @@
+/* Dense products: y = residual + gate * act(x w^T + b). */
+#include "tensor/op_common.h"
+
+typedef struct saved_linear {
+    kin_tensor x, y, pre, residual, gate; /* 2-D views; pre is act's input or the gated value */
+    kin_param *w, *b;
+    kin_act act;
+    int64_t m, n, k;
+} saved_linear;
+
+/* Gradient of the product's result: dy itself, act'(pre)*dy, or gate*dy (with the gate's own
+ * gradient). */
+static kin_status grad_of_product(kin_ctx *ctx, const saved_linear *s, const kin_tensor *dy,
+                                  kin_tensor *dpre)
+{
+    if (s->act != KIN_ACT_NONE) {
+        KIN_TRY(KIN_WS(ctx, dpre, dy->dtype, s->m, s->n));
+        kin_unary_args a = {.act = s->act, .alpha = 1, .x = &s->pre, .dy = dy, .dx = dpre};
+        return ctx->k->unary_bwd(ctx, &a);
+    }
+    *dpre = *dy;
+    return KIN_OK;
+}
+
+static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_tensor *dpre,
+                              kin_tensor *dx, bool acc)
+{
+    kin_linear_bwd_args a = {
+        .m = s->m, .n = s->n, .k = s->k, .dy = dpre, .x = &s->x, .w = s->w, .b = s->b};
+    if ((s->w->grad.data) || (s->b && s->b->grad.data))
+        KIN_TRY(ctx->k->linear_dw(ctx, &a));
+    if (dx->data) {
+        a.dx = dx;
+        a.acc = acc;
+        KIN_TRY(ctx->k->linear_dx(ctx, &a));
+    }
+    return KIN_OK;
+}
+
+static kin_status linear_bwd(kin_ctx *ctx, void *saved)
+{
+    saved_linear *s = saved;
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate = {0}, dlin = {0}, dpre;
+    bool acc, acc_gate = false;
+    if (!dy.data)
+        return KIN_OK;
+    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    if (s->gate.data)
+        KIN_TRY(kin_tape_grad_slot(ctx, &s->gate, &dgate, &acc_gate));
+    kin_tensor dres = {0};
+    bool acc_res = false;
+    if (s->residual.data && !kin_tape_grad_give(ctx, &s->y, &s->residual))
+        KIN_TRY(kin_tape_grad_slot(ctx, &s->residual, &dres, &acc_res));
+    size_t mark = kin_ws_mark(ctx);
+    if (s->gate.data) {
+        KIN_TRY(KIN_WS(ctx, &dlin, dy.dtype, s->m, s->n));
+        kin_gate_bwd_args g = {.dy = &dy,
+                               .lin = &s->pre,
+                               .gate = &s->gate,
+                               .dlin = &dlin,
+                               .dgate = dgate.data ? &dgate : NULL,
+                               .acc_dgate = acc_gate};
+        KIN_TRY(ctx->k->gate_bwd(ctx, &g));
+        dpre = dlin;
+    } else {
+        KIN_TRY(grad_of_product(ctx, s, &dy, &dpre));
+    }
+    KIN_TRY(product_bwd(ctx, s, &dpre, &dx, acc));
+    /* note: after dx, which may be the same node and was told to overwrite */
+    if (dres.data)
+        KIN_TRY(ctx->k->copy(ctx, &dy, &dres, acc_res));
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+static kin_status linear_check(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                               const kin_tensor *residual, const kin_tensor *gate, saved_linear *s)
+{
+    kin_op_matrix(w, &s->n, &s->k);
+    KIN_TRY(kin_op_rows(ctx, "linear", x, &s->x));
+    KIN_TRY(kin_op_rows(ctx, "linear", residual, &s->residual));
+    KIN_TRY(kin_op_rows(ctx, "linear", gate, &s->gate));
+    s->m = s->x.size[0];
+    if (s->x.size[1] != s->k)
+        return kin_op_mismatch(ctx, w->name, x, &w->value,
+                               "the last size of x must be the weight's inner size");
+    if (b && kin_tensor_numel(&b->value) != s->n)
+        return kin_op_mismatch(ctx, b->name, &b->value, &w->value,
+                               "a bias has one entry per row of the weight");
+    if (residual && (s->residual.size[0] != s->m || s->residual.size[1] != s->n))
+        return kin_op_mismatch(ctx, w->name, residual, x,
+                               "the residual must have the product's shape");
+    if (gate && (s->gate.size[1] != s->n || s->gate.size[0] == 0 || s->m % s->gate.size[0] != 0))
+        return kin_op_mismatch(ctx, w->name, gate, x,
+                               "gate rows must divide the rows and have the product's width");
+    return KIN_OK;
+}
+
+static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                             kin_act act, const kin_tensor *residual, const kin_tensor *gate,
+                             kin_tensor *y)
+{
+    saved_linear *s = kin_op_record(ctx, sizeof *s);
+    if (!s)
+        return KIN_ERR_MEM;
+    KIN_TRY(linear_check(ctx, x, w, b, residual, gate, s));
+    kin_dtype dtype;
+    KIN_TRY(kin_op_dtype(ctx, w->name, x, &dtype));
+    bool grad = kin_tape_needs(ctx, x) || kin_tape_needs(ctx, residual) ||
+                kin_tape_needs(ctx, gate) || kin_tape_needs_param(ctx, w) ||
+                kin_tape_needs_param(ctx, b);
+    int64_t sizes[KIN_MAX_DIMS] = {0};
+    for (int i = 0; i < x->ndim - 1; i++)
+        sizes[i] = x->size[i];
+    sizes[x->ndim - 1] = s->n;
+    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, sizes, y));
+    KIN_TRY(kin_op_rows(ctx, "linear", y, &s->y));
+    bool keep = grad && (act != KIN_ACT_NONE || gate);
+    if (keep)
+        KIN_TRY(KIN_WS(ctx, &s->pre, dtype, s->m, s->n));
+    kin_linear_args a = {.m = s->m,
+                         .n = s->n,
+                         .k = s->k,
+                         .x = &s->x,
+                         .w = w,
+                         .b = b,
+                         .act = act,
+                         .residual = residual ? &s->residual : NULL,
+                         .gate = gate ? &s->gate : NULL,
+                         .pre = keep ? &s->pre : NULL,
+                         .y = &s->y};
+    KIN_TRY(ctx->k->linear(ctx, &a));
+    if (!grad)
+        return KIN_OK;
+    s->w = w;
+    s->b = b;
+    s->act = act;
+    KIN_TRY(kin_tape_add(ctx, y, linear_bwd, s));
+    s->y.id = y->id;
+    return KIN_OK;
+}
+
+kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y)
+{
+    return linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, y);
+}
+
+kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                          kin_act act, kin_tensor *y)
+{
+    return linear_run(ctx, x, w, b, act, NULL, NULL, y);
+}
+
+kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                               const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
+{
+    return linear_run(ctx, x, w, b, KIN_ACT_NONE, residual, gate, y);
+}
