@@ -27,9 +27,10 @@ typedef enum kin_py_error {
     KIN_PY_UNBOUND_LOCAL_ERROR, /* n1 has no value and there is no record before */
     KIN_PY_OVERFLOW_ERROR,      /* infinite time or temperature */
     KIN_PY_VALUE_ERROR,         /* NaN time or temperature */
+    KIN_PY_ZERO_DIVISION_ERROR, /* |x| below 10^-323 */
+    KIN_PY_RUNTIME_ERROR,       /* a density beyond float32 */
     KIN_PY_TYPE_ERROR,
-    KIN_PY_ATTRIBUTE_ERROR,
-    KIN_PY_INDEX_ERROR
+    KIN_PY_ATTRIBUTE_ERROR
 } kin_py_error;
 /* "KeyError", "skipped: record without n0", ...; NULL for KIN_PY_OK. */
 const char *kin_py_error_name(kin_py_error e);
@@ -72,10 +73,11 @@ typedef struct kin_annotation_options {
 } kin_annotation_options;
 
 /* Tolerant reading of either form: a training record (has physical_annotation) or an inference
- * record (flat). Beyond the official reading: phrases match whatever their case and in known other
- * spellings, densities also as "1.2-1.6 g/cm3" or "kg/m³", times in ms, minutes, hours, a single
- * time t means 0 to t, a missing time falls back on `duration`. options NULL: not strict, no notes.
- * Records that the official reading reads whole give the same quantities. Fails: KIN_ERR_FORMAT
+ * record (flat). Whatever the official reading takes gives the same prior and quantities here.
+ * Beyond it: phrases match whatever their case and in known other spellings; densities also as
+ * "1.2-1.6 g/cm3" or "kg/m³"; a single time t, in s, ms, minutes or hours, means 0 to t; a time
+ * that cannot be read falls back on `duration`; a single temperature t means t to t; missing
+ * quantify_* are read from the text. options NULL: not strict, no notes. Fails: KIN_ERR_FORMAT
  * (field and rule), KIN_ERR_MEM. Free *out. */
 kin_status kin_annotation_read(const cJSON *record, const kin_annotation_options *options,
                                kin_physics_prior *out, kin_error *err);

@@ -74,6 +74,12 @@ typedef enum kin_phys_match {
 /* The category that `name` means, or -1. *how (may be NULL) says how literally. */
 int kin_phys_find(const char *name, kin_phys_match *how);
 
+/* Other spellings of a category of question q that occur in `text` (lower case): the first entry k
+ * >= from of the alias table, its spelling in *spelling; -1 when there is none.
+ * kin_phys_alias_index gives its category. */
+int kin_phys_find_alias_in(const char *text, int q, int from, const char **spelling);
+int kin_phys_alias_index(int k);
+
 /* "collision, rigid body motion": the set categories of one question (q 0..4), or of all that name
  * a phenomenon (q = -1: the 17 labels only), comma-separated, into buf (cut to fit). Returns buf.
  */
