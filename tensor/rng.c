@@ -1,11 +1,12 @@
-/* tensor/rng.c: counter-based noise on Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
- * 1, 2, 3", SC11; Random123's C header) and Box-Muller normals on our own logarithm and sine, in double, with
- * additions, products, one division and one square root only: IEEE fixes every bit, whatever the compiler
- * makes of the loops (this file is compiled without contraction into fused products).
+/* tensor/rng.c: counter-based noise on Philox4x32-10 (Salmon et al., "Parallel random numbers: as
+ * easy as 1, 2, 3", SC11; Random123's C header) and Box-Muller normals on our own logarithm and
+ * sine, in double, with additions, products, one division and one square root only: IEEE fixes
+ * every bit, whatever the compiler makes of the loops (this file is compiled without contraction
+ * into fused products).
  *
  * counter = {block, step, sample low, sample high}
- * key     = {seed low  ^ purpose * 0x9E3779B9, seed high ^ purpose * 0xBB67AE85}, products modulo 2^32
- * Element 4b + j of a stream comes from block b alone. */
+ * key     = {seed low  ^ purpose * 0x9E3779B9, seed high ^ purpose * 0xBB67AE85}, products modulo
+ * 2^32 Element 4b + j of a stream comes from block b alone. */
 #include "tensor/rng.h"
 
 #include <math.h>
@@ -30,8 +31,9 @@ void kin_rng_block(const kin_rng *r, uint32_t block, uint32_t out[4])
     memcpy(out, words.v, sizeof(words.v));
 }
 
-/* Natural logarithm of x > 0 (normal), error below 2e-15 of max(1, |ln x|): x = m 2^e with m in [sqrt(1/2),
- * sqrt(2)), ln m = 2 atanh(s), s = (m-1)/(m+1), |s| < 0.1716, by its series up to s^21. */
+/* Natural logarithm of x > 0 (normal), error below 2e-15 of max(1, |ln x|): x = m 2^e with m in
+ * [sqrt(1/2), sqrt(2)), ln m = 2 atanh(s), s = (m-1)/(m+1), |s| < 0.1716, by its series up to s^21.
+ */
 static inline double own_log(double x)
 {
     uint64_t bits, eb;
@@ -39,7 +41,8 @@ static inline double own_log(double x)
     memcpy(&bits, &x, sizeof(bits));
     /* shifts the range of the mantissa to [sqrt(1/2), sqrt(2)) before the exponent is cut off */
     bits += 0x3ff0000000000000u - 0x3fe6a09e667f3bcdu;
-    eb = (bits >> 52) | 0x4330000000000000u; /* 2^52 + biased exponent, without an integer conversion */
+    eb = (bits >> 52) |
+         0x4330000000000000u; /* 2^52 + biased exponent, without an integer conversion */
     memcpy(&e, &eb, sizeof(e));
     e -= 0x1p52 + 1023.0;
     bits = (bits & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu;
@@ -60,8 +63,8 @@ static inline double own_log(double x)
     return e * 0.693147180559945309417 + (2.0 * s + 2.0 * s * p);
 }
 
-/* Sine and cosine of 2 pi w / 2^32. The quadrant is cut off in integers, so the rest lies in [-pi/4, pi/4) and is
- * exact; Taylor series to a remainder below 1e-15. */
+/* Sine and cosine of 2 pi w / 2^32. The quadrant is cut off in integers, so the rest lies in
+ * [-pi/4, pi/4) and is exact; Taylor series to a remainder below 1e-15. */
 static inline void own_sincos(uint32_t w, double *sn, double *cs)
 {
     uint32_t q = (w + 0x20000000u) >> 30;
@@ -91,7 +94,8 @@ static inline void own_sincos(uint32_t w, double *sn, double *cs)
     *cs = flip_c * c;
 }
 
-/* Two normals from two words: radius from the first ((w + 1/2) / 2^32, never 0), angle from the second. */
+/* Two normals from two words: radius from the first ((w + 1/2) / 2^32, never 0), angle from the
+ * second. */
 static inline void box_muller(uint32_t w0, uint32_t w1, float *n0, float *n1)
 {
     double u = ((double)(int32_t)(w0 ^ 0x80000000u) + 2147483648.5) * 0x1p-32;

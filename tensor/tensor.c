@@ -227,7 +227,8 @@ uint16_t kin_f32_to_f16(float v)
     if (mag >= 0x477ff000u) /* 65520 and more round to infinity */
         return (uint16_t)(sign | 0x7c00u);
     if (mag < 0x38800000u) {
-        /* below 2^-14: adding 0.5 leaves the count of 2^-24 steps, rounded to even, in the last bits */
+        /* below 2^-14: adding 0.5 leaves the count of 2^-24 steps, rounded to even, in the last
+         * bits */
         float f;
         uint32_t r;
         memcpy(&f, &mag, sizeof(f));
