@@ -1,0 +1,70 @@
+/* tensor/cpu/cpu.h: inside the CPU backend: dense products by own packed kernels, helpers shared by
+ * its files. Work is split into tasks that write disjoint ranges; nothing depends on which thread
+ * runs a task. */
+#ifndef KIN_CPU_CPU_H
+#define KIN_CPU_CPU_H
+
+#include "tensor/cpu/simd/simd.h"
+#include "tensor/kernels.h"
+
+/* How products treat their operands. */
+typedef enum kin_product {
+    KIN_PRODUCT_F32 = 0,
+    KIN_PRODUCT_ROUND, /* operands rounded to bf16, kept in f32 */
+    KIN_PRODUCT_DOT    /* pairs of bf16, vdpbf16ps */
+} kin_product;
+
+/* Routines of the context's ISA level. */
+const kin_simd *kin_cpu_simd(const kin_ctx *ctx);
+/* How this context's products are done (compute dtype, ISA level, what this processor is fast at).
+ */
+kin_product kin_cpu_product(const kin_ctx *ctx);
+/* True where vdpbf16ps gives more than the f32 multiply-add: see tensor/cpu/isa.c. */
+bool kin_isa_fast_dot(void);
+
+/* c [m,n] (+)= A B with A [m,k] and B [k,n].
+ * A: a[i*lda + kk], or a[kk*lda + i] when a_kmajor; a_rows: row i is a_rows[i] (not with a_kmajor).
+ * B: packed panels (kin_cpu_pack), or rows b[kk*ldb + j] packed on the fly, b_rows: row kk is
+ * b_rows[kk]. epi: instead of c. One element is one chain of sums over k, cut at fixed places. */
+typedef struct kin_gemm {
+    int64_t m, n, k;
+    const float *a;
+    int64_t lda;
+    bool a_kmajor;
+    const int32_t *a_rows;
+    const float *b_pack;
+    const float *b;
+    int64_t ldb;
+    const int32_t *b_rows;
+    float *c;
+    int64_t ldc;
+    bool acc;
+    const kin_epilogue *epi;
+} kin_gemm;
+
+/* Runs `count` products, split over all threads together. Scratch from the workspace, released on
+ * return. */
+kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_product mode);
+
+/* Packed panels of weight w seen as [n,k]: transposed false for x w^T (k is summed), true for dy w
+ * (n is summed). Made once per version of w. Fails: MEM. */
+kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
+                        kin_product mode, const float **out);
+/* p's n values as f32: its own memory, or a copy in the workspace (bf16, f16). p NULL: *out = NULL.
+ */
+kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out);
+
+static inline float *kin_f32(const kin_tensor *t)
+{
+    return t ? (float *)t->data : NULL;
+}
+static inline int64_t kin_ld(const kin_tensor *t)
+{
+    return t ? t->stride[0] : 0;
+}
+
+kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a);
+kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);
+kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a);
+
+#endif

@@ -1,0 +1,83 @@
+/* tensor/cpu/linear.c: linear layers and their gradients on the packed products. */
+#include "tensor/cpu/cpu.h"
+
+kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
+{
+    size_t mark = kin_ws_mark(ctx);
+    kin_product mode = kin_cpu_product(ctx);
+    const float *pack, *bias;
+    KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &pack));
+    KIN_TRY(kin_cpu_param_f32(ctx, a->b, a->n, &bias));
+    kin_epilogue epi = {.bias = bias,
+                        .act = a->act,
+                        .residual = kin_f32(a->residual),
+                        .ld_residual = kin_ld(a->residual),
+                        .gate = kin_f32(a->gate),
+                        .ld_gate = kin_ld(a->gate),
+                        .group_rows =
+                            a->gate && a->gate->size[0] > 0 ? a->m / a->gate->size[0] : a->m,
+                        .pre = kin_f32(a->pre),
+                        .ld_pre = kin_ld(a->pre),
+                        .y = kin_f32(a->y),
+                        .ld_y = kin_ld(a->y)};
+    bool plain = !bias && a->act == KIN_ACT_NONE && !a->residual && !a->gate && !epi.pre;
+    kin_gemm g = {.m = a->m,
+                  .n = a->n,
+                  .k = a->k,
+                  .a = kin_f32(a->x),
+                  .lda = kin_ld(a->x),
+                  .b_pack = pack,
+                  .c = epi.y,
+                  .ldc = epi.ld_y,
+                  .epi = plain ? NULL : &epi};
+    KIN_TRY(kin_cpu_gemm(ctx, &g, 1, mode));
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
+{
+    kin_product mode = kin_cpu_product(ctx);
+    const float *pack;
+    KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, true, mode, &pack));
+    kin_gemm g = {.m = a->m,
+                  .n = a->k,
+                  .k = a->n,
+                  .a = kin_f32(a->dy),
+                  .lda = kin_ld(a->dy),
+                  .b_pack = pack,
+                  .c = kin_f32(a->dx),
+                  .ldc = kin_ld(a->dx),
+                  .acc = a->acc};
+    return kin_cpu_gemm(ctx, &g, 1, mode);
+}
+
+kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
+{
+    const kin_simd *s = kin_cpu_simd(ctx);
+    if (a->w && a->w->grad.data) {
+        kin_gemm g = {.m = a->n,
+                      .n = a->k,
+                      .k = a->m,
+                      .a = kin_f32(a->dy),
+                      .lda = kin_ld(a->dy),
+                      .a_kmajor = true,
+                      .b = kin_f32(a->x),
+                      .ldb = kin_ld(a->x),
+                      .c = a->w->grad.data,
+                      .ldc = a->k,
+                      .acc = true};
+        KIN_TRY(kin_cpu_gemm(ctx, &g, 1, kin_cpu_product(ctx)));
+    }
+    if (a->b && a->b->grad.data) {
+        enum { STRIP = 64 };
+        int64_t strips = (a->n + STRIP - 1) / STRIP;
+        float *db = a->b->grad.data;
+#pragma omp parallel for num_threads(ctx->threads) if (ctx->threads > 1 && a->m * a->n > 16384)
+        for (int64_t i = 0; i < strips; i++) {
+            int64_t c0 = i * STRIP, cn = a->n - c0 < STRIP ? a->n - c0 : STRIP;
+            s->column_sums(kin_f32(a->dy) + c0, kin_ld(a->dy), a->m, cn, db + c0);
+        }
+    }
+    return KIN_OK;
+}

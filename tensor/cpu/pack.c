@@ -1,0 +1,87 @@
+/* tensor/cpu/pack.c: packed forms of weights, made once per version and kept with the parameter.
+ * Panels of nr columns, each [k][nr] (or [pairs of k][nr] for bf16 pairs); the last panel is padded
+ * with zeros. */
+#include <omp.h>
+
+#include "tensor/cpu/cpu.h"
+
+enum { CHUNK = 256 };
+
+static void pack_panel(const kin_simd *s, const kin_param *w, int64_t n, int64_t k, bool transposed,
+                       kin_product mode, int64_t panel, float *tmp, float *dst)
+{
+    bool dot = mode == KIN_PRODUCT_DOT;
+    int64_t cols = transposed ? k : n, depth = transposed ? n : k;
+    int64_t c0 = panel * s->nr, cn = cols - c0 < s->nr ? cols - c0 : s->nr;
+    size_t item = kin_dtype_size(w->value.dtype);
+    const char *src = w->value.data;
+    for (int64_t d0 = 0; d0 < depth; d0 += CHUNK) {
+        int64_t dn = depth - d0 < CHUNK ? depth - d0 : CHUNK;
+        float *out = dst + (dot ? d0 / 2 : d0) * s->nr;
+        const char *at = src + (size_t)(transposed ? d0 * k + c0 : c0 * k + d0) * item;
+        const float *f = (const float *)(const void *)at;
+        int64_t ld = k;
+        if (w->value.dtype != KIN_DTYPE_F32) {
+            int64_t rows = transposed ? dn : cn, len = transposed ? cn : dn;
+            for (int64_t r = 0; r < rows; r++)
+                s->to_f32(at + (size_t)(r * k) * item, w->value.dtype, len, tmp + r * len);
+            f = tmp;
+            ld = len;
+        }
+        if (transposed)
+            (dot ? s->pack_n16 : s->pack_n)(f, ld, NULL, cn, s->nr, dn, out);
+        else
+            (dot ? s->pack_t16 : s->pack_t)(f, ld, NULL, cn, s->nr, dn, out);
+        if (mode == KIN_PRODUCT_ROUND)
+            s->round_bf16(out, dn * s->nr);
+    }
+}
+
+kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
+                        kin_product mode, const float **out)
+{
+    const kin_simd *s = kin_cpu_simd(ctx);
+    uint64_t key = 0x100u + (uint64_t)s->nr * 16u + (uint64_t)mode * 2u + (transposed ? 1u : 0u);
+    kin_pack *pack = kin_param_pack_find(w, key);
+    if (pack) {
+        *out = pack->data;
+        return KIN_OK;
+    }
+    int64_t cols = transposed ? k : n, depth = transposed ? n : k;
+    int64_t steps = mode == KIN_PRODUCT_DOT ? (depth + 1) / 2 : depth;
+    int64_t panels = (cols + s->nr - 1) / s->nr;
+    pack = kin_param_pack_get(w, key, (size_t)(panels * steps * s->nr + 16) * sizeof(float));
+    if (!pack)
+        return kin_fail(&ctx->error, KIN_ERR_MEM, "pack: %s: out of memory",
+                        w->name ? w->name : "weight");
+    int threads = panels * depth * s->nr < 65536 ? 1 : ctx->threads;
+    size_t mark = kin_ws_mark(ctx), per_thread = (size_t)CHUNK * (size_t)s->nr;
+    float *tmp = kin_ws_bytes(ctx, (size_t)threads * per_thread * sizeof(float));
+    if (!tmp)
+        return ctx->error.status;
+    float *dst = pack->data;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t p = 0; p < panels; p++)
+        pack_panel(s, w, n, k, transposed, mode, p, tmp + (size_t)omp_get_thread_num() * per_thread,
+                   dst + p * steps * s->nr);
+    kin_ws_release(ctx, mark);
+    *out = pack->data;
+    return KIN_OK;
+}
+
+kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out)
+{
+    *out = NULL;
+    if (!p)
+        return KIN_OK;
+    if (p->value.dtype == KIN_DTYPE_F32) {
+        *out = p->value.data;
+        return KIN_OK;
+    }
+    float *copy = kin_ws_bytes(ctx, (size_t)n * sizeof(float));
+    if (!copy)
+        return ctx->error.status;
+    kin_cpu_simd(ctx)->to_f32(p->value.data, p->value.dtype, n, copy);
+    *out = copy;
+    return KIN_OK;
+}

@@ -1,0 +1,56 @@
+/* tensor/cpu/simd/act.h: activations and their derivatives on vectors; formulas as tensor/ref/. */
+#ifndef KIN_CPU_SIMD_ACT_H
+#define KIN_CPU_SIMD_ACT_H
+
+#include "tensor/cpu/simd/vec.h"
+#include "tensor/kernels.h"
+
+/* sqrt(2/pi) and the cubic coefficient of the tanh form of GELU */
+#define GELU_A 0.7978845608028654f
+#define GELU_B 0.044715f
+
+VINL vf vf_act(kin_act act, vf x)
+{
+    switch (act) {
+    case KIN_ACT_GELU_TANH: {
+        /* note: 0.5*(1+tanh(u)) = sigmoid(2u): one exp, no cancellation */
+        vf u = vf_mul(vf_mul(vf_set(2.0f * GELU_A), x),
+                      vf_fma(vf_mul(x, x), vf_set(GELU_B), vf_set(1.0f)));
+        return vf_mul(x, vf_sigmoid(u));
+    }
+    case KIN_ACT_SILU: return vf_mul(x, vf_sigmoid(x));
+    case KIN_ACT_SIGMOID: return vf_sigmoid(x);
+    case KIN_ACT_RELU: return vf_max(x, vf_zero());
+    case KIN_ACT_NONE:
+    default: return x;
+    }
+}
+
+/* d act / dx at x */
+VINL vf vf_act_grad(kin_act act, vf x)
+{
+    vf one = vf_set(1.0f);
+    switch (act) {
+    case KIN_ACT_GELU_TANH: {
+        vf x2 = vf_mul(x, x);
+        vf u = vf_mul(vf_mul(vf_set(2.0f * GELU_A), x), vf_fma(x2, vf_set(GELU_B), one));
+        vf s = vf_sigmoid(u);
+        vf du = vf_mul(vf_set(2.0f * GELU_A), vf_fma(x2, vf_set(3.0f * GELU_B), one));
+        /* s + x s (1-s) du */
+        return vf_fma(vf_mul(vf_mul(x, s), vf_sub(one, s)), du, s);
+    }
+    case KIN_ACT_SILU: {
+        vf s = vf_sigmoid(x);
+        return vf_mul(s, vf_fma(x, vf_sub(one, s), one));
+    }
+    case KIN_ACT_SIGMOID: {
+        vf s = vf_sigmoid(x);
+        return vf_mul(s, vf_sub(one, s));
+    }
+    case KIN_ACT_RELU: return vf_blend(vf_gt(x, vf_zero()), one, vf_zero());
+    case KIN_ACT_NONE:
+    default: return one;
+    }
+}
+
+#endif

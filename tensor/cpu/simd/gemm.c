@@ -1,0 +1,118 @@
+/* tensor/cpu/simd/gemm.c: packing and the register tile of the f32 products. A tile holds mr rows
+ * by two vectors of columns in registers (14x32 under AVX-512, 6x16 under AVX2); every element is
+ * one chain of fused multiply-adds in the order of k, so its bits depend neither on its neighbours
+ * nor on the tile it falls in. */
+#include "tensor/cpu/simd/simd.h"
+#include "tensor/cpu/simd/tile.h"
+#include "tensor/cpu/simd/vec.h"
+
+void KIN_SIMD(pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
+                      int64_t k, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += VL) {
+        int64_t kn = k - k0 < VL ? k - k0 : VL;
+        for (int lane0 = 0; lane0 < lanes; lane0 += VL) {
+            vf r[VL];
+            for (int i = 0; i < VL; i++) {
+                int64_t row = lane0 + i;
+                r[i] = vf_zero();
+                if (row < nrows)
+                    r[i] = vf_loadn(src + (rows ? rows[row] : row) * ld + k0, kn);
+            }
+            vf_transpose(r);
+            int64_t n = lanes - lane0;
+            if (n >= VL || lane0 == 0) {
+                /* note: spills past `lanes`; the next k (or the slack at the end) takes it */
+                for (int j = 0; j < kn; j++)
+                    vf_store(dst + (k0 + j) * lanes + lane0, r[j]);
+            } else {
+                for (int j = 0; j < kn; j++)
+                    vf_storen(dst + (k0 + j) * lanes + lane0, r[j], n);
+            }
+        }
+    }
+}
+
+void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
+                      int64_t k, float *dst)
+{
+    for (int64_t i = 0; i < k; i++) {
+        const float *s = src + (rows ? rows[i] : i) * ld;
+        float *d = dst + i * lanes;
+        for (int c = 0; c < lanes; c += VL) {
+            int64_t n = ncols - c;
+            vf v = n >= VL ? vf_load(s + c) : n > 0 ? vf_loadn(s + c, n) : vf_zero();
+            if (lanes - c >= VL || c == 0)
+                vf_store(d + c, v);
+            else
+                vf_storen(d + c, v, lanes - c);
+        }
+    }
+}
+
+void KIN_SIMD(round_bf16)(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL)
+        vf_storen(x + i, vf_round_bf16(vf_loadn(x + i, n - i)), n - i);
+}
+
+void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)
+{
+    int64_t i = 0;
+    if (dtype == KIN_DTYPE_F32) {
+        for (; i + VL <= n; i += VL)
+            vf_store(dst + i, vf_load((const float *)src + i));
+        for (; i < n; i++)
+            dst[i] = ((const float *)src)[i];
+    } else if (dtype == KIN_DTYPE_BF16) {
+        for (; i + VL <= n; i += VL)
+            vf_store(dst + i, vf_load_bf16((const uint16_t *)src + i));
+        for (; i < n; i++)
+            dst[i] = kin_bf16_to_f32(((const uint16_t *)src)[i]);
+    } else {
+        for (; i + VL <= n; i += VL)
+            vf_store(dst + i, vf_load_f16((const uint16_t *)src + i));
+        for (; i < n; i++)
+            dst[i] = kin_f16_to_f32(((const uint16_t *)src)[i]);
+    }
+}
+
+#define TILE_LOAD_B(b) vf b0 = vf_load(b), b1 = vf_load((b) + VL)
+#define TILE_STEP(i)                         \
+    {                                        \
+        vf av = vf_set(a[i]);                \
+        c##i##_0 = vf_fma(av, b0, c##i##_0); \
+        c##i##_1 = vf_fma(av, b1, c##i##_1); \
+    }
+KIN_TILES(static, tile_rows)
+#undef TILE_LOAD_B
+#undef TILE_STEP
+
+void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+                    bool acc)
+{
+    tile_rows_any(rows, k, a, b, c, ldc, acc);
+}
+
+void KIN_SIMD(column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst)
+{
+    for (int64_t c = 0; c < cols; c += 2 * VL) {
+        int64_t n0 = cols - c, n1 = cols - c - VL;
+        vf s0 = vf_zero(), s1 = vf_zero();
+        if (n1 >= VL) {
+            for (int64_t r = 0; r < rows; r++) {
+                s0 = vf_add(s0, vf_load(src + r * ld + c));
+                s1 = vf_add(s1, vf_load(src + r * ld + c + VL));
+            }
+        } else {
+            for (int64_t r = 0; r < rows; r++) {
+                s0 = vf_add(s0, vf_loadn(src + r * ld + c, n0));
+                if (n1 > 0)
+                    s1 = vf_add(s1, vf_loadn(src + r * ld + c + VL, n1));
+            }
+        }
+        vf_storen(dst + c, vf_add(vf_loadn(dst + c, n0), s0), n0);
+        if (n1 > 0)
+            vf_storen(dst + c + VL, vf_add(vf_loadn(dst + c + VL, n1), s1), n1);
+    }
+}

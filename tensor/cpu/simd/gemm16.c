@@ -1,0 +1,89 @@
+/* tensor/cpu/simd/gemm16.c: the same tile on pairs of bf16 (vdpbf16ps, f32 accumulation), for
+ * machines where that instruction is faster than two f32 multiply-adds. The instruction flushes
+ * denormals. */
+#include "tensor/cpu/simd/simd.h"
+
+#ifdef __AVX512F__
+#define TILE_TARGET __attribute__((target("avx512bf16")))
+#endif
+#include "tensor/cpu/simd/vec.h"
+/* after vec.h: needs vf */
+#include "tensor/cpu/simd/tile.h"
+
+#ifdef __AVX512F__
+
+/* note: lane 2i of the result is element i of lo's half order: cvtne2ps puts its second operand
+ * low. */
+TILE_TARGET static vf pairs_of(vf lo, vf hi)
+{
+    return (vf)_mm512_cvtne2ps_pbh(hi, lo);
+}
+
+TILE_TARGET void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows,
+                                    int64_t nrows, int lanes, int64_t k, float *dst)
+{
+    int64_t pairs = (k + 1) / 2;
+    for (int64_t p0 = 0; p0 < pairs; p0 += VL) {
+        int64_t pn = pairs - p0 < VL ? pairs - p0 : VL;
+        int64_t n0 = k - 2 * p0, n1 = n0 - VL;
+        for (int lane0 = 0; lane0 < lanes; lane0 += VL) {
+            vf r[VL];
+            for (int i = 0; i < VL; i++) {
+                int64_t row = lane0 + i;
+                r[i] = vf_zero();
+                if (row < nrows) {
+                    const float *s = src + (rows ? rows[row] : row) * ld + 2 * p0;
+                    r[i] = pairs_of(vf_loadn(s, n0), n1 > 0 ? vf_loadn(s + VL, n1) : vf_zero());
+                }
+            }
+            vf_transpose(r);
+            int64_t n = lanes - lane0;
+            if (n >= VL || lane0 == 0) {
+                for (int j = 0; j < pn; j++)
+                    vf_store(dst + (p0 + j) * lanes + lane0, r[j]);
+            } else {
+                for (int j = 0; j < pn; j++)
+                    vf_storen(dst + (p0 + j) * lanes + lane0, r[j], n);
+            }
+        }
+    }
+}
+
+TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows,
+                                    int64_t ncols, int lanes, int64_t k, float *dst)
+{
+    for (int64_t i = 0; i < k; i += 2) {
+        const float *s0 = src + (rows ? rows[i] : i) * ld;
+        const float *s1 = i + 1 < k ? src + (rows ? rows[i + 1] : i + 1) * ld : NULL;
+        float *d = dst + i / 2 * lanes;
+        for (int c = 0; c < lanes; c += VL) {
+            int64_t n = ncols - c;
+            vf lo = n > 0 ? vf_loadn(s0 + c, n) : vf_zero();
+            vf hi = n > 0 && s1 ? vf_loadn(s1 + c, n) : vf_zero();
+            vi l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo));
+            vi h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
+            vf v = vi_float(vi_or(l, vi_shl(h, 16)));
+            if (lanes - c >= VL || c == 0)
+                vf_store(d + c, v);
+            else
+                vf_storen(d + c, v, lanes - c);
+        }
+    }
+}
+
+#define TILE_LOAD_B(b) __m512bh b0 = (__m512bh)vf_load(b), b1 = (__m512bh)vf_load((b) + VL)
+#define TILE_STEP(i)                                   \
+    {                                                  \
+        __m512bh av = (__m512bh)vf_set(a[i]);          \
+        c##i##_0 = _mm512_dpbf16_ps(c##i##_0, av, b0); \
+        c##i##_1 = _mm512_dpbf16_ps(c##i##_1, av, b1); \
+    }
+KIN_TILES(static, tile16_rows)
+
+void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                      int64_t ldc, bool acc)
+{
+    tile16_rows_any(rows, pairs, a, b, c, ldc, acc);
+}
+
+#endif

@@ -1,0 +1,89 @@
+/* tensor/cpu/simd/tile.h: writes out one register tile function per row count. The user defines
+ * TILE_LOAD_B (declares b0, b1) and TILE_STEP(i) (adds to c<i>_0, c<i>_1), then KIN_TILES(linkage,
+ * name) gives name_any(rows, k, a, b, c, ldc, acc). MR rows of a per step, 2*VL columns of b. */
+#ifndef KIN_CPU_SIMD_TILE_H
+#define KIN_CPU_SIMD_TILE_H
+
+#define TILE_R1(F) F(0)
+#define TILE_R2(F) TILE_R1(F) F(1)
+#define TILE_R3(F) TILE_R2(F) F(2)
+#define TILE_R4(F) TILE_R3(F) F(3)
+#define TILE_R5(F) TILE_R4(F) F(4)
+#define TILE_R6(F) TILE_R5(F) F(5)
+#define TILE_R7(F) TILE_R6(F) F(6)
+#define TILE_R8(F) TILE_R7(F) F(7)
+#define TILE_R9(F) TILE_R8(F) F(8)
+#define TILE_R10(F) TILE_R9(F) F(9)
+#define TILE_R11(F) TILE_R10(F) F(10)
+#define TILE_R12(F) TILE_R11(F) F(11)
+#define TILE_R13(F) TILE_R12(F) F(12)
+#define TILE_R14(F) TILE_R13(F) F(13)
+
+#define TILE_ZERO(i) vf c##i##_0 = vf_zero(), c##i##_1 = vf_zero();
+#define TILE_SEED(i)                 \
+    c##i##_0 = vf_load(c + (i)*ldc); \
+    c##i##_1 = vf_load(c + (i)*ldc + VL);
+#define TILE_OUT(i)                  \
+    vf_store(c + (i)*ldc, c##i##_0); \
+    vf_store(c + (i)*ldc + VL, c##i##_1);
+
+#define TILE_BODY(linkage, name, R)                                                 \
+    linkage __attribute__((noinline)) TILE_TARGET void name##_##R(                  \
+        int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool acc) \
+    {                                                                               \
+        TILE_R##R(TILE_ZERO) if (acc)                                               \
+        {                                                                           \
+            TILE_R##R(TILE_SEED)                                                    \
+        }                                                                           \
+        for (; k > 0; k--, a += MR, b += 2 * VL) {                                  \
+            TILE_LOAD_B(b);                                                         \
+            TILE_R##R(TILE_STEP)                                                    \
+        }                                                                           \
+        TILE_R##R(TILE_OUT)                                                         \
+    }
+#define TILE_CASE(name, R)                \
+    case R:                               \
+        name##_##R(k, a, b, c, ldc, acc); \
+        break;
+
+#ifndef TILE_TARGET
+#define TILE_TARGET
+#endif
+
+#ifdef __AVX512F__
+enum { MR = 14 };
+#define KIN_TILES(linkage, name)                                                                 \
+    TILE_BODY(linkage, name, 1)                                                                  \
+    TILE_BODY(linkage, name, 2) TILE_BODY(linkage, name, 3) TILE_BODY(linkage, name, 4)          \
+        TILE_BODY(linkage, name, 5) TILE_BODY(linkage, name, 6) TILE_BODY(linkage, name, 7)      \
+            TILE_BODY(linkage, name, 8) TILE_BODY(linkage, name, 9) TILE_BODY(linkage, name, 10) \
+                TILE_BODY(linkage, name, 11) TILE_BODY(linkage, name, 12)                        \
+                    TILE_BODY(linkage, name, 13) TILE_BODY(linkage, name, 14)                    \
+                        linkage void name##_any(int rows, int64_t k, const float *a,             \
+                                                const float *b, float *c, int64_t ldc, bool acc) \
+    {                                                                                            \
+        switch (rows) {                                                                          \
+            TILE_CASE(name, 1)                                                                   \
+            TILE_CASE(name, 2) TILE_CASE(name, 3) TILE_CASE(name, 4) TILE_CASE(name, 5)          \
+                TILE_CASE(name, 6) TILE_CASE(name, 7) TILE_CASE(name, 8) TILE_CASE(name, 9)      \
+                    TILE_CASE(name, 10) TILE_CASE(name, 11) TILE_CASE(name, 12)                  \
+                        TILE_CASE(name, 13) TILE_CASE(name, 14) default : break;                 \
+        }                                                                                        \
+    }
+#else
+enum { MR = 6 };
+#define KIN_TILES(linkage, name)                                                                  \
+    TILE_BODY(linkage, name, 1)                                                                   \
+    TILE_BODY(linkage, name, 2) TILE_BODY(linkage, name, 3) TILE_BODY(linkage, name, 4)           \
+        TILE_BODY(linkage, name, 5) TILE_BODY(linkage, name, 6) linkage void name##_any(          \
+            int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool acc) \
+    {                                                                                             \
+        switch (rows) {                                                                           \
+            TILE_CASE(name, 1)                                                                    \
+            TILE_CASE(name, 2) TILE_CASE(name, 3) TILE_CASE(name, 4) TILE_CASE(name, 5)           \
+                TILE_CASE(name, 6) default : break;                                               \
+        }                                                                                         \
+    }
+#endif
+
+#endif

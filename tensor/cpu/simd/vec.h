@@ -1,0 +1,450 @@
+/* tensor/cpu/simd/vec.h: one vector of floats, 16 lanes under AVX-512 and 8 under AVX2, with loads
+ * and stores of the first n lanes. Only for files of this folder, which are compiled once per ISA
+ * level. note: horizontal sums have one fixed order per ISA level. */
+#ifndef KIN_CPU_SIMD_VEC_H
+#define KIN_CPU_SIMD_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define VINL static inline __attribute__((always_inline))
+
+#ifdef __AVX512F__
+
+enum { VL = 16 };
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm;
+
+VINL vm vm_first(int64_t n)
+{
+    return n >= VL ? (vm)0xffff : (vm)((1u << n) - 1u);
+}
+VINL vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+VINL void vf_store(float *p, vf v)
+{
+    _mm512_storeu_ps(p, v);
+}
+VINL vf vf_loadn(const float *p, int64_t n)
+{
+    return _mm512_maskz_loadu_ps(vm_first(n), p);
+}
+VINL void vf_storen(float *p, vf v, int64_t n)
+{
+    _mm512_mask_storeu_ps(p, vm_first(n), v);
+}
+VINL vf vf_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+VINL vf vf_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+VINL vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+VINL vf vf_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+VINL vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+VINL vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+VINL vf vf_fma(vf a, vf b, vf c) /* a*b + c */
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+VINL vf vf_fnma(vf a, vf b, vf c) /* c - a*b */
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+VINL vf vf_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+VINL vf vf_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+VINL vf vf_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
+VINL vm vf_gt(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+VINL vm vf_lt(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+VINL vm vf_nan(vf a)
+{
+    return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+}
+VINL vf vf_blend(vm m, vf yes, vf no)
+{
+    return _mm512_mask_blend_ps(m, no, yes);
+}
+VINL vf vf_abs(vf a)
+{
+    return _mm512_abs_ps(a);
+}
+VINL vi vi_set(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+VINL vi vi_add(vi a, vi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+VINL vi vi_sub(vi a, vi b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+VINL vi vi_and(vi a, vi b)
+{
+    return _mm512_and_si512(a, b);
+}
+VINL vi vi_or(vi a, vi b)
+{
+    return _mm512_or_si512(a, b);
+}
+#define vi_shl(a, n) _mm512_slli_epi32((a), (n))
+#define vi_shr(a, n) _mm512_srli_epi32((a), (n))
+#define vi_sar(a, n) _mm512_srai_epi32((a), (n))
+VINL vf vi_float(vi a) /* bits */
+{
+    return _mm512_castsi512_ps(a);
+}
+VINL vi vf_bits(vf a)
+{
+    return _mm512_castps_si512(a);
+}
+VINL vi vf_round(vf a) /* to the nearest integer */
+{
+    return _mm512_cvtps_epi32(a);
+}
+VINL vf vi_tof(vi a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+VINL vf vf_load_bf16(const uint16_t *p)
+{
+    return vi_float(_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)), 16));
+}
+VINL vf vf_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+/* (x0,x1) -> (x0,x0) and (x1,x1), and the neighbours exchanged */
+VINL vf vf_swap_pairs(vf a)
+{
+    return _mm512_permute_ps(a, 0xb1);
+}
+VINL double vf_sum_double(vf a)
+{
+    __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return _mm512_reduce_add_pd(_mm512_add_pd(lo, hi));
+}
+VINL __m256 v8_fold(vf a)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+}
+VINL __m256 v8_foldmax(vf a)
+{
+    return _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+}
+
+/* r[i] lane j <- r[j] lane i */
+VINL void vf_transpose(vf r[VL])
+{
+    vf t[VL];
+    for (int i = 0; i < 16; i += 4) {
+        vf a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        vf c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+        __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+        __m512d cd = _mm512_castps_pd(c), dd = _mm512_castps_pd(d);
+        t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ad, cd));
+        t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ad, cd));
+        t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(bd, dd));
+        t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
+    }
+    /* t[4g+j]: lane 4l+m = row 4g+m, column 4l+j; gather equal l from the four groups */
+    for (int j = 0; j < 4; j++) {
+        vf a = _mm512_shuffle_f32x4(t[j], t[4 + j], 0x88),
+           b = _mm512_shuffle_f32x4(t[j], t[4 + j], 0xdd);
+        vf c = _mm512_shuffle_f32x4(t[8 + j], t[12 + j], 0x88);
+        vf d = _mm512_shuffle_f32x4(t[8 + j], t[12 + j], 0xdd);
+        r[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+        r[8 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        r[4 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+        r[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+
+#else /* AVX2 */
+
+enum { VL = 8 };
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm;
+
+VINL __m256i vm_first(int64_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > VL ? VL : (int)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VINL vf vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+VINL void vf_store(float *p, vf v)
+{
+    _mm256_storeu_ps(p, v);
+}
+VINL vf vf_loadn(const float *p, int64_t n)
+{
+    return n >= VL ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, vm_first(n));
+}
+VINL void vf_storen(float *p, vf v, int64_t n)
+{
+    if (n >= VL)
+        _mm256_storeu_ps(p, v);
+    else
+        _mm256_maskstore_ps(p, vm_first(n), v);
+}
+VINL vf vf_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+VINL vf vf_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+VINL vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+VINL vf vf_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+VINL vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+VINL vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+VINL vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+VINL vf vf_fnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+VINL vf vf_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+VINL vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+VINL vf vf_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+VINL vm vf_gt(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
+}
+VINL vm vf_lt(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
+}
+VINL vm vf_nan(vf a)
+{
+    return _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+}
+VINL vf vf_blend(vm m, vf yes, vf no)
+{
+    return _mm256_blendv_ps(no, yes, m);
+}
+VINL vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+VINL vi vi_set(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+VINL vi vi_add(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+VINL vi vi_sub(vi a, vi b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+VINL vi vi_and(vi a, vi b)
+{
+    return _mm256_and_si256(a, b);
+}
+VINL vi vi_or(vi a, vi b)
+{
+    return _mm256_or_si256(a, b);
+}
+#define vi_shl(a, n) _mm256_slli_epi32((a), (n))
+#define vi_shr(a, n) _mm256_srli_epi32((a), (n))
+#define vi_sar(a, n) _mm256_srai_epi32((a), (n))
+VINL vf vi_float(vi a)
+{
+    return _mm256_castsi256_ps(a);
+}
+VINL vi vf_bits(vf a)
+{
+    return _mm256_castps_si256(a);
+}
+VINL vi vf_round(vf a)
+{
+    return _mm256_cvtps_epi32(a);
+}
+VINL vf vi_tof(vi a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+VINL vf vf_load_bf16(const uint16_t *p)
+{
+    return vi_float(_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16));
+}
+VINL vf vf_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+VINL vf vf_swap_pairs(vf a)
+{
+    return _mm256_permute_ps(a, 0xb1);
+}
+VINL double vf_sum_double(vf a)
+{
+    __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+    __m256d hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    double t[4];
+    _mm256_storeu_pd(t, _mm256_add_pd(lo, hi));
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+VINL __m256 v8_fold(vf a)
+{
+    return a;
+}
+VINL __m256 v8_foldmax(vf a)
+{
+    return a;
+}
+
+VINL void vf_transpose(vf r[VL])
+{
+    vf t[VL];
+    for (int i = 0; i < 8; i += 4) {
+        vf a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        vf c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        t[i] = _mm256_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    for (int j = 0; j < 4; j++) {
+        r[j] = _mm256_permute2f128_ps(t[j], t[4 + j], 0x20);
+        r[4 + j] = _mm256_permute2f128_ps(t[j], t[4 + j], 0x31);
+    }
+}
+
+#endif
+
+VINL float vf_sum(vf a)
+{
+    __m256 v = v8_fold(a);
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    s = _mm_add_ss(s, _mm_shuffle_ps(s, s, 1));
+    return _mm_cvtss_f32(s);
+}
+VINL float vf_hmax(vf a)
+{
+    __m256 v = v8_foldmax(a);
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    s = _mm_max_ss(s, _mm_shuffle_ps(s, s, 1));
+    return _mm_cvtss_f32(s);
+}
+
+/* Rounds to bf16 (nearest even), kept in f32; NaN stays NaN. */
+VINL vf vf_round_bf16(vf a)
+{
+    vi b = vf_bits(a);
+    vi odd = vi_and(vi_shr(b, 16), vi_set(1));
+    vi r = vi_and(vi_add(b, vi_add(odd, vi_set(0x7fff))), vi_set((int32_t)0xffff0000));
+    return vf_blend(vf_nan(a), a, vi_float(r));
+}
+
+/* e^x for all x, <= 2 ulp where the result is normal; below the normal range it rounds through one
+ * multiply (gradual underflow), above 88.72 infinity. NaN stays NaN. Degree-6 polynomial on
+ * [-ln2/2, ln2/2] (Cephes expf coefficients), scaled by 2^n in two steps. */
+VINL vf vf_exp(vf x)
+{
+    vf c = vf_min(vf_max(x, vf_set(-104.0f)), vf_set(89.0f));
+    vi n = vf_round(vf_mul(c, vf_set(1.44269504088896341f)));
+    vf nf = vi_tof(n);
+    vf r = vf_fnma(nf, vf_set(0.693359375f), c);
+    r = vf_fnma(nf, vf_set(-2.12194440e-4f), r);
+    vf p = vf_set(1.9875691500e-4f);
+    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+    p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set(1.0f));
+    vi h = vi_sar(n, 1), g = vi_sub(n, h);
+    vf s1 = vi_float(vi_shl(vi_add(h, vi_set(127)), 23));
+    vf s2 = vi_float(vi_shl(vi_add(g, vi_set(127)), 23));
+    return vf_blend(vf_nan(x), x, vf_mul(vf_mul(p, s1), s2));
+}
+VINL vf vf_sigmoid(vf x)
+{
+    return vf_div(vf_set(1.0f), vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_zero(), x))));
+}
+/* tanh through e^(2|x|) away from 0 and an odd polynomial near it (Cephes tanhf). */
+VINL vf vf_tanh(vf x)
+{
+    vf a = vf_abs(x), z = vf_mul(x, x);
+    vf p = vf_set(-5.70498872745e-3f);
+    p = vf_fma(p, z, vf_set(2.06390887954e-2f));
+    p = vf_fma(p, z, vf_set(-5.37397155531e-2f));
+    p = vf_fma(p, z, vf_set(1.33314422036e-1f));
+    p = vf_fma(p, z, vf_set(-3.33332819422e-1f));
+    vf small = vf_fma(vf_mul(p, z), x, x);
+    vf e = vf_exp(vf_add(a, a));
+    vf big = vf_sub(vf_set(1.0f), vf_div(vf_set(2.0f), vf_add(e, vf_set(1.0f))));
+    vi sign = vi_and(vf_bits(x), vi_set((int32_t)0x80000000));
+    big = vi_float(vi_or(vf_bits(big), sign));
+    return vf_blend(vf_nan(x), x, vf_blend(vf_lt(a, vf_set(0.625f)), small, big));
+}
+
+#endif
