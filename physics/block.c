@@ -10,7 +10,8 @@ void kin_phys_block_register(kin_params *params, const char *prefix, const kin_m
     char name[128];
 
     b->eps = cfg->eps;
-    b->table = kin_params_add(params, start, KIN_DIMS(1, 3, cfg->width), "%sscale_shift_table", prefix);
+    b->table =
+        kin_params_add(params, start, KIN_DIMS(1, 3, cfg->width), "%sscale_shift_table", prefix);
     snprintf(name, sizeof(name), "%sphys_attn.", prefix);
     kin_mopa_register(params, name, cfg, &b->mopa);
 }

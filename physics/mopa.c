@@ -2,7 +2,8 @@
 
 #define MOPA_LAYER_NORM_EPS 1e-6f /* whatever eps the config has */
 
-void kin_mopa_register(kin_params *params, const char *prefix, const kin_mopa_config *cfg, kin_mopa *m)
+void kin_mopa_register(kin_params *params, const char *prefix, const kin_mopa_config *cfg,
+                       kin_mopa *m)
 {
     const kin_init xavier = KIN_INIT(KIN_INIT_XAVIER, 1), zero = KIN_INIT(KIN_INIT_ZERO, 0),
                    one = KIN_INIT(KIN_INIT_ONE, 1);

@@ -14,17 +14,20 @@ kin_status kin_quantity_register(kin_params *params, const char *prefix, int64_t
                         "(one frequency for each of 18 quantities)",
                         (long long)freq);
     *q = (kin_quantity){.dim = dim, .freq = freq, .out = out};
-    q->proj_w = kin_params_add(params, xavier, KIN_DIMS(dim, freq), "%squantify_proj.weight", prefix);
+    q->proj_w =
+        kin_params_add(params, xavier, KIN_DIMS(dim, freq), "%squantify_proj.weight", prefix);
     q->proj_b = kin_params_add(params, zero, KIN_DIMS(dim), "%squantify_proj.bias", prefix);
     if (dim <= KIN_QUANTITY_SINGLE_MAX) {
-        q->out_w = kin_params_add(params, xavier, KIN_DIMS(out, dim), "%slinear_adaln.weight", prefix);
+        q->out_w =
+            kin_params_add(params, xavier, KIN_DIMS(out, dim), "%slinear_adaln.weight", prefix);
         q->out_b = kin_params_add(params, zero, KIN_DIMS(out), "%slinear_adaln.bias", prefix);
         return KIN_OK;
     }
     q->hidden_w =
         kin_params_add(params, xavier, KIN_DIMS(hidden, dim), "%slinear_adaln.0.weight", prefix);
     q->hidden_b = kin_params_add(params, zero, KIN_DIMS(hidden), "%slinear_adaln.0.bias", prefix);
-    q->out_w = kin_params_add(params, xavier, KIN_DIMS(out, hidden), "%slinear_adaln.2.weight", prefix);
+    q->out_w =
+        kin_params_add(params, xavier, KIN_DIMS(out, hidden), "%slinear_adaln.2.weight", prefix);
     q->out_b = kin_params_add(params, zero, KIN_DIMS(out), "%slinear_adaln.2.bias", prefix);
     return KIN_OK;
 }
@@ -55,8 +58,9 @@ static kin_status encode_backward(kin_ctx *ctx, void *saved)
             for (int64_t j = 0; j < per; j++) {
                 const float w = expf(-logf(10000.0f) * (float)j / (float)per);
 
-                sum += (double)w * (kin_tensor_get(&s->y, c + j) * kin_tensor_get(&dy, c + per + j) -
-                                    kin_tensor_get(&s->y, c + per + j) * kin_tensor_get(&dy, c + j));
+                sum +=
+                    (double)w * (kin_tensor_get(&s->y, c + j) * kin_tensor_get(&dy, c + per + j) -
+                                 kin_tensor_get(&s->y, c + per + j) * kin_tensor_get(&dy, c + j));
             }
             kin_tensor_set(&dq, at, sum);
         }
@@ -71,7 +75,8 @@ kin_status kin_quantity_encode(kin_ctx *ctx, const kin_tensor *quant, int64_t fr
     encode_saved *saved;
 
     if (quant->ndim != 2 || quant->size[1] != KIN_QUANTITY_COUNT)
-        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "quantity embedding: quantities must be [B,18]");
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "quantity embedding: quantities must be [B,18]");
     KIN_TRY(kin_sinusoid(ctx, quant, per, freq, encoding));
     if (!kin_tape_needs(ctx, quant))
         return KIN_OK;

@@ -1,0 +1,198 @@
+#include "diffusion/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "diffusion/family.h"
+
+typedef struct family_row {
+    const char *class_name;
+    kin_status (*create)(const cJSON *, kin_params *, kin_model **, kin_error *);
+} family_row;
+
+static const family_row families[] = {
+    {"KinemaTransformer3DModel", kin_kinema_create},
+    {"WanTransformer3DModel", kin_wan_create},
+    {"DiTTransformer2DModel", kin_dit_create},
+};
+
+kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out,
+                            kin_error *err)
+{
+    const char *name = NULL;
+
+    *out = NULL;
+    if (!cJSON_IsObject(config))
+        return kin_fail(err, KIN_ERR_FORMAT, "model: config must be a JSON object");
+    KIN_TRY(kin_json_get_str(config, "_class_name", &name, err));
+    if (!name) {
+        if (cJSON_GetObjectItemCaseSensitive(config, "input_size"))
+            return kin_dit_create(config, params, out, err);
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "model: config has neither _class_name nor input_size");
+    }
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+        if (!strcmp(name, families[i].class_name))
+            return families[i].create(config, params, out, err);
+    }
+    return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                    "model: _class_name \"%s\" must be KinemaTransformer3DModel, "
+                    "WanTransformer3DModel or DiTTransformer2DModel",
+                    name);
+}
+
+void kin_model_destroy(kin_model **model)
+{
+    if (model && *model) {
+        (*model)->destroy(*model);
+        *model = NULL;
+    }
+}
+
+const kin_model_info *kin_model_get_info(const kin_model *model)
+{
+    return &model->info;
+}
+
+void kin_model_set_checkpointing(kin_model *model, bool on)
+{
+    model->checkpoint = on;
+}
+
+void kin_model_fill_tables(const kin_model *model)
+{
+    if (model->fill_tables)
+        model->fill_tables(model);
+}
+
+void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed)
+{
+    kin_params_init(params, seed);
+    kin_model_fill_tables(model);
+}
+
+kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
+                             kin_model_output *out)
+{
+    const int64_t batch = in->x ? in->x->size[0] : 0;
+
+    *out = (kin_model_output){0};
+    if (!in->x || !in->t || batch < 1)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "model: x and t must be given");
+    if (in->t->ndim != 1 || in->t->size[0] != batch)
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "model: t must be [%lld]", (long long)batch);
+    if (in->null && (in->null->ndim != 1 || in->null->size[0] != batch))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "model: null must be [%lld]", (long long)batch);
+    return model->forward(ctx, model, in, out);
+}
+
+/* inv[b] = 1 / max(sigma[b], 0.05) */
+static kin_status inverse_sigma(kin_ctx *ctx, const kin_tensor *sigma, kin_tensor *inv)
+{
+    KIN_TRY(KIN_WS(ctx, inv, sigma->dtype, sigma->size[0], 1));
+    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++)
+        kin_tensor_set(inv, b, 1.0 / fmax(kin_tensor_get(sigma, b), 0.05));
+    return KIN_OK;
+}
+
+kin_status kin_model_velocity(kin_ctx *ctx, const kin_model *model, const kin_tensor *x,
+                              const kin_tensor *y, const kin_tensor *sigma, kin_tensor *v)
+{
+    const kin_model_info *info = &model->info;
+    const int64_t batch = x->size[0];
+    kin_tensor cut = *y, flat_x, flat_y, diff, inv;
+
+    if (info->out_channels > info->in_channels) {
+        const kin_tensor part = kin_tensor_slice(y, 1, 0, info->in_channels);
+
+        KIN_TRY(kin_contiguous(ctx, &part, &cut));
+    }
+    if (!kin_tensor_same_shape(x, &cut))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "velocity: %lld output channels do not fit %lld input channels",
+                        (long long)info->out_channels, (long long)info->in_channels);
+    if (!info->predicts_sample) {
+        *v = cut;
+        return KIN_OK;
+    }
+    flat_x = KIN_RESHAPE(x, batch, -1);
+    flat_y = KIN_RESHAPE(&cut, batch, -1);
+    KIN_TRY(inverse_sigma(ctx, sigma, &inv));
+    KIN_TRY(kin_add(ctx, &flat_x, &flat_y, -1.0f, &diff));
+    KIN_TRY(kin_mul(ctx, &diff, &inv, 1.0f, v));
+    *v = kin_tensor_reshape(v, x->ndim, x->size);
+    return KIN_OK;
+}
+
+kin_status kin_sum_scalar(kin_ctx *ctx, kin_tensor *sum, const kin_tensor *b)
+{
+    kin_tensor y;
+
+    if (!b->data)
+        return KIN_OK;
+    if (!sum->data) {
+        *sum = *b;
+        return KIN_OK;
+    }
+    KIN_TRY(kin_add(ctx, sum, b, 1.0f, &y));
+    *sum = y;
+    return KIN_OK;
+}
+
+enum { MAX_LAYER_INPUTS = 6 };
+
+/* Inference: the hidden state stays in one buffer, everything else of a layer is given back. */
+static kin_status run_released(kin_ctx *ctx, const kin_layers *l, kin_tensor *y, kin_tensor *aux)
+{
+    kin_tensor in[MAX_LAYER_INPUTS], state, total = {0};
+    bool any = false;
+
+    memcpy(in, l->in, (size_t)l->n_in * sizeof(*in));
+    KIN_TRY(kin_ws_tensor(ctx, in[0].dtype, in[0].ndim, in[0].size, &state));
+    KIN_TRY(kin_ws_tensor(ctx, in[0].dtype, 0, NULL, &total));
+    KIN_TRY(kin_fill(ctx, &total, 0));
+    for (int64_t i = 0; i < l->count; i++) {
+        const size_t mark = kin_ws_mark(ctx);
+        kin_tensor out[2] = {{0}, {0}}, sum;
+
+        KIN_TRY(l->fn(ctx, l->args + (size_t)i * l->arg_bytes, in, out));
+        if (l->has_aux[i]) {
+            KIN_TRY(kin_add(ctx, &total, &out[1], 1.0f, &sum));
+            KIN_TRY(kin_copy_into(ctx, &sum, &total));
+            any = true;
+        }
+        KIN_TRY(kin_copy_into(ctx, &out[0], &state));
+        kin_ws_release(ctx, mark);
+        in[0] = state;
+    }
+    *y = l->count ? state : l->in[0];
+    *aux = any ? total : (kin_tensor){0};
+    return KIN_OK;
+}
+
+kin_status kin_layers_run(kin_ctx *ctx, const kin_layers *l, kin_tensor *y, kin_tensor *aux)
+{
+    kin_tensor in[MAX_LAYER_INPUTS];
+
+    if (l->n_in > MAX_LAYER_INPUTS)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "layers: %d inputs, at most %d", l->n_in,
+                        (int)MAX_LAYER_INPUTS);
+    if (!ctx->tape)
+        return run_released(ctx, l, y, aux);
+    memcpy(in, l->in, (size_t)l->n_in * sizeof(*in));
+    *aux = (kin_tensor){0};
+    for (int64_t i = 0; i < l->count; i++) {
+        char *arg = l->args + (size_t)i * l->arg_bytes;
+        kin_tensor out[2] = {{0}, {0}};
+
+        if (l->checkpoint)
+            KIN_TRY(kin_checkpoint(ctx, l->fn, arg, in, l->n_in, out, l->has_aux[i] ? 2 : 1));
+        else
+            KIN_TRY(l->fn(ctx, arg, in, out));
+        KIN_TRY(kin_sum_scalar(ctx, aux, &out[1]));
+        in[0] = out[0];
+    }
+    *y = in[0];
+    return KIN_OK;
+}
