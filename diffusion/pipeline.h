@@ -3,6 +3,7 @@
 #ifndef KIN_DIFFUSION_PIPELINE_H
 #define KIN_DIFFUSION_PIPELINE_H
 
+#include "diffusion/guided.h"
 #include "diffusion/model.h"
 #include "text/encoder.h"
 #include "text/tokenizer.h"
@@ -41,8 +42,6 @@ kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype d
 /* Token ids of n prompts -> states [n,text_len,text_dim] with rows after eos set to 0; null_out u8 [n]: 1 for an empty prompt.
  * Differentiable in the encoder's parameters while recording. */
 kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n, kin_tensor *states, kin_tensor *null_out);
-
-typedef enum kin_cfg_mode { KIN_CFG_PLAIN, KIN_CFG_MULTI } kin_cfg_mode;
 
 typedef struct kin_generate_params {
     int64_t count;                 /* clips */
