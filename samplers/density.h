@@ -1,5 +1,5 @@
-/* samplers/density.h: densities of the training time u in (0,1), as compute_density_for_timestep_sampling of diffusers
- * (Esser et al. 2024, section 3.1). */
+/* samplers/density.h: densities of the training time u in (0,1), as
+ * compute_density_for_timestep_sampling of diffusers (Esser et al. 2024, section 3.1). */
 #ifndef KIN_SAMPLERS_DENSITY_H
 #define KIN_SAMPLERS_DENSITY_H
 
@@ -22,7 +22,8 @@ typedef struct kin_density {
 /* Logit-normal, mean 0, standard deviation 1; mode scale 1.29. */
 kin_density kin_density_default(void);
 
-/* "logit_normal", "mode", "uniform" (also "none", "sigma_sqrt", "cosmap", which draw uniformly). Fails: ARG. */
+/* "logit_normal", "mode", "uniform" (also "none", "sigma_sqrt", "cosmap", which draw uniformly).
+ * Fails: ARG. */
 kin_status kin_density_parse(const char *name, kin_density_kind *out, kin_error *err);
 /* True if the draw of this kind is normal, else it is uniform. */
 bool kin_density_wants_normal(kin_density_kind kind);
