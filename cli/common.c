@@ -1,0 +1,170 @@
+#include "cli/common.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+void kin_cli_progress(const kin_args *args, kin_progress *p)
+{
+    kin_progress_init(p, kin_args_bool(args, "quiet") ? "none" : kin_args_text(args, "progress"),
+                      stderr);
+}
+
+int kin_cli_threads(const kin_args *args)
+{
+    int64_t n = kin_args_int(args, "threads");
+    const char *omp = getenv("OMP_NUM_THREADS");
+    if (!n && omp)
+        n = strtol(omp, NULL, 10);
+    cpu_set_t set;
+    if (n <= 0)
+        n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return (int)(n < 1024 ? n : 1024);
+}
+
+kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err)
+{
+    kin_ctx_options opt = {.backend = plan ? KIN_BACKEND_PLAN : KIN_BACKEND_CPU,
+                           .threads = kin_cli_threads(args)};
+    unsigned with_dtype = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
+    if ((args->verb->verb & with_dtype) &&
+        !kin_dtype_parse(kin_args_text(args, "dtype"), &opt.compute))
+        return kin_fail(err, KIN_ERR_ARG, "--dtype: '%s' is unknown", kin_args_text(args, "dtype"));
+    return kin_ctx_create(&opt, out, err);
+}
+
+/* ---- the model's place ---- */
+
+/* True and out filled if DIR/NAME holds a model. */
+static bool model_in(const char *dir, const char *name, char out[KIN_PATH_MAX])
+{
+    char index[KIN_PATH_MAX];
+    return kin_path_join(out, dir, name, NULL) == KIN_OK &&
+           kin_path_join(index, out, "model_index.json", NULL) == KIN_OK && kin_path_exists(index);
+}
+
+kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error *err)
+{
+    const char *named = kin_args_text(args, "model");
+    if (named) {
+        if (!kin_path_is_dir(named))
+            return kin_fail(err, KIN_ERR_FORMAT,
+                            "model %s: must be a model directory or a run folder", named);
+        return kin_path_join(out, NULL, named, err);
+    }
+    char program[KIN_PATH_MAX], dir[KIN_PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (n > 0) {
+        program[n] = 0;
+        KIN_TRY(kin_path_dir(dir, program, err));
+        /* the build folder lies in the source tree (build/) or one below it; then an installed
+         * program (bin/) */
+        static const char *const places[] = {"../models/" KIN_BUNDLED_MODEL,
+                                             "../../models/" KIN_BUNDLED_MODEL,
+                                             "../share/kinema/" KIN_BUNDLED_MODEL};
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+            if (model_in(dir, places[i], out))
+                return KIN_OK;
+    }
+    if (model_in(KIN_SOURCE_DIR, "models/" KIN_BUNDLED_MODEL, out) ||
+        model_in(KIN_INSTALL_PREFIX, "share/kinema/" KIN_BUNDLED_MODEL, out))
+        return KIN_OK;
+    return kin_fail(err, KIN_ERR_FORMAT,
+                    "model: no bundled model found; name one by -m DIR or KINEMA_MODEL");
+}
+
+kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err)
+{
+    if (access(path, R_OK))
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "%s %s: cannot be read: no such file, or no right to read it", what, path);
+    return KIN_OK;
+}
+
+/* ---- JSON out ---- */
+
+kin_status kin_cli_write_json(const char *path, const cJSON *json, kin_error *err)
+{
+    char *text = cJSON_Print(json);
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "%s: out of memory", path);
+    size_t n = strlen(text);
+    kin_file_out f;
+    kin_status status = kin_file_out_open(&f, path, err);
+    if (status == KIN_OK) {
+        fwrite(text, 1, n, f.fp);
+        fputc('\n', f.fp);
+        status = kin_file_out_commit(&f, err);
+    }
+    cJSON_free(text);
+    return status;
+}
+
+kin_status kin_cli_print_json(const cJSON *json, kin_error *err)
+{
+    char *text = cJSON_Print(json);
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "report: out of memory");
+    puts(text);
+    cJSON_free(text);
+    return KIN_OK;
+}
+
+/* ---- memory ---- */
+
+/* The number behind `key` in a file, or in its only line (key NULL); UINT64_MAX: none ("max"). */
+static uint64_t number_in(const char *path, const char *key)
+{
+    char line[256];
+    uint64_t found = UINT64_MAX;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *p = line;
+        if (key && strncmp(line, key, strlen(key)))
+            continue;
+        p += key ? strlen(key) : 0;
+        char *end;
+        unsigned long long v = strtoull(p, &end, 10);
+        if (end != p)
+            found = v;
+        break;
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+uint64_t kin_cli_memory_left(void)
+{
+    uint64_t left = number_in("/proc/meminfo", "MemAvailable:");
+    left = left == UINT64_MAX ? left : left * 1024;
+    uint64_t limit = number_in("/sys/fs/cgroup/memory.max", NULL);
+    uint64_t used = number_in("/sys/fs/cgroup/memory.current", NULL);
+    /* note: page cache counts as used by the cgroup but is given back under pressure */
+    uint64_t cache = number_in("/sys/fs/cgroup/memory.stat", "inactive_file");
+    if (limit != UINT64_MAX && used != UINT64_MAX) {
+        used -= cache != UINT64_MAX && cache < used ? cache : 0;
+        uint64_t rest = limit > used ? limit - used : 0;
+        left = rest < left ? rest : left;
+    }
+    return left == UINT64_MAX ? 0 : left;
+}
+
+uint64_t kin_cli_memory_used(void)
+{
+    uint64_t kb = number_in("/proc/self/status", "VmRSS:");
+    return kb == UINT64_MAX ? 0 : kb * 1024;
+}
+
+kin_status kin_cli_check_memory(const char *what, uint64_t peak, bool force, kin_error *err)
+{
+    uint64_t left = kin_cli_memory_left();
+    if (force || !left || peak <= left)
+        return KIN_OK;
+    return kin_fail(err, KIN_ERR_MEM,
+                    "%s: needs %.1f MB, only %.1f MB are free (--force tries all the same)", what,
+                    (double)peak / 1e6, (double)left / 1e6);
+}

@@ -1,0 +1,109 @@
+#include "cli/condition.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/text.h"
+#include "cli/common.h"
+#include "physics/prior_rules.h"
+
+/* Puts the prompt in the place of the record's caption; the law stays behind it. */
+static kin_status replace_caption(kin_physics_prior *p, const char *prompt, kin_error *err)
+{
+    const char *law = p->caption ? p->caption + p->caption_bytes : "";
+    size_t n = strlen(prompt), m = strlen(law);
+    char *text = kin_malloc(n + m + 1);
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "prompt: out of memory");
+    memcpy(text, prompt, n);
+    memcpy(text + n, law, m + 1);
+    kin_free(p->caption);
+    p->caption = text;
+    p->caption_bytes = n;
+    return KIN_OK;
+}
+
+static kin_status from_file(const char *path, const char *prompt, kin_physics_prior *out,
+                            kin_error *err)
+{
+    cJSON *json = NULL;
+    kin_status status = KIN_OK;
+    KIN_TRY(kin_cli_need_input("physics", path, err));
+    KIN_TRY(kin_json_read(path, 16 << 20, KIN_JSON_ALLOW_BOM, &json, err));
+    const cJSON *record = cJSON_IsArray(json) ? json->child : json;
+    if (!cJSON_IsObject(record))
+        KIN_GOTO(kin_fail(err, KIN_ERR_FORMAT, "physics %s: must hold an annotation record", path));
+    KIN_GOTO(kin_annotation_read(record, NULL, out, err));
+    if (prompt)
+        KIN_GOTO(replace_caption(out, prompt, err));
+done:
+    cJSON_Delete(json);
+    if (status == KIN_ERR_FORMAT && !strstr(err->text, path))
+        kin_fail_prefix(err, "physics %s", path);
+    return status;
+}
+
+kin_status kin_condition_make(const char *prompt, const char *physics, double seconds,
+                              kin_physics_prior *out, kin_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (prompt && !kin_utf8_valid(prompt, strlen(prompt)))
+        return kin_fail(err, KIN_ERR_ARG, "prompt: must be UTF-8");
+    bool none = physics && strcmp(physics, "none") == 0;
+    if (physics && !none)
+        return from_file(physics, prompt, out, err);
+    if (!prompt)
+        return kin_fail(err, KIN_ERR_ARG, "prompt: none given (as plain argument or -p TEXT)");
+    if (!none)
+        return kin_prior_from_text(prompt, seconds, out, err);
+    out->caption = kin_strdup(prompt);
+    out->caption_bytes = strlen(prompt);
+    return out->caption ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "prompt: out of memory");
+}
+
+/* One number of a class list, 0..1e6; *p moves behind it. */
+static bool class_number(const char **p, long *out)
+{
+    char *end;
+    if (**p < '0' || **p > '9')
+        return false;
+    *out = strtol(*p, &end, 10);
+    *p = end;
+    return *out <= 1000000;
+}
+
+kin_status kin_condition_classes(const char *list, int32_t **classes, int64_t *n, kin_error *err)
+{
+    enum { MAX = 1 << 20 };
+    *classes = NULL;
+    *n = 0;
+    /* note: two passes: count and check, then fill */
+    for (int pass = 0; pass < 2; pass++) {
+        int64_t count = 0;
+        const char *p = list;
+        for (;;) {
+            long a, b;
+            bool ok = class_number(&p, &a);
+            b = a;
+            if (ok && *p == '-')
+                ok = p++, class_number(&p, &b);
+            if (!ok || b < a || (*p && *p != ',') || count + (b - a) >= MAX)
+                return kin_fail(err, KIN_ERR_ARG,
+                                "--class: '%s' must be numbers and ranges such as 3 or 0-4,7",
+                                list);
+            for (long k = a; k <= b; k++, count++)
+                if (pass)
+                    (*classes)[count] = (int32_t)k;
+            if (!*p)
+                break;
+            p++;
+        }
+        if (!pass && !(*classes = kin_malloc((size_t)count * sizeof **classes)))
+            return kin_fail(err, KIN_ERR_MEM, "--class: out of memory");
+        *n = count;
+    }
+    return KIN_OK;
+}

@@ -1,0 +1,80 @@
+/* cli/train.c: `kinema train`: hands flags to the training loop and shows what it reports. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/common.h"
+#include "cli/signals.h"
+#include "training/train.h"
+
+static int on_poll(void *user)
+{
+    (void)user;
+    return kin_signals_caught();
+}
+
+static void on_report(void *user, const kin_train_report *r)
+{
+    kin_progress *p = user;
+    char text[256], eta[32];
+    int n = snprintf(text, sizeof text,
+                     "loss %.4f  mse %.4f  grad %.2f  lr %.2g  %.2f it/s  %.0f tokens/s  ETA %s",
+                     r->loss, r->mse, r->grad_norm, r->lr, r->it_per_s, r->tokens_per_s,
+                     kin_progress_time(r->eta_s, eta));
+    if (r->expert_share_min >= 0 && (size_t)n < sizeof text)
+        n += snprintf(text + n, sizeof text - (size_t)n, "  experts %.0f-%.0f %%",
+                      100 * r->expert_share_min, 100 * r->expert_share_max);
+    if (r->val_loss >= 0 && (size_t)n < sizeof text)
+        snprintf(text + n, sizeof text - (size_t)n, "  val %.4f", r->val_loss);
+    p->what = "train";
+    p->unit = "steps";
+    p->total = r->steps;
+    /* note: the trainer knows rate and rest better (a resumed run did not start at step 0) */
+    kin_progress_show(p, r->step, text, r->val_loss >= 0 || r->step == r->steps);
+}
+
+static void on_message(void *user, const char *text)
+{
+    kin_progress_note(user, "%s", text);
+}
+
+kin_status kin_cmd_train(const kin_args *args, kin_error *err)
+{
+    kin_progress progress;
+    kin_ctx *ctx = NULL;
+    kin_cli_progress(args, &progress);
+    kin_progress_begin(&progress, "train", "steps", 0);
+    kin_train_options opt = {
+        .config = kin_args_text(args, "config"),
+        .data = kin_args_text(args, "data"),
+        .run = kin_args_text(args, "output"),
+        .resume = kin_args_bool(args, "resume"),
+        .steps = kin_args_int(args, "steps"),
+        .dry_run = kin_args_bool(args, "dry-run"),
+        .force = kin_args_bool(args, "force"),
+        .interrupted = on_poll,
+        .report = on_report,
+        .message = on_message,
+        .user = &progress,
+    };
+    if (!opt.run)
+        return kin_fail(err, KIN_ERR_ARG, "train: needs a run folder (-o DIR)");
+    if (!opt.config && !opt.resume)
+        return kin_fail(err, KIN_ERR_ARG, "train: needs a configuration (-c FILE)");
+    if (opt.config)
+        KIN_TRY(kin_cli_need_input("configuration", opt.config, err));
+    if (opt.data)
+        KIN_TRY(kin_cli_need_input("data set", opt.data, err));
+    KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));
+    kin_status status = kin_train_run(ctx, &opt);
+    kin_progress_end(&progress);
+    if (status != KIN_OK)
+        *err = ctx->error;
+    else if (opt.dry_run)
+        printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)opt.peak_bytes,
+               (double)opt.peak_bytes / 1e6);
+    else
+        printf("%s: done\n", opt.run);
+    kin_ctx_destroy(&ctx);
+    return status;
+}
