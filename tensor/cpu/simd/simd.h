@@ -21,6 +21,15 @@ typedef struct kin_epilogue {
     int64_t ld_pre, ld_y;
 } kin_epilogue;
 
+/* How raw products of queries and keys become scores: scale*s + bias, masked keys at the lowest
+ * float. */
+typedef struct kin_score {
+    float scale;
+    const float *bias; /* [rows][keys] or NULL, at the first row and key of the block */
+    int64_t ld_bias;
+    const float *keep; /* [keys] or NULL: 0 excludes the key */
+} kin_score;
+
 typedef struct kin_simd {
     int mr, nr; /* register tile of the products */
     /* Packs k columns of nrows vectors (row i at src + rows[i]*ld, or i*ld) as dst[k][lanes];
@@ -50,6 +59,22 @@ typedef struct kin_simd {
     /* dst[c] += sum over rows of src[r][c], c < cols, in the order of rows (rows == NULL: 0, 1,
      * ...). */
     void (*column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst);
+    /* One block of keys of the running softmax: s holds raw products, then e^(score - max); max,
+     * sum [rows] are updated, factor[r] is what earlier sums are to be multiplied by. */
+    void (*softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                          float *max, float *sum, float *factor);
+    /* s: raw products, then gate * p; dp: dout v^T, then ds = p (gate dp - delta), 0 for masked
+     * keys. p is e^(score - lse), or `uniform` where that is > 0. */
+    void (*softmax_block_bwd)(const kin_score *a, int rows, int64_t keys, float *s, float *dp,
+                              int64_t ld, const float *lse, const float *delta, float gate,
+                              float uniform);
+    /* x[r][c] *= alpha * factor[r] (factor NULL: 1) */
+    void (*scale_rows)(int64_t rows, int64_t cols, float alpha, const float *factor, float *x,
+                       int64_t ld);
+    /* dst (+)= alpha * src */
+    void (*put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
+                     float *dst, int64_t ld_dst, bool acc);
+    float (*dot)(const float *a, const float *b, int64_t n);
 } kin_simd;
 
 extern const kin_simd kin_avx2_simd, kin_avx512_simd;
@@ -76,6 +101,16 @@ void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
 void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,
                         const float *tile, int64_t ldt);
 void KIN_SIMD(column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst);
+void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                             float *max, float *sum, float *factor);
+void KIN_SIMD(softmax_block_bwd)(const kin_score *a, int rows, int64_t keys, float *s, float *dp,
+                                 int64_t ld, const float *lse, const float *delta, float gate,
+                                 float uniform);
+void KIN_SIMD(scale_rows)(int64_t rows, int64_t cols, float alpha, const float *factor, float *x,
+                          int64_t ld);
+void KIN_SIMD(put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
+                        float *dst, int64_t ld_dst, bool acc);
+float KIN_SIMD(dot)(const float *a, const float *b, int64_t n);
 #endif
 
 #endif

@@ -19,4 +19,9 @@ const kin_simd KIN_SIMD(simd) = {
     .to_f32 = KIN_SIMD(to_f32),
     .epilogue = KIN_SIMD(epilogue),
     .column_sums = KIN_SIMD(column_sums),
+    .softmax_block = KIN_SIMD(softmax_block),
+    .softmax_block_bwd = KIN_SIMD(softmax_block_bwd),
+    .scale_rows = KIN_SIMD(scale_rows),
+    .put_rows = KIN_SIMD(put_rows),
+    .dot = KIN_SIMD(dot),
 };

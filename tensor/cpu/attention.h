@@ -1,0 +1,55 @@
+/* tensor/cpu/attention.h: shared by the forward and the backward of attention: packed operands of
+ * one head and products of small blocks on the register tile. */
+#ifndef KIN_CPU_ATTENTION_H
+#define KIN_CPU_ATTENTION_H
+
+#include "tensor/cpu/cpu.h"
+
+/* Keys are taken in equal blocks of at most this many; the cut depends on the number of keys alone.
+ */
+enum { KIN_KEY_BLOCK = 256 };
+
+typedef struct kin_head_maths {
+    const kin_simd *s;
+    kin_product mode;
+    int64_t d, d_pad; /* head size, rounded up to whole panels */
+    int64_t d_steps;  /* packed steps over d (pairs for DOT) */
+    int64_t key_block, key_pad;
+} kin_head_maths;
+
+void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h);
+int64_t kin_head_steps(const kin_head_maths *h, int64_t k);
+/* Row blocks of `rows` rows (equal, <= mr each), and rows of block i. */
+int64_t kin_head_blocks(const kin_head_maths *h, int64_t rows);
+int64_t kin_head_block_rows(int64_t rows, int64_t blocks, int64_t i, int64_t *row0);
+
+/* Rows of d values as left operand, [blocks][steps][mr]. */
+void kin_head_pack_left(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
+                        int64_t k, float *dst);
+/* Columns col0.. (count <= mr) of k rows as left operand (transposed): [steps][mr]. */
+void kin_head_pack_left_cols(const kin_head_maths *h, const float *src, int64_t ld, int64_t count,
+                             int64_t k, float *dst);
+/* Rows as columns of the right operand (x row^T): panels [steps of d][nr]. */
+void kin_head_pack_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
+                        float *dst);
+/* Rows as steps of the right operand: panels of d, [steps of rows][nr]. */
+void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
+                         float *dst);
+/* c[rows][panels*nr] (+)= left right */
+void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,
+                      const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
+
+static inline const float *kin_head_at(const kin_tensor *t, int64_t b, int64_t i, int64_t head)
+{
+    return (const float *)t->data + b * t->stride[0] + i * t->stride[1] + head * t->stride[2];
+}
+/* The mask of sample b as floats; returns true when every key is excluded. */
+bool kin_head_keep(const kin_tensor *mask, int64_t b, int64_t keys, float *keep);
+static inline float kin_head_gate(const kin_tensor *gate, int64_t b, int64_t head)
+{
+    return gate && gate->data
+               ? ((const float *)gate->data)[b * gate->stride[0] + head * gate->stride[1]]
+               : 1.0f;
+}
+
+#endif

@@ -1,0 +1,259 @@
+/* tensor/cpu/attention_bwd.c: gradients of attention from the stored log-sum-exp; probabilities are
+ * made again block by block. One pass gives dk and dv per block of keys (queries summed in order)
+ * and dq per query (blocks of keys summed in order); where heads are too few for the threads the
+ * two are separate passes over the same blocks in the same order, with the same bits. dbias is
+ * summed over samples in order by its owner. */
+#include <omp.h>
+#include <string.h>
+
+#include "tensor/cpu/attention.h"
+
+enum { QUERY_BLOCK = 112 };
+
+typedef struct bwd_scratch {
+    float *q_left, *do_left, *q_right, *do_right; /* one block of queries, packed */
+    float *k_rows, *v_rows, *k_steps;             /* one block of keys, packed */
+    float *p, *ds, *left;
+    float *dq, *dk, *dv;
+    float *delta, *lse, *keep;
+} bwd_scratch;
+
+typedef struct bwd_task {
+    int64_t b, head, q0, q1, k0, k1;
+    bool want_q, want_kv, want_bias;
+    float gate, uniform;
+} bwd_task;
+
+static size_t bwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, float *base,
+                        bwd_scratch *w)
+{
+    int64_t mr = h->s->mr, qb = QUERY_BLOCK + mr;
+    int64_t longest = h->key_pad > qb ? h->key_pad : qb;
+    size_t at = 0;
+    const struct {
+        float **p;
+        int64_t n;
+    } parts[] = {{&w->q_left, 2 * qb * h->d},
+                 {&w->do_left, 2 * qb * h->d},
+                 {&w->q_right, qb * h->d_pad},
+                 {&w->do_right, qb * h->d_pad},
+                 {&w->k_rows, h->key_pad * h->d},
+                 {&w->v_rows, h->key_pad * h->d},
+                 {&w->k_steps, h->key_pad * h->d_pad},
+                 {&w->p, qb * h->key_pad},
+                 {&w->ds, qb * h->key_pad},
+                 {&w->left, mr * longest},
+                 {&w->dq, queries * h->d_pad},
+                 {&w->dk, h->key_pad * h->d_pad},
+                 {&w->dv, h->key_pad * h->d_pad},
+                 {&w->delta, queries},
+                 {&w->lse, queries},
+                 {&w->keep, keys}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        *parts[i].p = base ? base + at : NULL;
+        at += ((size_t)parts[i].n + 31) / 16 * 16;
+    }
+    return at;
+}
+
+/* p and ds of queries [i0, i0+n) against the packed keys [k0, k0+kn). */
+static void bwd_scores(const kin_attention_args *a, const kin_head_maths *h, const bwd_task *t,
+                       const bwd_scratch *w, int64_t i0, int64_t n, int64_t k0, int64_t kn)
+{
+    const kin_simd *s = h->s;
+    int64_t blocks = kin_head_blocks(h, n), size = h->d_steps * s->mr, row0;
+    kin_head_pack_left(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n, h->d,
+                       w->q_left);
+    kin_head_pack_left(h, kin_head_at(a->dout, t->b, i0, t->head), a->dout->stride[1], n, h->d,
+                       w->do_left);
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t rows = kin_head_block_rows(n, blocks, i, &row0), r = i0 - t->q0 + row0;
+        float *p = w->p + row0 * h->key_pad, *ds = w->ds + row0 * h->key_pad;
+        kin_score sc = {.scale = a->scale, .keep = a->mask && a->mask->data ? w->keep + k0 : NULL};
+        if (a->bias && a->bias->data) {
+            sc.bias = (const float *)a->bias->data + t->head * a->bias->stride[0] +
+                      (i0 + row0) * a->bias->stride[1] + k0;
+            sc.ld_bias = a->bias->stride[1];
+        }
+        kin_head_product(h, rows, h->d_steps, w->q_left + i * size, w->k_rows, kn, p, h->key_pad,
+                         false);
+        kin_head_product(h, rows, h->d_steps, w->do_left + i * size, w->v_rows, kn, ds, h->key_pad,
+                         false);
+        s->softmax_block_bwd(&sc, (int)rows, kn, p, ds, h->key_pad, w->lse + r, w->delta + r,
+                             t->gate, t->uniform);
+    }
+}
+
+/* dst[keys][d] += x^T right for x [n queries][keys]. */
+static void bwd_keys(const kin_head_maths *h, const bwd_scratch *w, const float *x, int64_t n,
+                     int64_t kn, const float *right, float *dst, bool acc)
+{
+    int64_t blocks = kin_head_blocks(h, kn), row0;
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t rows = kin_head_block_rows(kn, blocks, i, &row0);
+        kin_head_pack_left_cols(h, x + row0, h->key_pad, rows, n, w->left);
+        kin_head_product(h, rows, kin_head_steps(h, n), w->left, right, h->d, dst + row0 * h->d_pad,
+                         h->d_pad, acc);
+    }
+}
+
+static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, const bwd_task *t,
+                      const bwd_scratch *w, int64_t i0, int64_t n, int64_t k0, int64_t kn)
+{
+    bwd_scores(a, h, t, w, i0, n, k0, kn);
+    if (t->want_bias) {
+        float *db =
+            (float *)a->dbias->data + t->head * a->dbias->stride[0] + i0 * a->dbias->stride[1] + k0;
+        h->s->put_rows(n, kn, 1.0f, w->ds, h->key_pad, db, a->dbias->stride[1], true);
+    }
+    if (t->want_kv) {
+        kin_head_pack_steps(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n,
+                            w->q_right);
+        kin_head_pack_steps(h, kin_head_at(a->dout, t->b, i0, t->head), a->dout->stride[1], n,
+                            w->do_right);
+        bwd_keys(h, w, w->p, n, kn, w->do_right, w->dv, i0 > t->q0);
+        bwd_keys(h, w, w->ds, n, kn, w->q_right, w->dk, i0 > t->q0);
+    }
+    if (t->want_q) {
+        int64_t blocks = kin_head_blocks(h, n), row0;
+        for (int64_t i = 0; i < blocks; i++) {
+            int64_t rows = kin_head_block_rows(n, blocks, i, &row0);
+            kin_head_pack_left(h, w->ds + row0 * h->key_pad, h->key_pad, rows, kn, w->left);
+            kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->k_steps, h->d,
+                             w->dq + (i0 - t->q0 + row0) * h->d_pad, h->d_pad, k0 > t->k0);
+        }
+    }
+}
+
+static void put(const kin_head_maths *h, const kin_tensor *dst, const bwd_task *t, int64_t i0,
+                int64_t n, const float *src, float alpha, bool acc)
+{
+    if (dst && dst->data && n > 0)
+        h->s->put_rows(n, h->d, alpha, src, h->d_pad, (float *)kin_head_at(dst, t->b, i0, t->head),
+                       dst->stride[1], acc);
+}
+
+/* A head that is switched off passes no gradient. */
+static void bwd_zero(const kin_attention_args *a, const kin_head_maths *h, const bwd_task *t,
+                     const bwd_scratch *w)
+{
+    int64_t nk = t->k1 - t->k0;
+    if (t->want_q && !a->acc_dq) {
+        memset(w->dq, 0, (size_t)((t->q1 - t->q0) * h->d_pad) * sizeof(float));
+        put(h, a->dq, t, t->q0, t->q1 - t->q0, w->dq, 1.0f, false);
+    }
+    if (!t->want_kv)
+        return;
+    memset(w->dk, 0, (size_t)(h->key_pad * h->d_pad) * sizeof(float));
+    for (int64_t k0 = 0; k0 < nk; k0 += h->key_block) {
+        int64_t kn = nk - k0 < h->key_block ? nk - k0 : h->key_block;
+        if (!a->acc_dk)
+            put(h, a->dk, t, t->k0 + k0, kn, w->dk, 1.0f, false);
+        if (!a->acc_dv)
+            put(h, a->dv, t, t->k0 + k0, kn, w->dk, 1.0f, false);
+    }
+}
+
+static void bwd_run(const kin_attention_args *a, const kin_head_maths *h, bwd_task *t,
+                    const bwd_scratch *w)
+{
+    t->gate = kin_head_gate(a->gate, t->b, t->head);
+    if (t->gate == 0.0f) {
+        bwd_zero(a, h, t, w);
+        return;
+    }
+    int64_t nk = a->k->size[1];
+    t->uniform = 0.0f;
+    /* note: with every key masked the log-sum-exp loses log(nk) to rounding; the weights are 1/nk
+     */
+    if (a->mask && a->mask->data && kin_head_keep(a->mask, t->b, nk, w->keep))
+        t->uniform = 1.0f / (float)nk;
+    for (int64_t i = t->q0; i < t->q1; i++) {
+        w->delta[i - t->q0] = h->s->dot(kin_head_at(a->dout, t->b, i, t->head),
+                                        kin_head_at(a->o, t->b, i, t->head), h->d);
+        w->lse[i - t->q0] =
+            ((const float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
+                                          i * a->lse->stride[2]];
+    }
+    for (int64_t k0 = t->k0; k0 < t->k1; k0 += h->key_block) {
+        int64_t kn = t->k1 - k0 < h->key_block ? t->k1 - k0 : h->key_block;
+        kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn, w->k_rows);
+        kin_head_pack_rows(h, kin_head_at(a->v, t->b, k0, t->head), a->v->stride[1], kn, w->v_rows);
+        if (t->want_q)
+            kin_head_pack_steps(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn,
+                                w->k_steps);
+        for (int64_t i = t->q0; i < t->q1; i += QUERY_BLOCK)
+            bwd_block(a, h, t, w, i, t->q1 - i < QUERY_BLOCK ? t->q1 - i : QUERY_BLOCK, k0, kn);
+        if (t->want_kv) {
+            put(h, a->dk, t, k0, kn, w->dk, a->scale, a->acc_dk);
+            put(h, a->dv, t, k0, kn, w->dv, 1.0f, a->acc_dv);
+        }
+    }
+    if (t->want_q)
+        put(h, a->dq, t, t->q0, t->q1 - t->q0, w->dq, a->scale, a->acc_dq);
+}
+
+/* One pass over the heads: pieces of q_step queries times pieces of k_step keys. With dbias a task
+ * takes all samples of its head, in order. */
+typedef struct bwd_pass {
+    bool want_q, want_kv, want_bias;
+    int64_t q_step, k_step;
+} bwd_pass;
+
+static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_head_maths *h,
+                           const bwd_pass *p)
+{
+    int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], nk = a->k->size[1];
+    int64_t qp = (nq + p->q_step - 1) / p->q_step, kp = (nk + p->k_step - 1) / p->k_step;
+    int64_t units = (p->want_bias ? heads : nb * heads), tasks = units * qp * kp;
+    int threads = tasks < ctx->threads ? (int)tasks : ctx->threads;
+    bwd_scratch probe;
+    size_t each = bwd_carve(h, p->q_step, nk, NULL, &probe), mark = kin_ws_mark(ctx);
+    float *work = kin_ws_bytes(ctx, (size_t)threads * each * sizeof(float));
+    if (!work)
+        return ctx->error.status;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        bwd_scratch w;
+        bwd_carve(h, p->q_step, nk, work + (size_t)omp_get_thread_num() * each, &w);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < tasks; i++) {
+            int64_t unit = i / (qp * kp), q0 = i / kp % qp * p->q_step, k0 = i % kp * p->k_step;
+            bwd_task t = {.head = unit % heads,
+                          .q0 = q0,
+                          .q1 = q0 + p->q_step < nq ? q0 + p->q_step : nq,
+                          .k0 = k0,
+                          .k1 = k0 + p->k_step < nk ? k0 + p->k_step : nk,
+                          .want_q = p->want_q,
+                          .want_kv = p->want_kv,
+                          .want_bias = p->want_bias};
+            int64_t b0 = p->want_bias ? 0 : unit / heads, b1 = p->want_bias ? nb : b0 + 1;
+            for (t.b = b0; t.b < b1; t.b++)
+                bwd_run(a, h, &t, &w);
+        }
+    }
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a)
+{
+    kin_head_maths h;
+    kin_head_maths_init(ctx, a, &h);
+    int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], nk = a->k->size[1];
+    if (nb * heads == 0 || nq == 0 || nk == 0)
+        return KIN_OK;
+    bool want_q = a->dq && a->dq->data, want_bias = a->dbias && a->dbias->data;
+    bool want_kv = (a->dk && a->dk->data) || (a->dv && a->dv->data);
+    int64_t units = want_bias ? heads : nb * heads;
+    bwd_pass all = {want_q, want_kv, want_bias, nq, nk};
+    if (ctx->threads == 1 || units >= 2 * (int64_t)ctx->threads)
+        return run_pass(ctx, a, &h, &all);
+    bwd_pass keys = {false, want_kv, false, nq, h.key_block};
+    bwd_pass queries = {want_q, false, want_bias, QUERY_BLOCK, nk};
+    if (want_kv)
+        KIN_TRY(run_pass(ctx, a, &h, &keys));
+    if (want_q || want_bias)
+        KIN_TRY(run_pass(ctx, a, &h, &queries));
+    return KIN_OK;
+}

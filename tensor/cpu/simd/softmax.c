@@ -1,0 +1,117 @@
+/* tensor/cpu/simd/softmax.c: rows of scores to probabilities and back, for attention (blocks of
+ * keys, running maximum) and for plain softmax. */
+#include <float.h>
+
+#include "tensor/cpu/simd/simd.h"
+#include "tensor/cpu/simd/vec.h"
+
+/* Score vector at column c of row r: scale*s + bias, masked keys at the lowest float. */
+VINL vf score(const kin_score *a, int64_t r, int64_t c, int64_t n, vf s)
+{
+    s = vf_mul(s, vf_set(a->scale));
+    if (a->bias)
+        s = vf_add(s, vf_loadn(a->bias + r * a->ld_bias + c, n));
+    if (a->keep)
+        s = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), s, vf_set(-FLT_MAX));
+    return s;
+}
+
+void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                             float *max, float *sum, float *factor)
+{
+    for (int r = 0; r < rows; r++) {
+        float *row = s + r * ld;
+        vf top = vf_set(max[r]);
+        int64_t c = 0;
+        for (; c + VL <= keys; c += VL) {
+            vf v = score(a, r, c, VL, vf_load(row + c));
+            vf_store(row + c, v);
+            top = vf_max(top, v);
+        }
+        if (c < keys) {
+            vf v = score(a, r, c, keys - c, vf_loadn(row + c, keys - c));
+            vf_storen(row + c, v, keys - c);
+            /* note: lanes past the end hold 0 or -max; both could exceed the true maximum */
+            float tail[VL];
+            vf_store(tail, v);
+            for (int64_t i = 0; i < keys - c; i++)
+                top = vf_max(top, vf_set(tail[i]));
+        }
+        float m = vf_hmax(top);
+        vf vm_ = vf_set(m), acc = vf_zero();
+        for (c = 0; c + VL <= keys; c += VL) {
+            vf e = vf_exp(vf_sub(vf_load(row + c), vm_));
+            vf_store(row + c, e);
+            acc = vf_add(acc, e);
+        }
+        if (c < keys) {
+            int64_t n = keys - c;
+            vf_storen(row + c, vf_exp(vf_sub(vf_loadn(row + c, n), vm_)), n);
+            acc = vf_add(acc, vf_loadn(row + c, n));
+        }
+        float one[VL];
+        vf_store(one, vf_exp(vf_set(max[r] - m)));
+        factor[r] = max[r] == m ? 1.0f : one[0];
+        sum[r] = sum[r] * factor[r] + vf_sum(acc);
+        max[r] = m;
+    }
+}
+
+void KIN_SIMD(softmax_block_bwd)(const kin_score *a, int rows, int64_t keys, float *s, float *dp,
+                                 int64_t ld, const float *lse, const float *delta, float gate,
+                                 float uniform)
+{
+    vf g = vf_set(gate);
+    for (int r = 0; r < rows; r++) {
+        float *row = s + r * ld, *drow = dp + r * ld;
+        vf l = vf_set(lse[r]), dl = vf_set(delta[r]);
+        for (int64_t c = 0; c < keys; c += VL) {
+            int64_t n = keys - c;
+            vf p = uniform > 0 ? vf_set(uniform)
+                               : vf_exp(vf_sub(score(a, r, c, n, vf_loadn(row + c, n)), l));
+            vf ds = vf_mul(p, vf_sub(vf_mul(g, vf_loadn(drow + c, n)), dl));
+            if (a->keep)
+                ds = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), ds, vf_zero());
+            vf_storen(row + c, vf_mul(g, p), n);
+            vf_storen(drow + c, ds, n);
+        }
+    }
+}
+
+void KIN_SIMD(scale_rows)(int64_t rows, int64_t cols, float alpha, const float *factor, float *x,
+                          int64_t ld)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        vf f = vf_set(factor ? alpha * factor[r] : alpha);
+        for (int64_t c = 0; c < cols; c += VL)
+            vf_storen(x + r * ld + c, vf_mul(f, vf_loadn(x + r * ld + c, cols - c)), cols - c);
+    }
+}
+
+void KIN_SIMD(put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
+                        float *dst, int64_t ld_dst, bool acc)
+{
+    vf f = vf_set(alpha);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *s = src + r * ld_src;
+        float *d = dst + r * ld_dst;
+        for (int64_t c = 0; c < cols; c += VL) {
+            int64_t n = cols - c;
+            vf v = vf_mul(f, vf_loadn(s + c, n));
+            vf_storen(d + c, acc ? vf_add(vf_loadn(d + c, n), v) : v, n);
+        }
+    }
+}
+
+float KIN_SIMD(dot)(const float *a, const float *b, int64_t n)
+{
+    vf s0 = vf_zero(), s1 = vf_zero();
+    int64_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        s0 = vf_fma(vf_load(a + i), vf_load(b + i), s0);
+        s1 = vf_fma(vf_load(a + i + VL), vf_load(b + i + VL), s1);
+    }
+    for (; i < n; i += VL)
+        s0 = vf_fma(vf_loadn(a + i, n - i), vf_loadn(b + i, n - i), s0);
+    return vf_sum(vf_add(s0, s1));
+}
