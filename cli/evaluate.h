@@ -1,0 +1,13 @@
+/* cli/evaluate.h: the suites of `kinema evaluate` that have a file of their own. */
+#ifndef KIN_CLI_EVALUATE_H
+#define KIN_CLI_EVALUATE_H
+
+#include "cli/common.h"
+#include "diffusion/pipeline.h"
+
+/* Validation loss over --count clips of --data with noise fixed by --seed, at six noise levels;
+ * with --shuffle-captions every clip gets the caption of another. Prints a JSON report. */
+kin_status kin_evaluate_loss(const kin_args *args, kin_pipeline *pipeline, kin_progress *progress,
+                             kin_error *err);
+
+#endif
