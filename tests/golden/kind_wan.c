@@ -1,0 +1,222 @@
+/* Kinds of golden/video in Wan form: wan, wan_wisa, mopa, quantity_embedding,
+ * physical_classifier_loss. */
+#include <math.h>
+#include <string.h>
+
+#include "diffusion/model.h"
+#include "physics/classifier.h"
+#include "physics/mopa.h"
+#include "physics/quantity.h"
+#include "tests/golden/golden.h"
+#include "tests/golden/models.h"
+
+/* an optional input as a pointer */
+static kin_status optional(kin_golden_case *c, const char *name, kin_tensor *t,
+                           const kin_tensor **out)
+{
+    KIN_TRY(kin_golden_input_optional(c, name, t));
+    *out = t->data ? t : NULL;
+    return KIN_OK;
+}
+
+/* the objective of the *_loss cases: mean square plus the classifier's term */
+static kin_status full_loss(kin_golden_case *c, const kin_model_output *out,
+                            const kin_tensor *prior, kin_tensor *total)
+{
+    kin_tensor target, diff, aux, term;
+
+    KIN_TRY(kin_golden_input(c, "in.target", &target));
+    KIN_TRY(kin_mse(c->ctx, &out->y, &target, NULL, &diff));
+    kin_golden_check(c, "out.loss_diff", &diff, 1e-5);
+    KIN_TRY(kin_bce_logits(c->ctx, &out->logits, prior, NULL, &aux));
+    KIN_TRY(kin_classifier_loss(c->ctx, KIN_CLASSIFIER_LOSS_WISA, &aux, &term));
+    KIN_TRY(kin_add(c->ctx, &diff, &term, 1.0f, total));
+    kin_golden_check(c, "out.loss", total, 1e-5);
+    return KIN_OK;
+}
+
+static kin_status backward(kin_golden_case *c, kin_golden_model *m, const kin_tensor *out,
+                           const kin_tensor *dout, const kin_tensor *x, const kin_tensor *text)
+{
+    kin_tensor g;
+
+    KIN_TRY(kin_tape_backward(c->ctx, out, dout, 1));
+    g = kin_tape_grad(c->ctx, x);
+    kin_golden_check(c, "grad_in.hidden_states", &g, 1e-4);
+    g = kin_tape_grad(c->ctx, text);
+    kin_golden_check(c, "grad_in.encoder_hidden_states", &g, 1e-4);
+    kin_golden_check_grads(c, m->params, 1e-4);
+    return KIN_OK;
+}
+
+static kin_status run_wan(kin_golden_case *c, kin_golden_model *m)
+{
+    kin_tensor x, t, text, prior, quant, u, total, dout, aux;
+    kin_model_input in = {.x = &x, .t = &t, .text = &text};
+    kin_model_output out;
+
+    KIN_TRY(kin_golden_model_open(c, c->config, "WanTransformer3DModel", NULL, true, m));
+    KIN_TRY(kin_golden_input(c, "in.hidden_states", &x));
+    KIN_TRY(kin_golden_input_f32(c, "in.timestep", &t));
+    KIN_TRY(kin_golden_input(c, "in.encoder_hidden_states", &text));
+    KIN_TRY(optional(c, "in.priori", &prior, &in.prior));
+    KIN_TRY(optional(c, "in.quantify_priori", &quant, &in.quant));
+    KIN_TRY(optional(c, "in.mopa_u", &u, &in.u));
+    kin_golden_tolerance(c, "out.time_sinusoid", 5e-5);
+    kin_golden_taps(c, 1e-5, NULL);
+    KIN_TRY(kin_tape_begin(c->ctx));
+    KIN_TRY(kin_tape_watch(c->ctx, &x));
+    KIN_TRY(kin_tape_watch(c->ctx, &text));
+    KIN_TRY(kin_model_forward(c->ctx, m->model, &in, &out));
+    kin_golden_check(c, "out.sample", &out.y, 1e-5);
+    if (kin_golden_has(c, "in.target")) {
+        KIN_TRY(full_loss(c, &out, &prior, &total));
+        KIN_TRY(backward(c, m, &total, NULL, &x, &text));
+    } else if (kin_golden_has(c, "in.dout")) {
+        KIN_TRY(kin_golden_input(c, "in.dout", &dout));
+        KIN_TRY(backward(c, m, &out.y, &dout, &x, &text));
+    }
+    kin_tape_end(c->ctx);
+    if (kin_golden_has(c, "out.aux_loss")) {
+        KIN_TRY(kin_bce_logits(c->ctx, &out.logits, &prior, NULL, &aux));
+        kin_golden_check(c, "out.aux_loss", &aux, 1e-5);
+    }
+    return KIN_OK;
+}
+
+static kin_status kind_wan(kin_golden_case *c)
+{
+    kin_golden_model m = {0};
+    const kin_status status = run_wan(c, &m);
+
+    kin_golden_model_free(&m);
+    return status;
+}
+
+/* --- mopa --- */
+
+static kin_status run_mopa(kin_golden_case *c, kin_params *params)
+{
+    const char *norm = kin_golden_string(c, "qk_norm");
+    const kin_mopa_config cfg = {.width = (int64_t)kin_golden_number(c, "query_dim", 0),
+                                 .heads = (int64_t)kin_golden_number(c, "heads", 0),
+                                 .categories = (int64_t)kin_golden_number(c, "categories", 0),
+                                 .head_dim = (int64_t)kin_golden_number(c, "dim_head", 0),
+                                 .layer_norm = norm && !strcmp(norm, "layer_norm"),
+                                 .eps = (float)kin_golden_number(c, "eps", 1e-6),
+                                 .flip = 0.2f,
+                                 .floor = 0.1f};
+    kin_tensor x, prior, u, cos, sin, gates, y, dout, g;
+    kin_mopa m;
+
+    kin_mopa_register(params, "", &cfg, &m);
+    KIN_TRY(kin_golden_bind(c, params, "w.", true, false));
+    KIN_TRY(kin_golden_input(c, "in.hidden_states", &x));
+    KIN_TRY(kin_golden_input(c, "in.priori", &prior));
+    KIN_TRY(kin_golden_input(c, "in.mopa_u", &u));
+    KIN_TRY(kin_golden_input(c, "in.rope_cos", &cos));
+    KIN_TRY(kin_golden_input(c, "in.rope_sin", &sin));
+    KIN_TRY(kin_golden_input(c, "in.dout", &dout));
+    KIN_TRY(kin_mopa_gates(c->ctx, &cfg, &prior, &u, x.size[0], KIN_DTYPE_F32, &gates));
+    kin_golden_check(c, "out.mopa_gates", &gates, 1e-6);
+    KIN_TRY(kin_tape_begin(c->ctx));
+    KIN_TRY(kin_tape_watch(c->ctx, &x));
+    KIN_TRY(kin_mopa_forward(c->ctx, &m, &x, &cos, &sin, &gates, NULL, NULL, &y));
+    kin_golden_check(c, "out.output", &y, 1e-5);
+    KIN_TRY(kin_tape_backward(c->ctx, &y, &dout, 1));
+    g = kin_tape_grad(c->ctx, &x);
+    kin_golden_check(c, "grad_in.hidden_states", &g, 1e-4);
+    kin_golden_check_grads(c, params, 1e-4);
+    kin_tape_end(c->ctx);
+    return KIN_OK;
+}
+
+static kin_status with_params(kin_golden_case *c,
+                              kin_status (*run)(kin_golden_case *, kin_params *))
+{
+    kin_params *params;
+    kin_status status;
+
+    KIN_TRY(kin_params_create(&params, &c->ctx->error));
+    status = run(c, params);
+    kin_params_destroy(&params);
+    return status;
+}
+
+static kin_status kind_mopa(kin_golden_case *c)
+{
+    return with_params(c, run_mopa);
+}
+
+/* --- quantity_embedding --- */
+
+static kin_status run_quantity(kin_golden_case *c, kin_params *params)
+{
+    kin_tensor quant, tproj, dout, code, q, y, g;
+    kin_quantity e;
+
+    if (kin_golden_bool(c, "before", false))
+        return kin_fail(&c->ctx->error, KIN_ERR_UNSUPPORTED, "quantity embedding: only Wan's form");
+    KIN_TRY(kin_quantity_register(params, "", (int64_t)kin_golden_number(c, "dim", 0),
+                                  (int64_t)kin_golden_number(c, "freq_dim", 0),
+                                  (int64_t)kin_golden_number(c, "proj_dim", 0), &e,
+                                  &c->ctx->error));
+    KIN_TRY(kin_golden_bind(c, params, "w.", true, false));
+    KIN_TRY(kin_golden_input(c, "in.quantify_priori", &quant));
+    KIN_TRY(kin_golden_input(c, "in.timestep_proj", &tproj));
+    KIN_TRY(kin_golden_input(c, "in.dout", &dout));
+    KIN_TRY(kin_tape_begin(c->ctx));
+    KIN_TRY(kin_tape_watch(c->ctx, &quant));
+    KIN_TRY(kin_tape_watch(c->ctx, &tproj));
+    KIN_TRY(kin_quantity_encode(c->ctx, &quant, e.freq, &code));
+    kin_golden_check(c, "out.encoding", &code, 1e-5);
+    KIN_TRY(kin_quantity_project(c->ctx, &e, &code, &q));
+    KIN_TRY(kin_quantity_modulate(c->ctx, &e, &q, &tproj, &y));
+    kin_golden_check(c, "out.ptemb", &y, 1e-5);
+    KIN_TRY(kin_tape_backward(c->ctx, &y, &dout, 1));
+    g = kin_tape_grad(c->ctx, &quant);
+    kin_golden_check(c, "grad_in.quantify_priori", &g, 1e-4);
+    g = kin_tape_grad(c->ctx, &tproj);
+    kin_golden_check(c, "grad_in.timestep_proj", &g, 1e-4);
+    kin_golden_check_grads(c, params, 1e-4);
+    kin_tape_end(c->ctx);
+    return KIN_OK;
+}
+
+static kin_status kind_quantity(kin_golden_case *c)
+{
+    return with_params(c, run_quantity);
+}
+
+/* --- physical_classifier_loss --- */
+
+static kin_status kind_classifier_loss(kin_golden_case *c)
+{
+    kin_tensor logits, prior, diff, aux, term, total, g;
+
+    KIN_TRY(kin_golden_input(c, "in.logits", &logits));
+    KIN_TRY(kin_golden_input(c, "in.priori", &prior));
+    KIN_TRY(kin_golden_input(c, "in.loss_diff", &diff));
+    KIN_TRY(kin_tape_begin(c->ctx));
+    KIN_TRY(kin_tape_watch(c->ctx, &logits));
+    KIN_TRY(kin_bce_logits(c->ctx, &logits, &prior, NULL, &aux));
+    kin_golden_check(c, "out.aux_loss", &aux, 1e-5);
+    KIN_TRY(kin_classifier_loss(c->ctx, KIN_CLASSIFIER_LOSS_WISA, &aux, &term));
+    KIN_TRY(kin_add(c->ctx, &diff, &term, 1.0f, &total));
+    kin_golden_check(c, "out.loss", &total, 1e-5);
+    KIN_TRY(kin_tape_backward(c->ctx, &total, NULL, 1));
+    g = kin_tape_grad(c->ctx, &logits);
+    kin_golden_check(c, "grad_in.logits", &g, 1e-4);
+    kin_tape_end(c->ctx);
+    return KIN_OK;
+}
+
+extern const kin_golden_kind kin_golden_kinds_wan[];
+const kin_golden_kind kin_golden_kinds_wan[] = {
+    {"wan", kind_wan},
+    {"wan_wisa", kind_wan},
+    {"mopa", kind_mopa},
+    {"quantity_embedding", kind_quantity},
+    {"physical_classifier_loss", kind_classifier_loss},
+    {NULL, NULL},
+};
