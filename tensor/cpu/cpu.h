@@ -66,6 +66,9 @@ static inline int64_t kin_ld(const kin_tensor *t)
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a);
 kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);
 kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a);
+kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a);
+kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a);
+kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a);
 kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a);
 kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a);
 

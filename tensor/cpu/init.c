@@ -8,6 +8,9 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->linear = kin_cpu_linear;
     k->linear_dx = kin_cpu_linear_dx;
     k->linear_dw = kin_cpu_linear_dw;
+    k->grouped = kin_cpu_grouped;
+    k->grouped_dx = kin_cpu_grouped_dx;
+    k->grouped_dw = kin_cpu_grouped_dw;
     k->attention = kin_cpu_attention;
     k->attention_bwd = kin_cpu_attention_bwd;
 }
