@@ -25,7 +25,7 @@ static kin_status create(kin_golden_case *c, const cJSON *config, const char *cl
                          const char *const *extra, kin_golden_model *m)
 {
     kin_error *err = &c->ctx->error;
-    cJSON *j;
+    cJSON *j = NULL;
     kin_status status;
 
     *m = (kin_golden_model){0};
