@@ -1,0 +1,123 @@
+/* Every slot of the kernel table, on every backend and ISA level this machine has, against the
+ * reference. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/tensor/rig.h"
+
+typedef struct body {
+    const char *name;
+    void (*run)(rig *r);
+} body;
+
+static const body bodies[] = {
+    {"linear", kernels_linear},
+    {"linear backward", kernels_linear_bwd},
+    {"linear rows", kernels_linear_rows},
+    {"grouped", kernels_grouped},
+    {"grouped rows", kernels_grouped_rows},
+    {"combine", kernels_combine},
+    {"norm", kernels_norm},
+    {"norm rows", kernels_norm_rows},
+    {"attention", kernels_attention},
+    {"attention rows", kernels_attention_rows},
+    {"rope", kernels_rope},
+    {"embedding", kernels_embedding},
+    {"patch", kernels_patch},
+    {"sinusoid", kernels_sinusoid},
+    {"cosine", kernels_cosine},
+    {"topk", kernels_topk},
+    {"dispatch", kernels_dispatch},
+    {"rcl", kernels_rcl},
+    {"balance", kernels_balance},
+    {"binary", kernels_binary},
+    {"reduce", kernels_reduce},
+    {"unary", kernels_unary},
+    {"gate", kernels_gate},
+    {"softmax", kernels_softmax},
+    {"copy", kernels_copy},
+    {"transpose", kernels_transpose},
+    {"loss", kernels_loss},
+    {"optim", kernels_optim},
+    {"randn", kernels_randn},
+};
+enum { BODIES = sizeof(bodies) / sizeof(bodies[0]), RIGS = 6, TESTS = RIGS * (BODIES + 1) };
+
+typedef struct test {
+    rig *r;
+    const body *b;
+    char name[96];
+} test;
+
+static rig rigs[RIGS];
+static test tests[TESTS];
+static struct CMUnitTest list[TESTS];
+
+static void run_body(void **state)
+{
+    const test *t = *state;
+    int before = t->r->cases;
+    t->b->run(t->r);
+    assert_true(t->r->cases > before);
+}
+
+/* A slot that no case reached is a slot without a test. */
+static void every_slot_ran(void **state)
+{
+    const test *t = *state;
+    int missing = 0;
+    for (size_t i = 0; i < RIG_SLOTS; i++) {
+        if (t->r->ran[i] == 0) {
+            print_error("slot %zu of kin_kernels was never run\n", i);
+            missing++;
+        }
+    }
+    print_message("%s: %d cases over %d slots\n", t->r->name, t->r->cases, (int)RIG_SLOTS);
+    assert_int_equal(missing, 0);
+}
+
+/* Every slot of every table is filled. */
+static void tables_are_full(void **state)
+{
+    kin_kernels tables[3];
+    void *slots[RIG_SLOTS];
+    (void)state;
+    memset(tables, 0, sizeof(tables));
+    kin_kernels_init_ref(&tables[0]);
+    kin_kernels_init_plan(&tables[1]);
+    kin_kernels_init_ref(&tables[2]);
+    kin_kernels_init_cpu(&tables[2], kin_isa_detect());
+    for (int t = 0; t < 3; t++) {
+        memcpy(slots, &tables[t], sizeof(slots));
+        for (size_t i = 0; i < RIG_SLOTS; i++) {
+            if (!slots[i])
+                fail_msg("table %d has no kernel in slot %zu", t, i);
+        }
+    }
+}
+
+static void add(int *n, rig *r, const body *b, CMUnitTestFunction fn, const char *what)
+{
+    test *t = &tests[*n];
+    *t = (test){.r = r, .b = b};
+    snprintf(t->name, sizeof(t->name), "%.40s: %.40s", r->name, what);
+    list[(*n)++] = (struct CMUnitTest){.name = t->name, .test_func = fn, .initial_state = t};
+}
+
+int main(void)
+{
+    int n = 0, count, failed;
+    (void)kin_test_seed();
+    count = rig_open_all(rigs, RIGS);
+    for (int i = 0; i < count; i++) {
+        for (int b = 0; b < BODIES; b++)
+            add(&n, &rigs[i], &bodies[b], run_body, bodies[b].name);
+        add(&n, &rigs[i], NULL, every_slot_ran, "every slot ran");
+    }
+    const struct CMUnitTest tables[] = {cmocka_unit_test(tables_are_full)};
+    failed = cmocka_run_group_tests_name("tables", tables, NULL, NULL);
+    failed += _cmocka_run_group_tests("kernels", list, (size_t)n, NULL, NULL);
+    for (int i = 0; i < count; i++)
+        rig_close(&rigs[i]);
+    return failed;
+}
