@@ -88,8 +88,10 @@ kin_status kin_condition_classes(const char *list, int32_t **classes, int64_t *n
             long a, b;
             bool ok = class_number(&p, &a);
             b = a;
-            if (ok && *p == '-')
-                ok = p++, class_number(&p, &b);
+            if (ok && *p == '-') {
+                p++;
+                ok = class_number(&p, &b);
+            }
             if (!ok || b < a || (*p && *p != ',') || count + (b - a) >= MAX)
                 return kin_fail(err, KIN_ERR_ARG,
                                 "--class: '%s' must be numbers and ranges such as 3 or 0-4,7",

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "cli/output.h"
+#include "cli/quiet.h"
 #include "cli/signals.h"
 #include "physics/evaluate.h"
 
@@ -270,6 +271,7 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
                         "evaluate: the suite 'loss' needs a data set (--data PATH)");
     if (!physics)
         KIN_TRY(kin_cli_need_input("data set", kin_args_text(args, "data"), err));
+    kin_quiet_simulator();
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_cli_progress(args, &e.progress);

@@ -379,7 +379,12 @@ static kin_status read_file(kin_args *out, const char *path, kin_error *err)
     const char *names[KIN_ARGS_MAX + 1];
     cJSON *json = NULL;
     kin_status status = KIN_OK;
-    KIN_TRY(kin_json_read(path, 1 << 20, KIN_JSON_STRICT, &json, err));
+    status = kin_json_read(path, 1 << 20, KIN_JSON_STRICT, &json, err);
+    if (status != KIN_OK) {
+        /* settings that cannot be read are a bad input file too */
+        err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
+        return err->status;
+    }
     if (!cJSON_IsObject(json))
         KIN_GOTO(kin_fail(err, KIN_ERR_FORMAT, "settings %s: must be an object", path));
     names_of(out->verb->verb, true, names);

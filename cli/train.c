@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/common.h"
+#include "cli/quiet.h"
 #include "cli/signals.h"
 #include "training/train.h"
 
@@ -65,6 +66,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         KIN_TRY(kin_cli_need_input("configuration", opt.config, err));
     if (opt.data)
         KIN_TRY(kin_cli_need_input("data set", opt.data, err));
+    kin_quiet_simulator();
     KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));
     kin_status status = kin_train_run(ctx, &opt);
     kin_progress_end(&progress);

@@ -1,0 +1,89 @@
+#!/bin/bash
+# Exit codes, messages and the separation of data (stdout) and talk (stderr).
+# shellcheck source=tests/cli/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+expect 0 "--help" "$kinema" --help
+has out "dataset simulate"
+that "--help is silent on stderr" test ! -s err
+expect 0 "--version" "$kinema" --version
+has out "kinema "
+for verb in generate train "dataset simulate" "dataset check" evaluate inspect; do
+    # shellcheck disable=SC2086
+    expect 0 "$verb --help" "$kinema" $verb --help
+    has out "--threads"
+done
+
+expect 2 "no verb" "$kinema"
+that "an error is silent on stdout" test ! -s out
+expect 2 "unknown verb" "$kinema" generat
+has err "did you mean 'generate'?"
+expect 2 "unknown flag" "$kinema" generate x --sede 3
+has err "did you mean --seed?"
+expect 2 "out of range" "$kinema" generate x --steps 0
+has err "--steps: 0 must be between 1 and"
+expect 2 "environment out of range" env KINEMA_STEPS=0 "$kinema" generate x
+has err "KINEMA_STEPS"
+expect 2 "output of an unknown kind" "$kinema" generate x -o x.gif
+has err "must end in .mp4 or .png"
+expect 2 "several clips into one file" "$kinema" generate x -o x.mp4 --count 3
+has err "need a number"
+expect 2 "two patterns" "$kinema" generate x -o "a%d-%d.mp4" --count 3
+expect 2 "unknown solver" "$kinema" generate x --sampling-method eulr
+has err "euler"
+expect 2 "phys-cfg without multi" "$kinema" generate x --phys-cfg 2
+expect 2 "bad class list" "$kinema" generate --class 3-1
+expect 2 "train without folder" "$kinema" train -c x.json
+expect 2 "train without configuration" "$kinema" train -o run
+expect 2 "evaluate loss without data" "$kinema" evaluate --suite loss
+expect 2 "simulate without folder" "$kinema" dataset simulate
+expect 2 "unknown kind of clip" "$kinema" dataset simulate -o d --kinds bonce
+expect 2 "check without path" "$kinema" dataset check
+
+expect 3 "model that is not there" "$kinema" generate x -m nowhere
+has err "nowhere"
+mkdir empty
+expect 3 "model folder without a model" "$kinema" generate x -m empty
+has err "empty"
+expect 3 "settings that are not there" "$kinema" generate x -c nowhere.json
+echo '{' >settings.json
+expect 3 "settings that are no JSON" "$kinema" generate x -c settings.json
+echo '{"sede": 1}' >settings.json
+expect 3 "settings with an unknown key" "$kinema" generate x -c settings.json
+has err "did you mean 'seed'?"
+expect 3 "training configuration that is not there" "$kinema" train -c nowhere.json -o run
+echo '{"stepz": 5}' >train.json
+expect 3 "training configuration with an unknown key" "$kinema" train -c train.json -o run
+has err "steps"
+that "a refused configuration leaves no run folder" test ! -e run
+expect 3 "data set that is not there" "$kinema" dataset check nowhere
+
+expect 0 "inspect --cpu" "$kinema" inspect --cpu
+has out "instruction set"
+expect 3 "inspect --check of nothing" "$kinema" inspect --check nowhere.png
+echo hello >x.safetensors
+expect 3 "inspect --check of a damaged file" "$kinema" inspect --check x.safetensors
+has err "x.safetensors"
+
+# every file of the collection of sound and damaged ones ends as it must
+broken=${KINEMA_DATA:-}/broken
+if [ -f "$broken/manifest.json" ]; then
+    python=$(command -v python3 || true)
+    list() { "$python" -c 'import json, sys
+for f in json.load(open(sys.argv[1]))["files"]: print(f["must"], f["format"], f["file"])' "$broken/manifest.json"; }
+    if [ -n "$python" ]; then
+        while read -r must format file; do
+            [ "$format" = pth ] && continue
+            case $must in
+            accept) expect 0 "inspect --check $file" "$kinema" inspect --check "$broken/$file" ;;
+            reject) expect 3 "inspect --check $file" "$kinema" inspect --check "$broken/$file" ;;
+            *)
+                "$kinema" inspect --check "$broken/$file" >out 2>err
+                code=$?
+                that "inspect --check $file ends in order ($code)" test "$code" = 0 -o "$code" = 3
+                ;;
+            esac
+        done < <(list)
+    fi
+fi
+finish
