@@ -46,12 +46,18 @@ done:
     return status;
 }
 
-kin_status kin_condition_make(const char *prompt, const char *physics, double seconds,
-                              kin_physics_prior *out, kin_error *err)
+bool kin_condition_with_law(const kin_pipeline *p)
 {
-    memset(out, 0, sizeof *out);
-    if (prompt && !kin_utf8_valid(prompt, strlen(prompt)))
-        return kin_fail(err, KIN_ERR_ARG, "prompt: must be UTF-8");
+    const cJSON *own = cJSON_GetObjectItemCaseSensitive(p->index, "kinema");
+    const cJSON *field = cJSON_GetObjectItemCaseSensitive(own, "caption_field");
+    if (cJSON_IsString(field))
+        return strcmp(field->valuestring, "captions+phys_law") == 0;
+    return kin_model_get_info(p->model)->family == KIN_FAMILY_WAN;
+}
+
+static kin_status make(const char *prompt, const char *physics, double seconds,
+                       kin_physics_prior *out, kin_error *err)
+{
     bool none = physics && strcmp(physics, "none") == 0;
     if (physics && !none)
         return from_file(physics, prompt, out, err);
@@ -62,6 +68,18 @@ kin_status kin_condition_make(const char *prompt, const char *physics, double se
     out->caption = kin_strdup(prompt);
     out->caption_bytes = strlen(prompt);
     return out->caption ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "prompt: out of memory");
+}
+
+kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
+                              kin_physics_prior *out, kin_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (prompt && !kin_utf8_valid(prompt, strlen(prompt)))
+        return kin_fail(err, KIN_ERR_ARG, "prompt: must be UTF-8");
+    KIN_TRY(make(prompt, physics, seconds, out, err));
+    if (!law && out->caption)
+        out->caption[out->caption_bytes] = '\0';
+    return KIN_OK;
 }
 
 /* One number of a class list, 0..1e6; *p moves behind it. */

@@ -4,14 +4,20 @@
 #define KIN_CLI_CONDITION_H
 
 #include "cli/flags.h"
+#include "diffusion/pipeline.h"
 #include "physics/annotation.h"
+
+/* True if the model was trained on captions followed by the law text: model_index.json "kinema":
+ * {"caption_field": "captions+phys_law"}, or a model of the WISA family, whose official prompt that
+ * is. */
+bool kin_condition_with_law(const kin_pipeline *p);
 
 /* prompt NULL: none. physics: NULL = rules over the prompt's words, "none" = zeros and the bare
  * prompt, else the name of a JSON file with one annotation record (training or inference form; an
  * array gives its first). The text is the prompt followed by the law, or the record's own caption
  * where there is no prompt. seconds: time span of the clip. Free: kin_physics_prior_free. Fails:
  * KIN_ERR_FORMAT (the file), KIN_ERR_ARG (neither prompt nor file), KIN_ERR_MEM. */
-kin_status kin_condition_make(const char *prompt, const char *physics, double seconds,
+kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
                               kin_physics_prior *out, kin_error *err);
 
 /* Class labels "3", "0-9", "0-4,7" into a kin_malloc list. Fails: KIN_ERR_ARG, KIN_ERR_MEM. */

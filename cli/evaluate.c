@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "cli/condition.h"
 #include "cli/output.h"
 #include "cli/quiet.h"
 #include "cli/signals.h"
@@ -101,6 +102,8 @@ static kin_status make_prompts(evaluation *e, kin_error *err)
                                    c->truth.width, &asked, NULL, err));
         kin_free(c->frames);
         c->frames = NULL;
+        if (!kin_condition_with_law(e->pipeline))
+            e->priors[i].caption[e->priors[i].caption_bytes] = '\0';
         e->prompts[i] = e->priors[i].caption;
         memcpy(e->prior + i * KIN_PHYS_CATEGORIES, e->priors[i].prior, sizeof e->priors[i].prior);
         memcpy(e->quant + i * KIN_PHYS_QUANTITIES, e->priors[i].quant, sizeof e->priors[i].quant);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "cli/condition.h"
 #include "cli/evaluate.h"
 #include "cli/signals.h"
 #include "diffusion/losses.h"
@@ -54,6 +55,8 @@ static kin_status open_data(suite *s, kin_error *err)
         s->caption_of[i] = i;
         if (kin_annotation_read(s->ds->records[i].json, NULL, &s->priors[i], err) != KIN_OK)
             return kin_fail_prefix(err, "record %lld", (long long)s->ds->records[i].index);
+        if (!kin_condition_with_law(s->pipeline) && s->priors[i].caption)
+            s->priors[i].caption[s->priors[i].caption_bytes] = '\0';
     }
     if (shuffled)
         shuffle(s->caption_of, s->count, (uint64_t)kin_args_int(s->args, "seed"));

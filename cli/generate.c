@@ -144,7 +144,8 @@ static kin_status set_conditions(generation *g, kin_error *err)
             err, KIN_ERR_ARG,
             "generate: --class needs a class-conditional model; this one takes a prompt");
     KIN_TRY(kin_condition_make(kin_args_text(g->args, "prompt"), kin_args_text(g->args, "physics"),
-                               (double)g->params.frames / g->fps, &g->condition, err));
+                               (double)g->params.frames / g->fps,
+                               kin_condition_with_law(g->pipeline), &g->condition, err));
     g->prompts = kin_malloc(n * sizeof *g->prompts);
     g->negatives = kin_malloc(n * sizeof *g->negatives);
     g->prior = kin_malloc(n * sizeof g->condition.prior);

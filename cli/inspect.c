@@ -128,9 +128,9 @@ static kin_status draw_routing(const kin_args *args, kin_pipeline *p, kin_error 
     if (info->num_classes)
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
                         "inspect: routing maps are drawn for text models alone");
-    KIN_TRY(kin_condition_make(prompt ? prompt : "a red ball bounces on the floor",
-                               kin_args_text(args, "physics"),
-                               p->fps > 0 ? (double)p->frames / p->fps : 2, &condition, err));
+    KIN_TRY(kin_condition_make(
+        prompt ? prompt : "a red ball bounces on the floor", kin_args_text(args, "physics"),
+        p->fps > 0 ? (double)p->frames / p->fps : 2, kin_condition_with_law(p), &condition, err));
     kin_routing_map_params params = {.condition = &condition,
                                      .steps = (int)kin_args_int(args, "steps"),
                                      .seed = (uint64_t)kin_args_int(args, "seed"),
