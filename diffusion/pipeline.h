@@ -42,6 +42,10 @@ kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype d
 /* Token ids of n prompts -> states [n,text_len,text_dim] with rows after eos set to 0; null_out u8 [n]: 1 for an empty prompt.
  * Differentiable in the encoder's parameters while recording. */
 kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n, kin_tensor *states, kin_tensor *null_out);
+/* The same from token ids i32 [n,T] and mask u8 [n,T]; nothing is allocated on the heap. */
+kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask, kin_tensor *states);
+/* Tokens per prompt: text_len of the transformer, 512 where it takes any. */
+int64_t kin_pipeline_text_len(const kin_pipeline *p);
 
 typedef struct kin_generate_params {
     int64_t count;                 /* clips */

@@ -1,0 +1,213 @@
+/* diffusion/pipeline.c: creation and text; loading is loader.c, saving saver.c, generation
+ * generate.c. */
+#include "diffusion/pipeline.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "diffusion/pipeline_parts.h"
+
+static const char pipeline_index[] =
+    "{\"_class_name\": \"KinemaPipeline\", \"transformer\": [\"kinema\", null],"
+    " \"scheduler\": [\"diffusers\", \"FlowMatchEulerDiscreteScheduler\"], \"vae\": [null, null]}";
+
+void kin_pipeline_destroy(kin_pipeline **pp)
+{
+    kin_pipeline *p = pp ? *pp : NULL;
+
+    if (!p)
+        return;
+    kin_model_destroy(&p->model);
+    kin_params_destroy(&p->params);
+    kin_text_encoder_destroy(&p->text);
+    kin_params_destroy(&p->text_params);
+    kin_tokenizer_destroy(&p->tokenizer);
+    cJSON_Delete(p->transformer_config);
+    cJSON_Delete(p->text_config);
+    cJSON_Delete(p->scheduler_config);
+    cJSON_Delete(p->index);
+    kin_files_free(&p->files);
+    kin_free(p);
+    *pp = NULL;
+}
+
+kin_status kin_pipeline_check_text(const kin_pipeline *p)
+{
+    kin_error *err = &p->ctx->error;
+    const kin_model_info *info = kin_model_get_info(p->model);
+
+    if (!info->text_dim)
+        return KIN_OK;
+    if (!p->text || !p->tokenizer)
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "pipeline: the transformer needs a text encoder and a tokenizer");
+    if (kin_text_encoder_width(p->text) != info->text_dim)
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "pipeline: text encoder width %lld must be text_dim %lld",
+                        (long long)kin_text_encoder_width(p->text), (long long)info->text_dim);
+    if (kin_tokenizer_vocab(p->tokenizer) > kin_text_encoder_vocab(p->text))
+        return kin_fail(
+            err, KIN_ERR_FORMAT, "pipeline: %d pieces of the tokenizer exceed the vocabulary %lld",
+            kin_tokenizer_vocab(p->tokenizer), (long long)kin_text_encoder_vocab(p->text));
+    return KIN_OK;
+}
+
+/* --- a new pipeline --- */
+
+static kin_status duplicate(const cJSON *from, cJSON **to, kin_error *err)
+{
+    if (!from)
+        return KIN_OK;
+    *to = cJSON_Duplicate(from, 1);
+    return *to ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
+}
+
+/* model_index.json of a new model */
+static kin_status make_index(kin_pipeline *p, kin_error *err)
+{
+    const char *name = NULL;
+    cJSON *pair;
+
+    KIN_TRY(
+        kin_json_parse(pipeline_index, strlen(pipeline_index), KIN_JSON_STRICT, &p->index, err));
+    KIN_TRY(kin_json_get_str(p->transformer_config, "_class_name", &name, err));
+    pair = cJSON_GetObjectItemCaseSensitive(p->index, "transformer");
+    if (!cJSON_ReplaceItemInArray(pair, 1,
+                                  cJSON_CreateString(name ? name : "DiTTransformer2DModel")))
+        return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
+    if (p->text) {
+        const char *const text[] = {"transformers", "T5EncoderModel"};
+        const char *const tokenizer[] = {"transformers", "T5Tokenizer"};
+        const cJSON *type = cJSON_GetObjectItemCaseSensitive(p->text_config, "model_type");
+        const bool umt5 = cJSON_IsString(type) && !strcmp(type->valuestring, "umt5");
+        const char *const umt5_text[] = {"transformers", "UMT5EncoderModel"};
+
+        cJSON_AddItemToObject(p->index, "text_encoder",
+                              cJSON_CreateStringArray(umt5 ? umt5_text : text, 2));
+        cJSON_AddItemToObject(p->index, "tokenizer", cJSON_CreateStringArray(tokenizer, 2));
+    }
+    return KIN_OK;
+}
+
+static kin_status alloc_start(kin_params *params, bool plan, kin_error *err)
+{
+    KIN_TRY(kin_params_alloc(params, KIN_DTYPE_F32, plan, err));
+    return kin_params_alloc_grads(params, plan, err);
+}
+
+static kin_status create_parts(kin_pipeline *p, const cJSON *transformer, const cJSON *text_encoder,
+                               const void *spiece, size_t spiece_bytes, const cJSON *scheduler,
+                               uint64_t seed)
+{
+    kin_error *err = &p->ctx->error;
+    const bool plan = kin_ctx_is_plan(p->ctx);
+    const kin_model_info *info;
+
+    KIN_TRY(duplicate(transformer, &p->transformer_config, err));
+    KIN_TRY(duplicate(text_encoder, &p->text_config, err));
+    KIN_TRY(duplicate(scheduler, &p->scheduler_config, err));
+    KIN_TRY(kin_params_create(&p->params, err));
+    KIN_TRY(kin_model_create(p->transformer_config, p->params, &p->model, err));
+    KIN_TRY(alloc_start(p->params, plan, err));
+    if (!plan)
+        kin_model_start(p->model, p->params, seed);
+    if (text_encoder) {
+        KIN_TRY(kin_params_create(&p->text_params, err));
+        KIN_TRY(kin_text_encoder_create(p->text_config, p->text_params, &p->text, err));
+        KIN_TRY(alloc_start(p->text_params, plan, err));
+        /* note: another seed, else both tables would draw the same numbers */
+        if (!plan)
+            kin_params_init(p->text_params, seed ^ UINT64_C(0x74657874));
+    }
+    if (spiece)
+        KIN_TRY(kin_tokenizer_create(spiece, spiece_bytes, NULL, &p->tokenizer, err));
+    KIN_TRY(kin_pipeline_check_text(p));
+    info = kin_model_get_info(p->model);
+    p->frames = info->sample[0];
+    p->height = info->sample[1] ? info->sample[1] : info->input_size;
+    p->width = info->sample[2] ? info->sample[2] : info->input_size;
+    return make_index(p, err);
+}
+
+kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder,
+                               const void *spiece, size_t spiece_bytes, const cJSON *scheduler,
+                               uint64_t seed, kin_pipeline **out)
+{
+    kin_pipeline *p = kin_calloc(1, sizeof(*p));
+    kin_status status;
+
+    *out = NULL;
+    if (!p)
+        return kin_fail(&ctx->error, KIN_ERR_MEM, "pipeline: out of memory");
+    p->ctx = ctx;
+    status = create_parts(p, transformer, text_encoder, spiece, spiece_bytes, scheduler, seed);
+    if (status != KIN_OK) {
+        kin_pipeline_destroy(&p);
+        return status;
+    }
+    *out = p;
+    return KIN_OK;
+}
+
+kin_status kin_pipeline_make_trainable(kin_pipeline *p)
+{
+    kin_error *err = &p->ctx->error;
+    const bool plan = kin_ctx_is_plan(p->ctx);
+
+    if (!p->files)
+        return KIN_OK; /* made by kin_pipeline_create: trainable already */
+    KIN_TRY(kin_weights_make_trainable(p->params, plan, err));
+    if (p->text_params)
+        KIN_TRY(kin_weights_make_trainable(p->text_params, plan, err));
+    kin_files_free(&p->files);
+    return KIN_OK;
+}
+
+/* --- text --- */
+
+int64_t kin_pipeline_text_len(const kin_pipeline *p)
+{
+    const int64_t len = kin_model_get_info(p->model)->text_len;
+
+    return len ? len : KIN_PIPELINE_WAN_TEXT_LEN;
+}
+
+kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
+                                   kin_tensor *states)
+{
+    kin_ctx *ctx = p->ctx;
+    const int64_t n = ids->size[0], len = ids->size[1];
+    kin_tensor all, keep;
+
+    KIN_TRY(kin_text_encoder_run(ctx, p->text, ids, mask, &all));
+    KIN_TRY(KIN_WS(ctx, &keep, all.dtype, n, len, 1));
+    for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
+        kin_tensor_set(&keep, i, ((const uint8_t *)mask->data)[i] ? 1.0 : 0.0);
+    return kin_mul(ctx, &all, &keep, 1.0f, states);
+}
+
+kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n,
+                               kin_tensor *states, kin_tensor *null_out)
+{
+    kin_ctx *ctx = p->ctx;
+    const int64_t len = kin_pipeline_text_len(p);
+    kin_tensor ids, mask;
+
+    if (!p->text || !p->tokenizer)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "encode: this model has no text encoder");
+    KIN_TRY(KIN_WS(ctx, null_out, KIN_DTYPE_U8, n));
+    KIN_TRY(KIN_WS(ctx, &ids, KIN_DTYPE_I32, n, len));
+    KIN_TRY(KIN_WS(ctx, &mask, KIN_DTYPE_U8, n, len));
+    for (int i = 0; i < n; i++) {
+        const char *text = prompts[i] ? prompts[i] : "";
+        int32_t *row = (int32_t *)ids.data + i * len;
+
+        KIN_TRY(kin_tokenizer_encode_padded(p->tokenizer, text, strlen(text), (int)len, row,
+                                            (uint8_t *)mask.data + i * len, &ctx->error));
+        /* no piece before the end: the text is empty */
+        ((uint8_t *)null_out->data)[i] = row[0] == KIN_PIPELINE_EOS;
+    }
+    return kin_pipeline_encode_ids(p, &ids, &mask, states);
+}

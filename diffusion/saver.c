@@ -1,0 +1,203 @@
+/* diffusion/saver.c: a pipeline into a model directory, complete or not at all. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "diffusion/pipeline_parts.h"
+#include "io/safetensors.h"
+
+typedef struct save_job {
+    const kin_pipeline *p;
+    const char *root; /* DIR.tmp */
+    kin_dtype dtype;
+    kin_pipeline_values values;
+    void *user;
+    kin_error *err;
+} save_job;
+
+static kin_status write_json(const save_job *j, const char *part, const char *name,
+                             const cJSON *json)
+{
+    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
+    char *text;
+    kin_status status;
+
+    if (!json)
+        return KIN_OK;
+    KIN_TRY(kin_path_join(folder, j->root, part, j->err));
+    KIN_TRY(kin_path_make_dirs(folder, j->err));
+    KIN_TRY(kin_path_join(path, folder, name, j->err));
+    text = cJSON_Print(json);
+    if (!text)
+        return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
+    status = kin_file_write(path, text, strlen(text), j->err);
+    cJSON_free(text);
+    return status;
+}
+
+/* matrices in the asked type; norms, tables and other small parts always f32 */
+static kin_dtype store_type(const save_job *j, const kin_param *p)
+{
+    const bool table = p->value.ndim >= 2 && strstr(p->name, ".weight");
+
+    return j->dtype == KIN_DTYPE_BF16 && (kin_weight_is_matrix(p) || table) ? KIN_DTYPE_BF16
+                                                                            : KIN_DTYPE_F32;
+}
+
+static kin_status write_weights(const save_job *j, const char *part, const char *file, int table,
+                                const kin_params *params)
+{
+    static const char *const metadata[] = {"format", "pt", NULL};
+    const size_t n = (size_t)params->count;
+    const char **names = kin_calloc(n + 1, sizeof(*names));
+    kin_tensor *tensors = kin_calloc(n + 1, sizeof(*tensors));
+    kin_dtype *store = kin_calloc(n + 1, sizeof(*store));
+    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
+    kin_status status = KIN_OK;
+
+    if (!names || !tensors || !store)
+        KIN_GOTO(kin_fail(j->err, KIN_ERR_MEM, "save: out of memory"));
+    for (size_t i = 0; i < n; i++) {
+        const kin_param *p = params->list[i];
+
+        names[i] = p->name;
+        tensors[i] = p->value;
+        if (j->values)
+            tensors[i] = kin_tensor_of((void *)(uintptr_t)j->values(j->user, table, p),
+                                       KIN_DTYPE_F32, p->value.ndim, p->value.size);
+        store[i] = store_type(j, p);
+    }
+    KIN_GOTO(kin_path_join(folder, j->root, part, j->err));
+    KIN_GOTO(kin_path_make_dirs(folder, j->err));
+    KIN_GOTO(kin_path_join(path, folder, file, j->err));
+    status = kin_safetensors_write(path, names, tensors, store, params->count, metadata, j->err);
+done:
+    kin_free(names);
+    kin_free(tensors);
+    kin_free(store);
+    return status;
+}
+
+static kin_status write_tokenizer(const save_job *j)
+{
+    static const char config[] =
+        "{\n\t\"tokenizer_class\":\t\"T5Tokenizer\",\n\t\"extra_ids\":\t0,\n"
+        "\t\"legacy\":\ttrue,\n\t\"pad_token\":\t\"<pad>\",\n"
+        "\t\"eos_token\":\t\"</s>\",\n\t\"unk_token\":\t\"<unk>\"\n}";
+    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
+    size_t bytes;
+    const void *model;
+
+    if (!j->p->tokenizer)
+        return KIN_OK;
+    model = kin_tokenizer_model(j->p->tokenizer, &bytes);
+    KIN_TRY(kin_path_join(folder, j->root, "tokenizer", j->err));
+    KIN_TRY(kin_path_make_dirs(folder, j->err));
+    KIN_TRY(kin_path_join(path, folder, "spiece.model", j->err));
+    KIN_TRY(kin_file_write(path, model, bytes, j->err));
+    KIN_TRY(kin_path_join(path, folder, "tokenizer_config.json", j->err));
+    return kin_file_write(path, config, strlen(config), j->err);
+}
+
+/* model_index.json with the clip size of this pipeline */
+static kin_status write_index(const save_job *j)
+{
+    const kin_pipeline *p = j->p;
+    cJSON *index = cJSON_Duplicate(p->index, 1), *own = cJSON_CreateObject();
+    kin_status status;
+
+    if (!index || !own) {
+        cJSON_Delete(own);
+        cJSON_Delete(index);
+        return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(index, "kinema");
+    if (p->frames > 0 && p->height > 0 && p->width > 0) {
+        cJSON_AddNumberToObject(own, "frames", (double)p->frames);
+        cJSON_AddNumberToObject(own, "height", (double)p->height);
+        cJSON_AddNumberToObject(own, "width", (double)p->width);
+        if (p->fps > 0)
+            cJSON_AddNumberToObject(own, "fps", p->fps);
+        cJSON_AddItemToObject(index, "kinema", own);
+    } else {
+        cJSON_Delete(own);
+    }
+    status = write_json(j, "", "model_index.json", index);
+    cJSON_Delete(index);
+    return status;
+}
+
+static kin_status write_all(const save_job *j)
+{
+    const kin_pipeline *p = j->p;
+
+    KIN_TRY(write_json(j, "transformer", "config.json", p->transformer_config));
+    KIN_TRY(write_weights(j, "transformer", KIN_PIPELINE_TRANSFORMER_FILE, 0, p->params));
+    if (p->text_params) {
+        KIN_TRY(write_json(j, "text_encoder", "config.json", p->text_config));
+        KIN_TRY(write_weights(j, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1, p->text_params));
+    }
+    KIN_TRY(write_tokenizer(j));
+    KIN_TRY(write_json(j, "scheduler", "scheduler_config.json", p->scheduler_config));
+    return write_index(j);
+}
+
+/* DIR.tmp takes DIR's place; an older DIR stays until then */
+static kin_status publish(const char *temp, const char *dir, kin_error *err)
+{
+    char old[KIN_PATH_MAX], parent[KIN_PATH_MAX];
+    const bool exists = kin_path_exists(dir);
+
+    if (snprintf(old, sizeof(old), "%s.old", dir) >= (int)sizeof(old))
+        return kin_fail(err, KIN_ERR_ARG, "save: path is too long");
+    if (exists) {
+        if (kin_path_exists(old))
+            KIN_TRY(kin_path_remove_tree(old, err));
+        if (rename(dir, old) != 0)
+            return kin_fail(err, KIN_ERR_IO, "save: cannot move %s aside: %s", dir,
+                            strerror(errno));
+    }
+    if (rename(temp, dir) != 0) {
+        const int code = errno;
+
+        if (exists)
+            (void)rename(old, dir);
+        return kin_fail(err, KIN_ERR_IO, "save: cannot rename %s: %s", temp, strerror(code));
+    }
+    KIN_TRY(kin_path_dir(parent, dir, err));
+    KIN_TRY(kin_path_sync_dir(parent, err));
+    return exists ? kin_path_remove_tree(old, err) : KIN_OK;
+}
+
+kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype,
+                             kin_pipeline_values values, void *user, kin_error *err)
+{
+    char clean[KIN_PATH_MAX], temp[KIN_PATH_MAX];
+    save_job job = {
+        .p = p, .root = temp, .dtype = dtype, .values = values, .user = user, .err = err};
+    size_t n;
+    kin_status status;
+
+    if (dtype != KIN_DTYPE_F32 && dtype != KIN_DTYPE_BF16)
+        return kin_fail(err, KIN_ERR_ARG, "save: weights must be f32 or bf16");
+    KIN_TRY(kin_path_join(clean, NULL, dir, err));
+    for (n = strlen(clean); n > 1 && clean[n - 1] == '/'; n--)
+        clean[n - 1] = '\0';
+    if (snprintf(temp, sizeof(temp), "%s.tmp", clean) >= (int)sizeof(temp))
+        return kin_fail(err, KIN_ERR_ARG, "save: path is too long");
+    if (kin_path_exists(temp))
+        KIN_TRY(kin_path_remove_tree(temp, err));
+    KIN_TRY(kin_path_make_dirs(temp, err));
+    status = write_all(&job);
+    if (status == KIN_OK)
+        status = publish(temp, clean, err);
+    if (status != KIN_OK && kin_path_exists(temp)) {
+        kin_error ignored;
+
+        (void)kin_path_remove_tree(temp, &ignored);
+    }
+    return status;
+}
