@@ -1,0 +1,79 @@
+/* training/config.h: train.json. Every key is checked, every default is written back, so that the tree that was read becomes
+ * the resolved configuration that is saved beside the run. docs/training.md lists the keys. */
+#ifndef KIN_TRAINING_CONFIG_H
+#define KIN_TRAINING_CONFIG_H
+
+#include <cjson/cJSON.h>
+
+#include "base/path.h"
+#include "diffusion/losses.h"
+#include "physics/simulate.h"
+#include "training/optimizer.h"
+
+enum { KIN_TRAIN_MAX_SIGMAS = 16, KIN_TRAIN_MAX_BATCH = 65536 };
+
+typedef enum kin_caption_field {
+    KIN_CAPTION_CAPTIONS = 0, /* "captions" */
+    KIN_CAPTION_PROMPT        /* "captions+phys_law": the official training prompt */
+} kin_caption_field;
+
+typedef struct kin_train_config {
+    cJSON *json; /* resolved tree; the pointers below lead into it */
+    const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given */
+    char init_from[KIN_PATH_MAX];                        /* a model directory to start from, or "" */
+    uint64_t seed;
+    int64_t steps, batch, accumulation, log_every;
+    bool has_compute, checkpointing;
+    kin_dtype compute;
+
+    struct {
+        char file[KIN_PATH_MAX]; /* .model, or "" = train one */
+        int64_t vocab_size, sentences;
+        bool byte_fallback;
+    } tokenizer;
+
+    struct {
+        char path[KIN_PATH_MAX]; /* "" with simulate */
+        char split[128];         /* class folders: folder above the classes, or "" */
+        bool simulate;
+        kin_sim_options sim;
+        uint64_t sim_seed;
+        int64_t sim_count; /* 0: endless fresh clips */
+        kin_caption_field caption;
+        int64_t frames, height, width;
+        double fps;
+        int64_t held_out; /* clips kept out of training */
+        int64_t cache_mb; /* decoded clips kept in memory */
+    } data;
+
+    kin_optimizer_options optimizer;
+    kin_objective_options objective;
+
+    struct {
+        int64_t every; /* 0: never */
+        int sigmas;
+        float sigma[KIN_TRAIN_MAX_SIGMAS];
+        bool shuffled; /* also with the captions of the neighbours */
+    } validation;
+    struct {
+        int64_t every, count, steps;
+        double cfg_scale;
+    } samples;
+    struct {
+        int64_t every, keep;
+    } checkpoint;
+} kin_train_config;
+
+/* Reads and checks the file; paths in it are relative to its folder. data, steps: overrides (NULL, 0: none). Fails: IO, FORMAT
+ * (unknown key: the nearest known one is named), ARG. Free with kin_train_config_free. */
+kin_status kin_train_config_read(const char *path, const char *data, int64_t steps, kin_train_config *out, kin_error *err);
+/* The same from a tree, which is copied; dir: the folder of relative paths. */
+kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data, int64_t steps, kin_train_config *out,
+                                  kin_error *err);
+void kin_train_config_free(kin_train_config *c);
+
+/* Fails (ARG, naming the first different key) unless a run of `saved` (a resolved tree) may go on with c. Steps, cadences of
+ * log, validation, samples and checkpoints, and where the data lie may change. */
+kin_status kin_train_config_compatible(const kin_train_config *c, const cJSON *saved, kin_error *err);
+
+#endif

@@ -1,0 +1,249 @@
+#include "training/objective.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "vision/frames.h"
+
+static kin_status check_model(kin_ctx *ctx, const kin_model_info *info, const kin_batch *batch)
+{
+    const kin_sample_shape *s = &batch->shape;
+    const int64_t size[3] = {s->frames, s->height, s->width};
+    if (info->in_channels != 3)
+        return kin_fail(&ctx->error, KIN_ERR_UNSUPPORTED,
+                        "train: in_channels %lld must be 3 (pixel space)",
+                        (long long)info->in_channels);
+    for (int i = 0; i < 3; i++)
+        if (size[i] % info->patch[i])
+            return kin_fail(&ctx->error, KIN_ERR_ARG,
+                            "train: clip size %lld must be a multiple of patch %d",
+                            (long long)size[i], info->patch[i]);
+    return KIN_OK;
+}
+
+static kin_status make_x0(kin_ctx *ctx, const kin_batch *batch, bool image, kin_tensor *x0)
+{
+    const kin_sample_shape *s = &batch->shape;
+    const int64_t n = batch->size;
+    KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, n, 3, s->frames, s->height, s->width));
+    for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
+        kin_tensor frames =
+            KIN_TENSOR(batch->frames + (size_t)b * kin_sample_frame_bytes(s), KIN_DTYPE_U8,
+                       s->frames, s->height, s->width, 3);
+        kin_tensor x = kin_tensor_select(x0, 0, b);
+        KIN_TRY(kin_frames_to_tensor(&frames, &x, &ctx->error));
+    }
+    if (image)
+        *x0 = KIN_RESHAPE(x0, n, 3, s->height, s->width);
+    return KIN_OK;
+}
+
+/* A workspace copy of host values. */
+static kin_status upload(kin_ctx *ctx, kin_dtype dtype, const void *data, int64_t a, int64_t b,
+                         kin_tensor *out)
+{
+    if (b > 0)
+        KIN_TRY(KIN_WS(ctx, out, dtype, a, b));
+    else
+        KIN_TRY(KIN_WS(ctx, out, dtype, a));
+    if (!kin_ctx_is_plan(ctx))
+        memcpy(out->data, data, (size_t)kin_tensor_numel(out) * kin_dtype_size(dtype));
+    return KIN_OK;
+}
+
+kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                           kin_train_inputs *in)
+{
+    const kin_model_info *info = kin_model_get_info(task->pipe->model);
+    const int64_t n = batch->size, text = batch->shape.text_len;
+    memset(in, 0, sizeof *in);
+    KIN_TRY(check_model(ctx, info, batch));
+    KIN_TRY(make_x0(ctx, batch, info->family == KIN_FAMILY_DIT, &in->x0));
+    if (info->family == KIN_FAMILY_DIT)
+        return upload(ctx, KIN_DTYPE_I32, batch->label, n, 0, &in->label);
+    KIN_TRY(upload(ctx, KIN_DTYPE_I32, batch->ids, n, text, &in->ids));
+    KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->mask, n, text, &in->mask));
+    KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->empty, n, 0, &in->null));
+    if (info->categories == 0)
+        return KIN_OK;
+    KIN_TRY(upload(ctx, KIN_DTYPE_F32, batch->prior, n, KIN_PHYS_CATEGORIES, &in->true_prior));
+    KIN_TRY(upload(ctx, KIN_DTYPE_F32, batch->prior, n, KIN_PHYS_CATEGORIES, &in->prior));
+    return upload(ctx, KIN_DTYPE_F32, batch->quant, n, KIN_PHYS_QUANTITIES, &in->quant);
+}
+
+static void drop_text(const kin_train_task *task, kin_train_inputs *in, int64_t b)
+{
+    const int64_t n = in->ids.size[1];
+    memcpy((int32_t *)in->ids.data + b * n, task->null_text.ids, (size_t)n * sizeof(int32_t));
+    memcpy((uint8_t *)in->mask.data + b * n, task->null_text.mask, (size_t)n);
+    ((uint8_t *)in->null.data)[b] = 1;
+}
+
+static void zero_row(const kin_tensor *t, int64_t b)
+{
+    if (t->data)
+        memset((float *)t->data + b * t->size[1], 0, (size_t)t->size[1] * sizeof(float));
+}
+
+static void drop_conditions(const kin_train_task *task, const kin_batch *batch, uint32_t step,
+                            kin_train_inputs *in)
+{
+    const kin_model_info *info = kin_model_get_info(task->pipe->model);
+    for (int64_t b = 0; b < batch->size; b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_DROPOUT, batch->first + (uint64_t)b, step};
+        const kin_condition_drop d = kin_condition_dropout_draw(&task->objective, &rng);
+        if (d.all && in->label.data)
+            ((int32_t *)in->label.data)[b] = (int32_t)info->num_classes;
+        if (d.all && in->ids.data)
+            drop_text(task, in, b);
+        if (d.prior)
+            zero_row(&in->prior, b);
+        if (d.quant)
+            zero_row(&in->quant, b);
+    }
+}
+
+static void draw_times(const kin_train_task *task, const kin_batch *batch, uint32_t step,
+                       kin_train_inputs *in)
+{
+    for (int64_t b = 0; b < batch->size; b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_TIME, batch->first + (uint64_t)b, step};
+        const float sigma =
+            kin_time_sigma(task->objective.shift, kin_time_draw(&task->objective, &rng));
+        ((float *)in->sigma.data)[b] = sigma;
+        ((float *)in->t.data)[b] = 1000.0f * sigma;
+    }
+}
+
+static kin_status draw_noise(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                             uint32_t step, kin_train_inputs *in)
+{
+    KIN_TRY(
+        kin_ws_tensor(ctx, KIN_DTYPE_F32, in->x0.ndim, in->x0.size, &in->noise));
+    for (int64_t b = 0; b < batch->size; b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_NOISE, batch->first + (uint64_t)b, step};
+        kin_tensor y = kin_tensor_select(&in->noise, 0, b);
+        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &y));
+    }
+    return KIN_OK;
+}
+
+static kin_status draw_flips(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                             uint32_t step, kin_train_inputs *in)
+{
+    const kin_model_info *info = kin_model_get_info(task->pipe->model);
+    const int64_t heads = info->phys_heads, n = batch->size;
+    if (info->phys_blocks == 0 || info->mopa_flip <= 0)
+        return KIN_OK;
+    KIN_TRY(KIN_WS(ctx, &in->u, KIN_DTYPE_F32, info->phys_blocks, n, heads));
+    for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_MOPA, batch->first + (uint64_t)b, step};
+        for (int64_t l = 0; l < info->phys_blocks; l++)
+            kin_rng_uniform(&rng, (uint64_t)(l * heads), heads,
+                            (float *)in->u.data + (l * n + b) * heads);
+    }
+    return KIN_OK;
+}
+
+kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                          uint32_t step, kin_train_inputs *in)
+{
+    KIN_TRY(kin_train_clean(ctx, task, batch, in));
+    KIN_TRY(KIN_WS(ctx, &in->sigma, KIN_DTYPE_F32, batch->size));
+    KIN_TRY(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, batch->size));
+    if (!kin_ctx_is_plan(ctx)) {
+        draw_times(task, batch, step, in);
+        drop_conditions(task, batch, step, in);
+    }
+    KIN_TRY(draw_flips(ctx, task, batch, step, in));
+    KIN_TRY(draw_noise(ctx, task, batch, step, in));
+    return kin_flow_mix(ctx, &in->x0, &in->noise, &in->sigma, &in->xt, &in->target);
+}
+
+kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                            kin_tensor *states)
+{
+    kin_tensor all, keep;
+    *states = (kin_tensor){0};
+    if (!in->ids.data)
+        return KIN_OK;
+    const int64_t n = in->ids.size[0], len = in->ids.size[1];
+    KIN_TRY(kin_text_encoder_run(ctx, task->pipe->text, &in->ids, &in->mask, &all));
+    KIN_TRY(KIN_WS(ctx, &keep, KIN_DTYPE_F32, n, len, 1));
+    for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
+        ((float *)keep.data)[i] = ((const uint8_t *)in->mask.data)[i] ? 1.0f : 0.0f;
+    return kin_mul(ctx, &all, &keep, 1.0f, states);
+}
+
+static const kin_tensor *maybe(const kin_tensor *t)
+{
+    return t->data ? t : NULL;
+}
+
+kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                             const kin_tensor *text, kin_model_output *out)
+{
+    const kin_model_input args = {.x = &in->xt,
+                                  .t = &in->t,
+                                  .label = maybe(&in->label),
+                                  .text = maybe(text),
+                                  .null = maybe(&in->null),
+                                  .prior = maybe(&in->prior),
+                                  .quant = maybe(&in->quant),
+                                  .u = maybe(&in->u)};
+    return kin_model_forward(ctx, task->pipe->model, &args, out);
+}
+
+static double scalar(const kin_tensor *t)
+{
+    return t->data ? kin_tensor_get(t, 0) : 0.0;
+}
+
+static void add_losses(const kin_objective_terms *terms, kin_train_losses *sum)
+{
+    sum->total += scalar(&terms->total);
+    sum->flow += scalar(&terms->flow);
+    sum->bce += scalar(&terms->bce);
+    sum->classifier += scalar(&terms->classifier);
+    sum->aux += scalar(&terms->aux);
+    sum->has_bce |= terms->bce.data != NULL;
+    sum->has_aux |= terms->aux.data != NULL;
+}
+
+static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
+                                const kin_train_inputs *in, kin_train_losses *sum)
+{
+    kin_tensor text;
+    kin_model_output out;
+    kin_objective_terms terms;
+    const kin_objective_input objective = {.xt = &in->xt,
+                                           .x0 = &in->x0,
+                                           .target = &in->target,
+                                           .sigma = &in->sigma,
+                                           .prior = maybe(&in->true_prior)};
+    KIN_TRY(kin_train_encode(ctx, task, in, &text));
+    KIN_TRY(kin_train_forward(ctx, task, in, &text, &out));
+    KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, &terms));
+    if (!kin_ctx_is_plan(ctx)) {
+        if (!isfinite(scalar(&terms.total)))
+            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite",
+                            scalar(&terms.total));
+        add_losses(&terms, sum);
+    }
+    return kin_tape_backward(ctx, &terms.total, NULL, 1);
+}
+
+kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                                uint32_t step, kin_train_losses *sum)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    kin_train_inputs in;
+    kin_status status = KIN_OK;
+    KIN_GOTO(kin_train_draw(ctx, task, batch, step, &in));
+    KIN_GOTO(kin_tape_begin(ctx));
+    status = recorded_step(ctx, task, &in, sum);
+    kin_tape_end(ctx);
+done:
+    kin_ws_release(ctx, mark);
+    return status;
+}

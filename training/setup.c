@@ -1,0 +1,212 @@
+/* training/setup.c: builds a training run: data, tokenizer, model, optimizer. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "training/trainer.h"
+
+void kin_trainer_message(const kin_trainer *t, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    if (!t->opt->message)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    t->opt->message(t->opt->user, text);
+}
+
+double kin_trainer_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+static void source_note(void *user, const char *text)
+{
+    kin_trainer_message(user, "%s", text);
+}
+
+/* Prompts of the first training clips, for the tokenizer's training. */
+static kin_status sentences(kin_trainer *t, char ***out, int *n)
+{
+    const int64_t count = kin_source_count(t->source);
+    int64_t want = t->cfg.tokenizer.sentences;
+    if (count > 0 && want > count)
+        want = count;
+    char **list = kin_calloc((size_t)want, sizeof *list);
+    if (!list)
+        return kin_fail(&t->ctx->error, KIN_ERR_MEM, "tokenizer: out of memory");
+    *out = list;
+    *n = 0;
+    while (*n < want) {
+        KIN_TRY(kin_source_prompt(t->source, *n, false, &list[*n], &t->ctx->error));
+        (*n)++;
+    }
+    return KIN_OK;
+}
+
+static kin_status train_tokenizer(kin_trainer *t, void **model, size_t *bytes)
+{
+    char **list = NULL;
+    int n = 0;
+    kin_status status = sentences(t, &list, &n);
+    if (status == KIN_OK)
+        status = kin_tokenizer_train((const char *const *)list, n,
+                                     (int)t->cfg.tokenizer.vocab_size,
+                                     t->cfg.tokenizer.byte_fallback, model, bytes, &t->ctx->error);
+    for (int i = 0; i < n; i++)
+        kin_free(list[i]);
+    kin_free(list);
+    return status;
+}
+
+static kin_status default_scheduler(const kin_trainer *t, cJSON **out)
+{
+    cJSON *s = cJSON_CreateObject();
+    if (!s || !cJSON_AddStringToObject(s, "_class_name", "FlowMatchEulerDiscreteScheduler") ||
+        !cJSON_AddNumberToObject(s, "num_train_timesteps", 1000) ||
+        !cJSON_AddNumberToObject(s, "shift", (double)t->cfg.objective.shift)) {
+        cJSON_Delete(s);
+        return kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
+    }
+    *out = s;
+    return KIN_OK;
+}
+
+static kin_status new_pipeline(kin_trainer *t)
+{
+    const kin_train_config *c = &t->cfg;
+    void *spiece = NULL;
+    size_t bytes = 0;
+    cJSON *scheduler = NULL;
+    kin_status status = KIN_OK;
+    if (c->text_encoder && c->tokenizer.file[0])
+        KIN_GOTO(kin_file_read(c->tokenizer.file, 64 << 20, (char **)&spiece, &bytes,
+                               &t->ctx->error));
+    else if (c->text_encoder)
+        KIN_GOTO(train_tokenizer(t, &spiece, &bytes));
+    if (!c->scheduler)
+        KIN_GOTO(default_scheduler(t, &scheduler));
+    KIN_GOTO(kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, spiece, bytes,
+                                 c->scheduler ? c->scheduler : scheduler, c->seed, &t->pipe));
+    t->pipe->frames = c->data.frames;
+    t->pipe->height = c->data.height;
+    t->pipe->width = c->data.width;
+    t->pipe->fps = c->data.fps;
+done:
+    cJSON_Delete(scheduler);
+    kin_free(spiece);
+    return status;
+}
+
+static kin_status load_pipeline(kin_trainer *t, const char *dir)
+{
+    KIN_TRY(kin_pipeline_load(t->ctx, dir, &t->pipe));
+    return kin_pipeline_make_trainable(t->pipe);
+}
+
+static kin_status check_pipeline(kin_trainer *t)
+{
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    if (info->family == KIN_FAMILY_DIT) {
+        if (kin_source_classes(t->source) > info->num_classes)
+            return kin_fail(&t->ctx->error, KIN_ERR_ARG,
+                            "train: %lld classes in the data must be at most the model's %lld",
+                            (long long)kin_source_classes(t->source),
+                            (long long)info->num_classes);
+        return KIN_OK;
+    }
+    if (!t->pipe->text || !t->pipe->tokenizer)
+        return kin_fail(&t->ctx->error, KIN_ERR_ARG, "train: this model needs a text_encoder");
+    if (kin_tokenizer_vocab(t->pipe->tokenizer) > kin_text_encoder_vocab(t->pipe->text))
+        return kin_fail(&t->ctx->error, KIN_ERR_ARG,
+                        "train: text_encoder.vocab_size %lld must be at least the tokenizer's %d",
+                        (long long)kin_text_encoder_vocab(t->pipe->text),
+                        kin_tokenizer_vocab(t->pipe->tokenizer));
+    return KIN_OK;
+}
+
+static kin_status set_text(kin_trainer *t)
+{
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    kin_null_text *null = &t->task.null_text;
+    int64_t len = info->text_len > 0 ? info->text_len : 64;
+    if (info->family == KIN_FAMILY_DIT)
+        return KIN_OK;
+    kin_source_set_tokenizer(t->source, t->pipe->tokenizer, len);
+    null->ids = kin_calloc((size_t)len, sizeof *null->ids);
+    null->mask = kin_calloc((size_t)len, 1);
+    if (!null->ids || !null->mask)
+        return kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
+    return kin_tokenizer_encode_padded(t->pipe->tokenizer, "", 0, (int)len, null->ids, null->mask,
+                                       &t->ctx->error);
+}
+
+static kin_status make_optimizer(kin_trainer *t, const char *checkpoint)
+{
+    static const char *const prefixes[] = {"", "text_encoder."};
+    kin_params *const tables[] = {t->pipe->params, t->pipe->text_params};
+    KIN_TRY(kin_optimizer_create(&t->cfg.optimizer, tables, prefixes, 2, kin_ctx_is_plan(t->ctx),
+                                 &t->optim, &t->ctx->error));
+    if (checkpoint)
+        KIN_TRY(kin_checkpoint_load_optimizer(checkpoint, t->step, t->optim, &t->ctx->error));
+    return KIN_OK;
+}
+
+/* True for a model configuration whose samples are images with labels. */
+static bool is_image_model(const cJSON *config)
+{
+    const cJSON *name = config ? cJSON_GetObjectItemCaseSensitive(config, "_class_name") : NULL;
+    return cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") == 0
+                                : config && cJSON_HasObjectItem(config, "input_size");
+}
+
+kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
+{
+    const char *from = checkpoint ? checkpoint : t->cfg.init_from[0] ? t->cfg.init_from : NULL;
+    bool classes = is_image_model(t->cfg.transformer);
+    if (from) {
+        KIN_TRY(load_pipeline(t, from));
+        classes = kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_DIT;
+    }
+    if (classes)
+        t->cfg.data.frames = 1;
+    KIN_TRY(kin_source_open(&t->cfg, classes, source_note, t, &t->source, &t->ctx->error));
+    if (!from)
+        KIN_TRY(new_pipeline(t));
+    KIN_TRY(check_pipeline(t));
+    KIN_TRY(set_text(t));
+    kin_model_set_checkpointing(t->pipe->model, t->cfg.checkpointing);
+    t->task.pipe = t->pipe;
+    t->task.objective = t->cfg.objective;
+    t->task.seed = t->cfg.seed;
+    KIN_TRY(make_optimizer(t, checkpoint));
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    t->tokens = t->cfg.batch * t->cfg.accumulation * (t->cfg.data.frames / info->patch[0]) *
+                (t->cfg.data.height / info->patch[1]) * (t->cfg.data.width / info->patch[2]);
+    return kin_trainer_experts_alloc(t);
+}
+
+void kin_trainer_close(kin_trainer *t)
+{
+    kin_loader_stop(&t->loader);
+    kin_log_close(&t->log);
+    kin_optimizer_destroy(&t->optim);
+    if (t->pipe)
+        kin_pipeline_destroy(&t->pipe);
+    kin_source_close(&t->source);
+    kin_batch_free(&t->held_out);
+    kin_free(t->task.null_text.ids);
+    kin_free(t->task.null_text.mask);
+    kin_free(t->experts.n);
+    kin_free(t->experts.seen);
+    kin_free(t->experts.share);
+    kin_free(t->prompts);
+    kin_free(t->prompt);
+    kin_train_config_free(&t->cfg);
+}

@@ -1,0 +1,451 @@
+#include "training/source.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "io/class_folder.h"
+#include "io/dataset.h"
+#include "vision/resize.h"
+
+/* Held-out clips of the simulator: indices no training run reaches. */
+static const uint64_t sim_held_out_base = UINT64_C(1) << 48;
+
+typedef struct record {
+    char *prompt;
+    float prior[KIN_PHYS_CATEGORIES], quant[KIN_PHYS_QUANTITIES];
+    int64_t at; /* in the dataset */
+} record;
+
+struct kin_source {
+    kin_sample_shape shape;
+    kin_caption_field caption;
+    int64_t count, held_out;
+    uint64_t fingerprint;
+    /* simulated */
+    bool simulate;
+    kin_sim_options sim;
+    uint64_t sim_seed;
+    /* files */
+    kin_dataset *set;
+    record *records;
+    int64_t records_n;
+    kin_class_folder *folder;
+    /* text */
+    const kin_tokenizer *tok;
+    /* cache: `cached` entries of entry_bytes, filled when first read */
+    size_t cache_limit, entry_bytes;
+    int64_t cached;
+    uint8_t *cache, *filled;
+    kin_source_note note;
+    void *user;
+};
+
+size_t kin_sample_frame_bytes(const kin_sample_shape *s)
+{
+    return (size_t)s->frames * (size_t)s->height * (size_t)s->width * 3;
+}
+
+static uint64_t fnv(uint64_t h, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * UINT64_C(1099511628211);
+    return h;
+}
+
+static uint64_t fnv_text(uint64_t h, const char *s)
+{
+    return fnv(h, s, strlen(s) + 1);
+}
+
+static void note_text(kin_source *s, const char *text)
+{
+    if (s->note)
+        s->note(s->user, text);
+}
+
+static void dataset_note(void *user, kin_dataset_note kind, int64_t index, const char *text)
+{
+    char line[640];
+    if (kind != KIN_DATASET_DROP)
+        return;
+    snprintf(line, sizeof line, "record %" PRId64 " dropped: %.500s", index, text);
+    note_text(user, line);
+}
+
+/* Prompt as the configuration wants it, from caption + law. */
+static char *prompt_of(kin_caption_field field, const kin_physics_prior *p)
+{
+    size_t n = p->caption ? strlen(p->caption) : 0;
+    if (field == KIN_CAPTION_CAPTIONS && p->caption_bytes < n)
+        n = p->caption_bytes;
+    char *text = kin_malloc(n + 1);
+    if (text) {
+        if (n > 0)
+            memcpy(text, p->caption, n);
+        text[n] = '\0';
+    }
+    return text;
+}
+
+static kin_status read_annotation(kin_source *s, int64_t i, record *r, kin_error *err)
+{
+    kin_physics_prior p;
+    KIN_TRY(kin_annotation_read(s->set->records[i].json, NULL, &p, err));
+    r->prompt = prompt_of(s->caption, &p);
+    memcpy(r->prior, p.prior, sizeof r->prior);
+    memcpy(r->quant, p.quant, sizeof r->quant);
+    r->at = i;
+    kin_physics_prior_free(&p);
+    return r->prompt ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+}
+
+static kin_status open_records(kin_source *s, const kin_train_config *c, kin_error *err)
+{
+    const kin_dataset_options opt = {.note = dataset_note, .user = s};
+    KIN_TRY(kin_dataset_open(c->data.path, &opt, &s->set, err));
+    s->records = kin_calloc((size_t)s->set->count, sizeof *s->records);
+    if (!s->records)
+        return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+    for (int64_t i = 0; i < s->set->count; i++) {
+        record *r = &s->records[s->records_n];
+        kin_status status = read_annotation(s, i, r, err);
+        if (status == KIN_ERR_MEM)
+            return status;
+        if (status != KIN_OK) {
+            char line[640];
+            snprintf(line, sizeof line, "record %" PRId64 " dropped: %.500s",
+                     s->set->records[i].index, err->text);
+            note_text(s, line);
+            continue;
+        }
+        s->fingerprint = fnv_text(s->fingerprint, s->set->records[i].file);
+        s->fingerprint = fnv_text(s->fingerprint, r->prompt);
+        s->fingerprint = fnv(s->fingerprint, r->quant, sizeof r->quant);
+        s->records_n++;
+    }
+    if (s->records_n == 0)
+        return kin_fail(err, KIN_ERR_FORMAT, "data: %s has no usable record", c->data.path);
+    if (s->records_n < s->set->total) {
+        char line[160];
+        snprintf(line, sizeof line, "%" PRId64 " of %" PRId64 " records dropped",
+                 s->set->total - s->records_n, s->set->total);
+        note_text(s, line);
+    }
+    s->count = s->records_n;
+    return KIN_OK;
+}
+
+static kin_status open_classes(kin_source *s, const kin_train_config *c, kin_error *err)
+{
+    KIN_TRY(kin_class_folder_open(c->data.path, c->data.split[0] ? c->data.split : NULL,
+                                  &s->folder, err));
+    s->count = kin_class_folder_count(s->folder);
+    for (int64_t i = 0; i < s->count; i++)
+        s->fingerprint = fnv_text(s->fingerprint, kin_class_folder_at(s->folder, i)->name);
+    return KIN_OK;
+}
+
+static void open_simulated(kin_source *s, const kin_train_config *c)
+{
+    s->simulate = true;
+    s->sim = c->data.sim;
+    s->sim_seed = c->data.sim_seed;
+    s->count = c->data.sim_count;
+    s->fingerprint = fnv(s->fingerprint, &s->sim_seed, sizeof s->sim_seed);
+}
+
+kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_note note,
+                           void *user, kin_source **out, kin_error *err)
+{
+    kin_status status = KIN_OK;
+    *out = NULL;
+    kin_source *s = kin_calloc(1, sizeof *s);
+    if (!s)
+        return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+    s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0};
+    s->caption = c->data.caption;
+    s->cache_limit = (size_t)c->data.cache_mb << 20;
+    s->fingerprint = UINT64_C(14695981039346656037);
+    s->note = note;
+    s->user = user;
+    if (c->data.simulate && classes)
+        status = kin_fail(err, KIN_ERR_ARG, "data: an image model needs class folders");
+    else if (c->data.simulate)
+        open_simulated(s, c);
+    else
+        status = classes ? open_classes(s, c, err) : open_records(s, c, err);
+    s->held_out = c->data.held_out;
+    if (status == KIN_OK && !s->simulate) {
+        s->count -= s->held_out;
+        if (s->count < 1)
+            status = kin_fail(err, KIN_ERR_ARG,
+                              "data: held_out %" PRId64 " must leave some of %" PRId64 " samples",
+                              s->held_out, s->count + s->held_out);
+    }
+    if (status != KIN_OK) {
+        kin_source_close(&s);
+        return status;
+    }
+    *out = s;
+    return KIN_OK;
+}
+
+void kin_source_close(kin_source **ps)
+{
+    kin_source *s = *ps;
+    if (!s)
+        return;
+    for (int64_t i = 0; i < s->records_n; i++)
+        kin_free(s->records[i].prompt);
+    kin_free(s->records);
+    if (s->set)
+        kin_dataset_close(&s->set);
+    if (s->folder)
+        kin_class_folder_close(&s->folder);
+    kin_free(s->cache);
+    kin_free(s->filled);
+    kin_free(s);
+    *ps = NULL;
+}
+
+int64_t kin_source_count(const kin_source *s)
+{
+    return s->count;
+}
+
+int64_t kin_source_held_out(const kin_source *s)
+{
+    return s->held_out;
+}
+
+int64_t kin_source_classes(const kin_source *s)
+{
+    return s->folder ? kin_class_folder_classes(s->folder) : 0;
+}
+
+uint64_t kin_source_fingerprint(const kin_source *s)
+{
+    return s->fingerprint;
+}
+
+kin_sample_shape kin_source_shape(const kin_source *s)
+{
+    return s->shape;
+}
+
+void kin_source_set_tokenizer(kin_source *s, const kin_tokenizer *tok, int64_t text_len)
+{
+    s->tok = tok;
+    s->shape.text_len = tok ? text_len : 0;
+}
+
+static kin_status simulate(kin_source *s, uint64_t index, kin_sim_clip *clip,
+                           kin_physics_prior *prior, kin_error *err)
+{
+    KIN_TRY(kin_simulate_clip(&s->sim, s->sim_seed, index, clip, err));
+    kin_status status = kin_sim_prior(clip, prior, err);
+    if (status != KIN_OK)
+        kin_sim_clip_free(clip);
+    return status;
+}
+
+kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **text, kin_error *err)
+{
+    *text = NULL;
+    if (s->simulate) {
+        kin_sim_clip clip;
+        kin_physics_prior prior;
+        KIN_TRY(simulate(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, &clip,
+                         &prior, err));
+        *text = prompt_of(s->caption, &prior);
+        kin_sim_clip_free(&clip);
+        kin_physics_prior_free(&prior);
+    } else {
+        *text = kin_strdup(s->folder ? "" : s->records[held_out ? s->count + i : i].prompt);
+    }
+    return *text ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+}
+
+static kin_status tokenize(const kin_source *s, const char *prompt, const kin_sample *out,
+                           kin_error *err)
+{
+    *out->empty = prompt[0] == '\0';
+    if (!s->tok)
+        return KIN_OK;
+    return kin_tokenizer_encode_padded(s->tok, prompt, strlen(prompt), (int)s->shape.text_len,
+                                       out->ids, out->mask, err);
+}
+
+static kin_status read_simulated(kin_source *s, uint64_t index, const kin_sample *out,
+                                 kin_error *err)
+{
+    kin_sim_clip clip;
+    kin_physics_prior prior;
+    KIN_TRY(simulate(s, index, &clip, &prior, err));
+    memcpy(out->frames, clip.frames, kin_sample_frame_bytes(&s->shape));
+    memcpy(out->prior, prior.prior, sizeof prior.prior);
+    memcpy(out->quant, prior.quant, sizeof prior.quant);
+    *out->label = 0;
+    char *prompt = prompt_of(s->caption, &prior);
+    kin_status status = prompt ? tokenize(s, prompt, out, err)
+                               : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+    kin_free(prompt);
+    kin_sim_clip_free(&clip);
+    kin_physics_prior_free(&prior);
+    return status;
+}
+
+/* Any clip or picture to the size of the training samples. */
+static kin_status fit(const kin_source *s, const kin_tensor *src, uint8_t *frames, kin_error *err)
+{
+    kin_tensor dst = KIN_TENSOR(frames, KIN_DTYPE_U8, s->shape.frames, s->shape.height,
+                                s->shape.width, 3);
+    if (src->size[1] == s->shape.height && src->size[2] == s->shape.width) {
+        memcpy(frames, src->data, kin_sample_frame_bytes(&s->shape));
+        return KIN_OK;
+    }
+    return kin_resize_cover(src, &dst, KIN_RESIZE_AREA, err);
+}
+
+static kin_status read_record(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    const record *r = &s->records[i];
+    kin_clip clip;
+    KIN_TRY(kin_dataset_read_clip(s->set, r->at, s->shape.frames, &clip, err));
+    kin_tensor src = kin_clip_tensor(&clip);
+    kin_status status = fit(s, &src, out->frames, err);
+    kin_clip_free(&clip);
+    KIN_TRY(status);
+    memcpy(out->prior, r->prior, sizeof r->prior);
+    memcpy(out->quant, r->quant, sizeof r->quant);
+    *out->label = 0;
+    return tokenize(s, r->prompt, out, err);
+}
+
+static kin_status read_class_item(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    kin_image image;
+    KIN_TRY(kin_class_folder_image(s->folder, i, &image, err));
+    kin_tensor src = KIN_TENSOR(image.rgb, KIN_DTYPE_U8, 1, image.height, image.width, 3);
+    kin_status status = fit(s, &src, out->frames, err);
+    kin_image_free(&image);
+    memset(out->prior, 0, KIN_PHYS_CATEGORIES * sizeof(float));
+    memset(out->quant, 0, KIN_PHYS_QUANTITIES * sizeof(float));
+    *out->empty = 0;
+    *out->label = (int32_t)kin_class_folder_at(s->folder, i)->class_id;
+    return status;
+}
+
+/* Where held-out images lie: spread over the sorted list, so that every class has some. */
+static int64_t class_item_of(const kin_source *s, int64_t i, bool held_out)
+{
+    int64_t total = s->count + s->held_out;
+    if (s->held_out == 0)
+        return i;
+    if (held_out)
+        return i * total / s->held_out;
+    /* training image i: the i-th one that is not held out */
+    int64_t lo = i, hi = total - 1;
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+        /* held-out items at or below mid: those j with j*total/held_out <= mid */
+        int64_t held = ((mid + 1) * s->held_out + total - 1) / total;
+        if (held > s->held_out)
+            held = s->held_out;
+        if (mid + 1 - held >= i + 1)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+static kin_status load(kin_source *s, int64_t i, bool held_out, const kin_sample *out,
+                       kin_error *err)
+{
+    if (s->simulate)
+        return read_simulated(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, out,
+                              err);
+    if (s->folder)
+        return read_class_item(s, class_item_of(s, i, held_out), out, err);
+    return read_record(s, held_out ? s->count + i : i, out, err);
+}
+
+/* Parts of a cache entry. */
+static kin_sample entry_of(const kin_source *s, int64_t i)
+{
+    uint8_t *at = s->cache + (size_t)i * s->entry_bytes;
+    kin_sample e = {.prior = (float *)at};
+    e.quant = e.prior + KIN_PHYS_CATEGORIES;
+    e.label = (int32_t *)(e.quant + KIN_PHYS_QUANTITIES);
+    e.ids = e.label + 1;
+    e.mask = (uint8_t *)(e.ids + s->shape.text_len);
+    e.empty = e.mask + s->shape.text_len;
+    e.frames = e.empty + 1;
+    return e;
+}
+
+static void copy_sample(const kin_sample_shape *shape, const kin_sample *from, const kin_sample *to)
+{
+    memcpy(to->frames, from->frames, kin_sample_frame_bytes(shape));
+    memcpy(to->prior, from->prior, KIN_PHYS_CATEGORIES * sizeof(float));
+    memcpy(to->quant, from->quant, KIN_PHYS_QUANTITIES * sizeof(float));
+    *to->label = *from->label;
+    *to->empty = *from->empty;
+    if (shape->text_len > 0) {
+        memcpy(to->ids, from->ids, (size_t)shape->text_len * sizeof(int32_t));
+        memcpy(to->mask, from->mask, (size_t)shape->text_len);
+    }
+}
+
+static void measure_cache(const kin_source *s, size_t *entry, int64_t *entries)
+{
+    size_t text = (size_t)s->shape.text_len;
+    *entry = ((KIN_PHYS_CATEGORIES + KIN_PHYS_QUANTITIES + 1 + text) * 4 + text + 1 +
+              kin_sample_frame_bytes(&s->shape) + 63) &
+             ~(size_t)63;
+    int64_t fit_n = (int64_t)(s->cache_limit / *entry);
+    *entries = fit_n < s->count ? fit_n : s->count; /* endless: count 0, nothing comes twice */
+}
+
+size_t kin_source_cache_bytes(const kin_source *s)
+{
+    size_t entry;
+    int64_t entries;
+    measure_cache(s, &entry, &entries);
+    return entry * (size_t)entries;
+}
+
+kin_status kin_source_reserve(kin_source *s, kin_error *err)
+{
+    measure_cache(s, &s->entry_bytes, &s->cached);
+    if (s->cached == 0)
+        return KIN_OK;
+    s->cache = kin_malloc((size_t)s->cached * s->entry_bytes);
+    s->filled = kin_calloc((size_t)s->cached, 1);
+    return s->cache && s->filled
+               ? KIN_OK
+               : kin_fail(err, KIN_ERR_MEM, "data: a cache of %zu bytes does not fit",
+                          kin_source_cache_bytes(s));
+}
+
+kin_status kin_source_read(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    if (i >= s->cached)
+        return load(s, i, false, out, err);
+    kin_sample e = entry_of(s, i);
+    if (!s->filled[i]) {
+        KIN_TRY(load(s, i, false, &e, err));
+        s->filled[i] = 1;
+    }
+    copy_sample(&s->shape, &e, out);
+    return KIN_OK;
+}
+
+kin_status kin_source_read_held_out(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    return load(s, i, true, out, err);
+}
