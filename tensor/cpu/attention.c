@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tensor/cpu/attention.h"
+#include "tensor/ref/ref.h"
 
 enum { MAX_QUERIES = 504, MIN_QUERIES = 56 };
 
@@ -122,6 +123,8 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
 kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
 {
     kin_head_maths h;
+    if (!kin_is_f32(a->q))
+        return kin_ref_attention(ctx, a);
     kin_head_maths_init(ctx, a, &h);
     int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], units = nb * heads;
     if (units == 0 || nq == 0)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tensor/cpu/attention.h"
+#include "tensor/ref/ref.h"
 
 enum { QUERY_BLOCK = 112 };
 
@@ -169,8 +170,10 @@ static void bwd_run(const kin_attention_args *a, const kin_head_maths *h, bwd_ta
     if (a->mask && a->mask->data && kin_head_keep(a->mask, t->b, nk, w->keep))
         t->uniform = 1.0f / (float)nk;
     for (int64_t i = t->q0; i < t->q1; i++) {
-        w->delta[i - t->q0] = h->s->dot(kin_head_at(a->dout, t->b, i, t->head),
-                                        kin_head_at(a->o, t->b, i, t->head), h->d);
+        /* note: <dout, o> = sum p dp; dout rounded as in dp, so that the two cancel where they
+         * should */
+        w->delta[i - t->q0] = (h->mode == KIN_PRODUCT_F32 ? h->s->dot : h->s->dot_bf16)(
+            kin_head_at(a->dout, t->b, i, t->head), kin_head_at(a->o, t->b, i, t->head), h->d);
         w->lse[i - t->q0] =
             ((const float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
                                           i * a->lse->stride[2]];
@@ -239,6 +242,8 @@ static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_
 kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a)
 {
     kin_head_maths h;
+    if (!kin_is_f32(a->q))
+        return kin_ref_attention_bwd(ctx, a);
     kin_head_maths_init(ctx, a, &h);
     int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], nk = a->k->size[1];
     if (nb * heads == 0 || nq == 0 || nk == 0)

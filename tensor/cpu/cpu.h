@@ -63,6 +63,17 @@ static inline int64_t kin_ld(const kin_tensor *t)
     return t ? t->stride[0] : 0;
 }
 
+static inline bool kin_is_f32(const kin_tensor *t)
+{
+    return !t || !t->data || t->dtype == KIN_DTYPE_F32;
+}
+/* Threads for `work` elementary steps: 1 where starting the others would cost more. */
+static inline int kin_cpu_threads(const kin_ctx *ctx, int64_t work)
+{
+    return work < 32768 ? 1 : ctx->threads;
+}
+
+/* The slots, as tensor/kernels.h. Operands that are not f32 go to tensor/ref/. */
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a);
 kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);
 kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a);
@@ -71,5 +82,28 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a);
 kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a);
 kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a);
 kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a);
+kin_status kin_cpu_layernorm(kin_ctx *ctx, const kin_norm_args *a);
+kin_status kin_cpu_layernorm_bwd(kin_ctx *ctx, const kin_norm_args *a);
+kin_status kin_cpu_rmsnorm(kin_ctx *ctx, const kin_norm_args *a);
+kin_status kin_cpu_rmsnorm_bwd(kin_ctx *ctx, const kin_norm_args *a);
+kin_status kin_cpu_rope(kin_ctx *ctx, const kin_rope_args *a);
+kin_status kin_cpu_embedding(kin_ctx *ctx, const kin_embedding_args *a);
+kin_status kin_cpu_embedding_bwd(kin_ctx *ctx, const kin_embedding_args *a);
+kin_status kin_cpu_patch(kin_ctx *ctx, const kin_patch_args *a);
+kin_status kin_cpu_unary(kin_ctx *ctx, const kin_unary_args *a);
+kin_status kin_cpu_unary_bwd(kin_ctx *ctx, const kin_unary_args *a);
+kin_status kin_cpu_binary(kin_ctx *ctx, const kin_binary_args *a);
+kin_status kin_cpu_copy(kin_ctx *ctx, const kin_tensor *src, kin_tensor *dst, bool acc);
+kin_status kin_cpu_fill(kin_ctx *ctx, kin_tensor *dst, double value);
+kin_status kin_cpu_transpose(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y, bool acc);
+kin_status kin_cpu_softmax(kin_ctx *ctx, const kin_softmax_args *a);
+kin_status kin_cpu_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a);
+kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a);
+kin_status kin_cpu_reduce(kin_ctx *ctx, const kin_reduce_args *a);
+kin_status kin_cpu_adamw(kin_ctx *ctx, const kin_adamw_args *a);
+kin_status kin_cpu_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out);
+kin_status kin_cpu_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_tensor *y);
+kin_status kin_cpu_loss(kin_ctx *ctx, const kin_loss_args *a);
+kin_status kin_cpu_loss_bwd(kin_ctx *ctx, const kin_loss_args *a);
 
 #endif

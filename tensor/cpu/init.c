@@ -13,4 +13,27 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->grouped_dw = kin_cpu_grouped_dw;
     k->attention = kin_cpu_attention;
     k->attention_bwd = kin_cpu_attention_bwd;
+    k->layernorm = kin_cpu_layernorm;
+    k->layernorm_bwd = kin_cpu_layernorm_bwd;
+    k->rmsnorm = kin_cpu_rmsnorm;
+    k->rmsnorm_bwd = kin_cpu_rmsnorm_bwd;
+    k->rope = kin_cpu_rope;
+    k->embedding = kin_cpu_embedding;
+    k->embedding_bwd = kin_cpu_embedding_bwd;
+    k->patch = kin_cpu_patch;
+    k->unary = kin_cpu_unary;
+    k->unary_bwd = kin_cpu_unary_bwd;
+    k->binary = kin_cpu_binary;
+    k->copy = kin_cpu_copy;
+    k->fill = kin_cpu_fill;
+    k->transpose = kin_cpu_transpose;
+    k->softmax = kin_cpu_softmax;
+    k->softmax_bwd = kin_cpu_softmax_bwd;
+    k->gate_bwd = kin_cpu_gate_bwd;
+    k->reduce = kin_cpu_reduce;
+    k->adamw = kin_cpu_adamw;
+    k->sumsq = kin_cpu_sumsq;
+    k->randn = kin_cpu_randn;
+    k->loss = kin_cpu_loss;
+    k->loss_bwd = kin_cpu_loss_bwd;
 }

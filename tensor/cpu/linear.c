@@ -1,8 +1,11 @@
 /* tensor/cpu/linear.c: linear layers and their gradients on the packed products. */
 #include "tensor/cpu/cpu.h"
+#include "tensor/ref/ref.h"
 
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
+    if (!kin_is_f32(a->x))
+        return kin_ref_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_product mode = kin_cpu_product(ctx);
     const float *pack, *bias;
@@ -37,6 +40,8 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 
 kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
+    if (!kin_is_f32(a->dy))
+        return kin_ref_linear_dx(ctx, a);
     kin_product mode = kin_cpu_product(ctx);
     const float *pack;
     KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, true, mode, &pack));
@@ -54,6 +59,8 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 
 kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
+    if (!kin_is_f32(a->dy))
+        return kin_ref_linear_dw(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
     if (a->w && a->w->grad.data) {
         kin_gemm g = {.m = a->n,

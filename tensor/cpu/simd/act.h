@@ -32,6 +32,9 @@ VINL vf vf_act_grad(kin_act act, vf x)
     vf one = vf_set(1.0f);
     switch (act) {
     case KIN_ACT_GELU_TANH: {
+        /* note: past 12 the slope is 0 or 1 and x^3 would overflow; operands in this order keep NaN
+         */
+        x = vf_min(vf_set(12.0f), vf_max(vf_set(-12.0f), x));
         vf x2 = vf_mul(x, x);
         vf u = vf_mul(vf_mul(vf_set(2.0f * GELU_A), x), vf_fma(x2, vf_set(GELU_B), one));
         vf s = vf_sigmoid(u);

@@ -30,6 +30,24 @@ typedef struct kin_score {
     const float *keep; /* [keys] or NULL: 0 excludes the key */
 } kin_score;
 
+/* LayerNorm or RMSNorm of a matrix; see kin_norm_args. */
+typedef struct kin_norm_job {
+    bool rms;
+    int64_t d;
+    float eps;
+    const float *x, *gamma, *beta, *scale, *shift; /* all but x may be NULL */
+    int64_t ld_x, ld_scale, ld_shift, group_rows;
+    float *y;
+    int64_t ld_y;
+    float *mean, *rstd; /* forward: written; backward: read, or made again where NULL */
+    int64_t step_mean, step_rstd;
+    const float *dy;
+    int64_t ld_dy;
+    float *dx;
+    int64_t ld_dx;
+    bool acc_dx, want_modulation, want_affine; /* which of the column sums */
+} kin_norm_job;
+
 typedef struct kin_simd {
     int mr, nr; /* register tile of the products */
     /* Packs k columns of nrows vectors (row i at src + rows[i]*ld, or i*ld) as dst[k][lanes];
@@ -75,6 +93,43 @@ typedef struct kin_simd {
     void (*put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
                      float *dst, int64_t ld_dst, bool acc);
     float (*dot)(const float *a, const float *b, int64_t n);
+    float (*dot_bf16)(const float *a, const float *b, int64_t n); /* a rounded to bf16 */
+    /* y = act(x), NONE: alpha * x */
+    void (*unary)(kin_act act, float alpha, const float *x, int64_t n, float *y);
+    /* dx (+)= dy * act'(x) */
+    void (*unary_bwd)(kin_act act, float alpha, const float *x, const float *dy, int64_t n,
+                      float *dx, bool acc);
+    /* y (+)= a + alpha*b, or alpha*a*b; strides sa, sb are 1 or 0 */
+    void (*binary)(bool mul, float alpha, const float *a, int64_t sa, const float *b, int64_t sb,
+                   int64_t n, float *y, bool acc);
+    /* y += a*b; strides 1 or 0 */
+    void (*mul_add)(const float *a, int64_t sa, const float *b, int64_t sb, int64_t n, float *y);
+    /* sum of a*b; strides 1 or 0 */
+    double (*sum)(const float *a, int64_t sa, const float *b, int64_t sb, int64_t n);
+    /* dlin = gate*dy; dgate = column sums of dy*lin (each NULL: not wanted) */
+    void (*gate_rows)(const float *dy, int64_t ld_dy, const float *lin, int64_t ld_lin,
+                      const float *gate, int64_t rows, int64_t cols, float *dlin, int64_t ld_dlin,
+                      float *dgate);
+    void (*softmax_row)(const float *x, int64_t n, float *y);
+    /* dx (+)= y (dy - <dy,y>) */
+    void (*softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
+    /* y (+)= x c + swapped(x) s; c, s [d], s negative at even places */
+    void (*rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y, bool acc);
+    /* elements [i0, i1) */
+    void (*adamw)(const kin_adamw_args *a, float step_size, float bias2, float decay,
+                  float ema_rate, int64_t i0, int64_t i1);
+    /* sum of (x-t)^2 */
+    double (*mse)(const float *x, const float *t, int64_t n);
+    /* dx (+)= factor (x-t) */
+    void (*mse_bwd)(const float *x, const float *t, float factor, int64_t n, float *dx, bool acc);
+    double (*sumsq)(const float *x, int64_t n); /* squares and sums in double */
+    /* the exponential of all kernels */
+    void (*expf)(const float *x, int64_t n, float *y);
+    /* rows [r0, r1) */
+    void (*norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
+    /* the same backward; sums [4][d] added to: dy, dy a, dy (1+scale) n, dy (1+scale); NULL: not
+     * wanted */
+    void (*norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums);
 } kin_simd;
 
 extern const kin_simd kin_avx2_simd, kin_avx512_simd;
@@ -111,6 +166,30 @@ void KIN_SIMD(scale_rows)(int64_t rows, int64_t cols, float alpha, const float *
 void KIN_SIMD(put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
                         float *dst, int64_t ld_dst, bool acc);
 float KIN_SIMD(dot)(const float *a, const float *b, int64_t n);
+float KIN_SIMD(dot_bf16)(const float *a, const float *b, int64_t n);
+void KIN_SIMD(unary)(kin_act act, float alpha, const float *x, int64_t n, float *y);
+void KIN_SIMD(unary_bwd)(kin_act act, float alpha, const float *x, const float *dy, int64_t n,
+                         float *dx, bool acc);
+void KIN_SIMD(binary)(bool mul, float alpha, const float *a, int64_t sa, const float *b, int64_t sb,
+                      int64_t n, float *y, bool acc);
+void KIN_SIMD(mul_add)(const float *a, int64_t sa, const float *b, int64_t sb, int64_t n, float *y);
+double KIN_SIMD(sum)(const float *a, int64_t sa, const float *b, int64_t sb, int64_t n);
+void KIN_SIMD(gate_rows)(const float *dy, int64_t ld_dy, const float *lin, int64_t ld_lin,
+                         const float *gate, int64_t rows, int64_t cols, float *dlin,
+                         int64_t ld_dlin, float *dgate);
+void KIN_SIMD(softmax_row)(const float *x, int64_t n, float *y);
+void KIN_SIMD(softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
+void KIN_SIMD(rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y,
+                        bool acc);
+void KIN_SIMD(adamw)(const kin_adamw_args *a, float step_size, float bias2, float decay,
+                     float ema_rate, int64_t i0, int64_t i1);
+double KIN_SIMD(mse)(const float *x, const float *t, int64_t n);
+void KIN_SIMD(mse_bwd)(const float *x, const float *t, float factor, int64_t n, float *dx,
+                       bool acc);
+double KIN_SIMD(sumsq)(const float *x, int64_t n);
+void KIN_SIMD(expf)(const float *x, int64_t n, float *y);
+void KIN_SIMD(norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
+void KIN_SIMD(norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums);
 #endif
 
 #endif

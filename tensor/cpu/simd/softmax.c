@@ -115,3 +115,11 @@ float KIN_SIMD(dot)(const float *a, const float *b, int64_t n)
         s0 = vf_fma(vf_loadn(a + i, n - i), vf_loadn(b + i, n - i), s0);
     return vf_sum(vf_add(s0, s1));
 }
+
+float KIN_SIMD(dot_bf16)(const float *a, const float *b, int64_t n)
+{
+    vf s = vf_zero();
+    for (int64_t i = 0; i < n; i += VL)
+        s = vf_fma(vf_round_bf16(vf_loadn(a + i, n - i)), vf_loadn(b + i, n - i), s);
+    return vf_sum(s);
+}

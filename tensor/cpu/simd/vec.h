@@ -159,6 +159,13 @@ VINL double vf_sum_double(vf a)
     __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
     return _mm512_reduce_add_pd(_mm512_add_pd(lo, hi));
 }
+/* sum of squares of the lanes, in double */
+VINL double vf_sumsq_double(vf a)
+{
+    __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return _mm512_reduce_add_pd(_mm512_fmadd_pd(lo, lo, _mm512_mul_pd(hi, hi)));
+}
 VINL __m256 v8_fold(vf a)
 {
     return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -348,6 +355,14 @@ VINL double vf_sum_double(vf a)
     __m256d hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
     double t[4];
     _mm256_storeu_pd(t, _mm256_add_pd(lo, hi));
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+VINL double vf_sumsq_double(vf a)
+{
+    __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+    __m256d hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    double t[4];
+    _mm256_storeu_pd(t, _mm256_fmadd_pd(lo, lo, _mm256_mul_pd(hi, hi)));
     return (t[0] + t[2]) + (t[1] + t[3]);
 }
 VINL __m256 v8_fold(vf a)
