@@ -12,6 +12,7 @@
 
 struct kin_spm {
     sentencepiece::SentencePieceProcessor processor;
+    bool byte_fallback;
 };
 
 namespace
@@ -34,6 +35,20 @@ template <typename F> kin_spm_code guarded(char *message, size_t bytes, F f) noe
         std::snprintf(message, bytes, "unknown exception");
     }
     return KIN_SPM_FAILED;
+}
+
+/* Every run of byte pieces, which stand for unknown characters, becomes one unk. */
+void fuse_bytes(const sentencepiece::SentencePieceProcessor &processor, std::vector<int> *ids)
+{
+    size_t n = 0;
+    bool in_run = false;
+    for (const int id : *ids) {
+        const bool byte = processor.IsByte(id);
+        if (!byte || !in_run)
+            (*ids)[n++] = byte ? processor.unk_id() : id;
+        in_run = byte;
+    }
+    ids->resize(n);
 }
 
 /* Sentences of the caller's array. */
@@ -83,12 +98,10 @@ kin_spm_code kin_spm_create(const void *model, size_t bytes, bool dummy_prefix, 
         spm = new kin_spm;
         std::string proto(static_cast<const char *>(model), bytes);
         /* protobuf merges repeated messages: a second normalizer_spec (field 3) holding only
-         * add_dummy_prefix = false (its field 3), a second trainer_spec (field 2) holding only
-         * byte_fallback = false (its field 35) */
+         * add_dummy_prefix = false (its field 3) */
         if (!dummy_prefix)
             proto += std::string("\x1a\x02\x18\x00", 4);
-        if (!byte_fallback)
-            proto += std::string("\x12\x03\x98\x02\x00", 5);
+        spm->byte_fallback = byte_fallback;
         return spm->processor.LoadFromSerializedProto(proto);
     });
     if (code != KIN_SPM_OK) {
@@ -137,6 +150,8 @@ kin_spm_code kin_spm_encode(const kin_spm *spm, const char *text, size_t bytes, 
             if (!status.ok())
                 return status;
         }
+        if (!spm->byte_fallback)
+            fuse_bytes(spm->processor, &ids);
         const size_t first = ids.size() >= static_cast<size_t>(skip) ? skip : 0;
         for (size_t i = first; i < ids.size(); i++)
             if (!put(user, ids[i]))

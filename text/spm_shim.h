@@ -17,7 +17,8 @@ typedef enum kin_spm_code { KIN_SPM_OK = 0, KIN_SPM_MEM, KIN_SPM_FAILED } kin_sp
 typedef struct kin_spm kin_spm;
 
 /* Processor over the bytes of a .model (copied). dummy_prefix false: no marker is put before the
- * text. byte_fallback false: unknown characters give unk even if the model has byte pieces. */
+ * text. byte_fallback false: a run of unknown characters gives one unk even if the model has byte
+ * pieces. */
 kin_spm_code kin_spm_create(const void *model, size_t bytes, bool dummy_prefix, bool byte_fallback,
                             kin_spm **out, char *message, size_t message_bytes);
 void kin_spm_destroy(kin_spm *spm);

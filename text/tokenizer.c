@@ -25,6 +25,7 @@ struct kin_tokenizer {
 typedef struct id_list {
     int32_t *id;
     int n, cap;
+    bool second_special; /* the second id is a special token that was cut out of the text */
 } id_list;
 
 static bool id_put(void *user, int32_t id)
@@ -261,17 +262,14 @@ static kin_status encode_text(const kin_tokenizer *tok, const char *s, size_t n,
         KIN_TRY(encode_stretch(tok, from, bytes, l, err));
         if (id < 0)
             return KIN_OK;
+        if (l->n == 1)
+            l->second_special = true;
         if (!id_put(l, id))
             return kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for text");
         after_swallow = swallows;
         p += len;
         stretch = p;
     }
-}
-
-static bool is_special(const kin_tokenizer *tok, int32_t id)
-{
-    return id == PAD || id == EOS || id == UNK || id >= tok->vocab;
 }
 
 /* The text with a marker in front and its own markers turned into blanks. */
@@ -302,8 +300,8 @@ static kin_status encode_all(const kin_tokenizer *tok, const char *text, size_t 
                                  : encode_text(tok, b.data, b.len, l, err);
     kin_strbuf_free(&b);
     /* a marker alone before a special token goes */
-    if (status == KIN_OK && l->n > 1 && l->id[0] == tok->marker_id && tok->marker_id != UNK &&
-        is_special(tok, l->id[1])) {
+    if (status == KIN_OK && l->second_special && l->id[0] == tok->marker_id &&
+        tok->marker_id != UNK) {
         l->n--;
         memmove(l->id, l->id + 1, (size_t)l->n * sizeof *l->id);
     }

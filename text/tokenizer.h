@@ -14,7 +14,8 @@ typedef struct kin_tokenizer kin_tokenizer;
 typedef struct kin_tokenizer_options {
     int extra_ids;  /* <extra_id_i> has id vocabulary + extra_ids - 1 - i; 0 for none */
     bool legacy;    /* T5Tokenizer's `legacy`: each stretch between special tokens gets its own leading marker */
-    bool no_byte_fallback; /* unknown characters become unk even if the model has byte pieces (tokenizer.json, `byte_fallback` false) */
+    bool no_byte_fallback; /* a run of unknown characters becomes one unk even if the model has byte pieces (tokenizer.json with
+                            * `byte_fallback` false) */
 } kin_tokenizer_options;
 
 /* model: bytes of a sentencepiece .model (copied). opt NULL: no extra ids, legacy. Fails: FORMAT, MEM. */

@@ -31,9 +31,28 @@ static void open_safetensors(kin_golden_case *c, kin_error *err)
         kin_json_parse(config, strlen(config), KIN_JSON_ALLOW_INFINITY, &c->config, err);
 }
 
+/* Cases of text hold \u0000, which the strict reader refuses; they give the bytes in hex as well.
+ */
+static kin_status read_json(const char *path, cJSON **out, kin_error *err)
+{
+    char *text;
+    size_t bytes;
+    KIN_TRY(kin_file_read(path, MAX_JSON, &text, &bytes, err));
+    kin_status status = kin_json_parse(text, bytes, KIN_JSON_ALLOW_INFINITY, out, err);
+    if (status == KIN_ERR_FORMAT && strstr(text, "\\u0000")) {
+        *out = cJSON_ParseWithLength(text, bytes);
+        if (*out) {
+            *err = (kin_error){0};
+            status = KIN_OK;
+        }
+    }
+    kin_free(text);
+    return status;
+}
+
 static void open_json(kin_golden_case *c, kin_error *err)
 {
-    if (kin_json_read(c->path, MAX_JSON, KIN_JSON_ALLOW_INFINITY, &c->config, err) != KIN_OK)
+    if (read_json(c->path, &c->config, err) != KIN_OK)
         return;
     const cJSON *kind =
         cJSON_IsObject(c->config) ? cJSON_GetObjectItemCaseSensitive(c->config, "kind") : NULL;
