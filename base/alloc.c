@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* note: the counters are the only mutable globals of the library; they serve tests and have no effect
- * on results. The size sits in a 64-byte header so that realloc keeps the alignment. */
+/* note: the counters are the only mutable globals of the library; they serve tests and have no
+ * effect on results. The size sits in a 64-byte header so that realloc keeps the alignment. */
 static atomic_uint_fast64_t count;
 static atomic_uint_fast64_t fail_at;
 

@@ -1,5 +1,5 @@
-/* base/alloc.h: all heap memory of kinema goes through these calls, so that tests can count them and
- * make the k-th one fail. They never abort; NULL means out of memory. */
+/* base/alloc.h: all heap memory of kinema goes through these calls, so that tests can count them
+ * and make the k-th one fail. They never abort; NULL means out of memory. */
 #ifndef KIN_BASE_ALLOC_H
 #define KIN_BASE_ALLOC_H
 

@@ -1,6 +1,6 @@
 /* base/status.h: status codes and error text.
- * Every fallible call of the library returns kin_status; the text (operation, value, rule) goes into
- * the caller's kin_error. The library never prints, exits or aborts on input. */
+ * Every fallible call of the library returns kin_status; the text (operation, value, rule) goes
+ * into the caller's kin_error. The library never prints, exits or aborts on input. */
 #ifndef KIN_BASE_STATUS_H
 #define KIN_BASE_STATUS_H
 
@@ -29,26 +29,28 @@ typedef struct kin_error {
 kin_status kin_fail(kin_error *err, kin_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "prefix: " before the text already in err; returns err's status. For callers that know the file. */
-kin_status kin_fail_prefix(kin_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "prefix: " before the text already in err; returns err's status. For callers that know the
+ * file. */
+kin_status kin_fail_prefix(kin_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* The name of a status, e.g. "shape"; never NULL. */
 const char *kin_status_name(kin_status status);
 
 /* Returns from the calling function with the status of `call` unless it is KIN_OK. */
-#define KIN_TRY(call)                          \
-    do {                                       \
-        kin_status kin_try_status_ = (call);   \
-        if (kin_try_status_ != KIN_OK)         \
-            return kin_try_status_;            \
+#define KIN_TRY(call)                        \
+    do {                                     \
+        kin_status kin_try_status_ = (call); \
+        if (kin_try_status_ != KIN_OK)       \
+            return kin_try_status_;          \
     } while (0)
 
 /* The same where something is held: jumps to `done` with `status` (a local) set. */
-#define KIN_GOTO(call)                \
-    do {                              \
-        status = (call);              \
-        if (status != KIN_OK)         \
-            goto done;                \
+#define KIN_GOTO(call)        \
+    do {                      \
+        status = (call);      \
+        if (status != KIN_OK) \
+            goto done;        \
     } while (0)
 
 #endif

@@ -10,7 +10,8 @@
 /* True if s[0..n) is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
 bool kin_utf8_valid(const char *s, size_t n);
 
-/* A growing, always zero-terminated string; {0} is a valid empty one. `failed` stays set after out of memory. */
+/* A growing, always zero-terminated string; {0} is a valid empty one. `failed` stays set after out
+ * of memory. */
 typedef struct kin_strbuf {
     char *data;
     size_t len, cap;
@@ -22,8 +23,8 @@ void kin_strbuf_addf(kin_strbuf *b, const char *fmt, ...) __attribute__((format(
 void kin_strbuf_add_json(kin_strbuf *b, const char *s); /* s as a quoted JSON string */
 void kin_strbuf_free(kin_strbuf *b);
 
-/* The entry of `names` (NULL-terminated) with the smallest edit distance to `name`, or NULL when none is near
- * (distance > max(2, length/3)). */
+/* The entry of `names` (NULL-terminated) with the smallest edit distance to `name`, or NULL when
+ * none is near (distance > max(2, length/3)). */
 const char *kin_nearest_name(const char *name, const char *const *names);
 
 #endif

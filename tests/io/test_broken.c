@@ -276,6 +276,40 @@ static void contents_are_as_expected(void **state)
     assert_int_equal(each("wisa_json", "accept", records), 5);
 }
 
+static void check_only(const char *path, const cJSON *e)
+{
+    kin_error err = {0};
+    kin_strbuf report = {0};
+    (void)e;
+    kin_check_file(path, &report, &err);
+    kin_strbuf_free(&report);
+}
+
+/* Neither our code nor the libraries below it write to the terminal, whatever the file. */
+static void nothing_is_printed(void **state)
+{
+    (void)state;
+    if (!manifest)
+        skip();
+    FILE *caught = tmpfile();
+    assert_non_null(caught);
+    fflush(NULL);
+    int out = dup(1), err = dup(2);
+    dup2(fileno(caught), 1);
+    dup2(fileno(caught), 2);
+    each(NULL, "accept", check_only);
+    each(NULL, "reject", check_only);
+    each(NULL, "bounded", check_only);
+    fflush(NULL);
+    dup2(out, 1);
+    dup2(err, 2);
+    close(out);
+    close(err);
+    fseek(caught, 0, SEEK_END);
+    assert_int_equal(ftell(caught), 0);
+    fclose(caught);
+}
+
 /* .pth is told apart, not read. */
 static void pth_is_named(void **state)
 {
@@ -335,11 +369,9 @@ static void changed_files_never_crash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sound_files_are_accepted),
-        cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(bounded_files_are_bounded),
-        cmocka_unit_test(contents_are_as_expected),
-        cmocka_unit_test(pth_is_named),
+        cmocka_unit_test(sound_files_are_accepted),  cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(bounded_files_are_bounded), cmocka_unit_test(contents_are_as_expected),
+        cmocka_unit_test(nothing_is_printed),        cmocka_unit_test(pth_is_named),
         cmocka_unit_test(changed_files_never_crash),
     };
     return cmocka_run_group_tests(tests, open_manifest, close_manifest);
