@@ -21,7 +21,7 @@ static kin_status put(const section *s, const char *key, cJSON *value)
     if (!value)
         return kin_fail(s->err, KIN_ERR_MEM, "train config: out of memory");
     cJSON *old = cJSON_GetObjectItemCaseSensitive(s->obj, key);
-    cJSON_bool done = old ? cJSON_ReplaceItemViaPointer(s->obj, old, value)
+    cJSON_bool done = old ? cJSON_ReplaceItemInObjectCaseSensitive(s->obj, key, value)
                           : cJSON_AddItemToObject(s->obj, key, value);
     if (done)
         return KIN_OK;

@@ -163,16 +163,9 @@ kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_ba
 kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                             kin_tensor *states)
 {
-    kin_tensor all, keep;
+    (void)ctx;
     *states = (kin_tensor){0};
-    if (!in->ids.data)
-        return KIN_OK;
-    const int64_t n = in->ids.size[0], len = in->ids.size[1];
-    KIN_TRY(kin_text_encoder_run(ctx, task->pipe->text, &in->ids, &in->mask, &all));
-    KIN_TRY(KIN_WS(ctx, &keep, KIN_DTYPE_F32, n, len, 1));
-    for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
-        ((float *)keep.data)[i] = ((const uint8_t *)in->mask.data)[i] ? 1.0f : 0.0f;
-    return kin_mul(ctx, &all, &keep, 1.0f, states);
+    return in->ids.data ? kin_pipeline_encode_ids(task->pipe, &in->ids, &in->mask, states) : KIN_OK;
 }
 
 static const kin_tensor *maybe(const kin_tensor *t)

@@ -135,7 +135,7 @@ static kin_status set_text(kin_trainer *t)
 {
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
     kin_null_text *null = &t->task.null_text;
-    int64_t len = info->text_len > 0 ? info->text_len : 64;
+    const int64_t len = kin_pipeline_text_len(t->pipe);
     if (info->family == KIN_FAMILY_DIT)
         return KIN_OK;
     kin_source_set_tokenizer(t->source, t->pipe->tokenizer, len);

@@ -275,8 +275,10 @@ static kin_status tokenize(const kin_source *s, const char *prompt, const kin_sa
     *out->empty = prompt[0] == '\0';
     if (!s->tok)
         return KIN_OK;
-    return kin_tokenizer_encode_padded(s->tok, prompt, strlen(prompt), (int)s->shape.text_len,
-                                       out->ids, out->mask, err);
+    KIN_TRY(kin_tokenizer_encode_padded(s->tok, prompt, strlen(prompt), (int)s->shape.text_len,
+                                        out->ids, out->mask, err));
+    *out->empty = out->ids[0] == 1; /* as the pipeline: nothing before the eos */
+    return KIN_OK;
 }
 
 static kin_status read_simulated(kin_source *s, uint64_t index, const kin_sample *out,
