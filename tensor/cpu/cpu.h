@@ -105,5 +105,19 @@ kin_status kin_cpu_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out);
 kin_status kin_cpu_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_tensor *y);
 kin_status kin_cpu_loss(kin_ctx *ctx, const kin_loss_args *a);
 kin_status kin_cpu_loss_bwd(kin_ctx *ctx, const kin_loss_args *a);
+kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a);
+kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a);
+kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a);
+kin_status kin_cpu_combine(kin_ctx *ctx, const kin_combine_args *a);
+kin_status kin_cpu_combine_bwd(kin_ctx *ctx, const kin_combine_args *a);
+kin_status kin_cpu_cosine(kin_ctx *ctx, const kin_cosine_args *a);
+kin_status kin_cpu_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a);
+kin_status kin_cpu_topk(kin_ctx *ctx, const kin_topk_args *a);
+kin_status kin_cpu_topk_bwd(kin_ctx *ctx, const kin_topk_args *a);
+kin_status kin_cpu_dispatch(kin_ctx *ctx, const kin_dispatch_args *a);
+kin_status kin_cpu_balance(kin_ctx *ctx, const kin_balance_args *a);
+kin_status kin_cpu_balance_bwd(kin_ctx *ctx, const kin_balance_args *a);
+kin_status kin_cpu_rcl(kin_ctx *ctx, const kin_rcl_args *a);
+kin_status kin_cpu_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a);
 
 #endif

@@ -1,137 +1,219 @@
-/* tensor/cpu/grouped.c: the experts' products: one packed product per expert, all split over the
- * threads together. Rows are gathered while A is packed; an expert without rows costs nothing. */
-#include <string.h>
+/* tensor/cpu/grouped.c: expert layers over tokens sorted by expert. All experts' products go to the
+ * threads together, as tasks of (expert, rows, columns); rows are gathered while the left operand
+ * is packed. */
+#include <omp.h>
 
 #include "tensor/cpu/cpu.h"
+#include "tensor/ref/ref.h"
 
-/* Row of the token matrix for every sorted row, or NULL without gathering. */
-static kin_status token_rows(kin_ctx *ctx, const kin_dispatch *d, bool gather, const int32_t **out)
+static const int32_t *ints(const kin_tensor *t)
+{
+    return t->data;
+}
+
+/* Rows of x [T,k] in sorted order, or NULL where x is sorted itself. */
+static kin_status source_rows(kin_ctx *ctx, const kin_dispatch *d, bool gather, const int32_t **out)
 {
     *out = NULL;
     if (!gather)
         return KIN_OK;
-    const int32_t *order = d->order.data, *offset = d->offset.data;
+    int64_t n = ints(&d->offset)[d->groups];
     if (d->slots == 1) {
-        *out = order;
+        *out = ints(&d->order);
         return KIN_OK;
     }
-    int32_t *rows = kin_ws_bytes(ctx, (size_t)(d->tokens * d->slots) * sizeof(*rows));
+    int32_t *rows = kin_ws_bytes(ctx, (size_t)(n + 1) * sizeof(int32_t));
     if (!rows)
         return ctx->error.status;
-    for (int32_t i = 0; i < offset[d->groups]; i++)
-        rows[i] = order[i] / (int32_t)d->slots;
+    for (int64_t i = 0; i < n; i++)
+        rows[i] = ints(&d->order)[i] / (int32_t)d->slots;
     *out = rows;
     return KIN_OK;
 }
 
-static kin_gemm *gemm_list(kin_ctx *ctx, int64_t count)
-{
-    kin_gemm *g = kin_ws_bytes(ctx, (size_t)count * sizeof(*g));
-    if (g)
-        memset(g, 0, (size_t)count * sizeof(*g));
-    return g;
-}
-
 kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
 {
+    if (!kin_is_f32(a->x))
+        return kin_ref_grouped(ctx, a);
     size_t mark = kin_ws_mark(ctx);
+    int64_t groups = a->d->groups, jobs = 0;
     kin_product mode = kin_cpu_product(ctx);
-    const kin_dispatch *d = a->d;
-    const int32_t *offset = d->offset.data, *rows;
-    KIN_TRY(token_rows(ctx, d, a->gather, &rows));
-    kin_gemm *g = gemm_list(ctx, d->groups);
-    kin_epilogue *epi = kin_ws_bytes(ctx, (size_t)d->groups * sizeof(*epi));
+    const int32_t *offset = ints(&a->d->offset), *rows;
+    kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
+    kin_epilogue *epi = kin_ws_bytes(ctx, (size_t)groups * sizeof(*epi));
     if (!g || !epi)
         return ctx->error.status;
-    for (int64_t e = 0; e < d->groups; e++) {
-        int64_t r0 = offset[e];
-        g[e].m = offset[e + 1] - r0;
-        if (g[e].m == 0)
+    KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
+    for (int64_t e = 0; e < groups; e++) {
+        int64_t s0 = offset[e], m = offset[e + 1] - s0;
+        const float *pack, *bias;
+        if (m == 0)
             continue;
-        const float *bias;
-        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &g[e].b_pack));
-        KIN_TRY(kin_cpu_param_f32(ctx, a->b[e], a->n, &bias));
-        epi[e] = (kin_epilogue){.bias = bias,
-                                .act = a->act,
-                                .group_rows = g[e].m,
-                                .pre = a->pre ? kin_f32(a->pre) + r0 * kin_ld(a->pre) : NULL,
-                                .ld_pre = kin_ld(a->pre),
-                                .y = kin_f32(a->y) + r0 * kin_ld(a->y),
-                                .ld_y = kin_ld(a->y)};
-        g[e].n = a->n;
-        g[e].k = a->k;
-        g[e].a = kin_f32(a->x) + (rows ? 0 : r0 * kin_ld(a->x));
-        g[e].a_rows = rows ? rows + r0 : NULL;
-        g[e].lda = kin_ld(a->x);
-        g[e].epi = &epi[e];
+        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &pack));
+        KIN_TRY(kin_cpu_param_f32(ctx, a->b ? a->b[e] : NULL, a->n, &bias));
+        epi[jobs] = (kin_epilogue){.bias = bias,
+                                   .act = a->act,
+                                   .group_rows = m,
+                                   .ld_pre = kin_ld(a->pre),
+                                   .y = kin_f32(a->y) + s0 * kin_ld(a->y),
+                                   .ld_y = kin_ld(a->y)};
+        if (a->pre && a->pre->data)
+            epi[jobs].pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
+        g[jobs] = (kin_gemm){.m = m,
+                             .n = a->n,
+                             .k = a->k,
+                             .a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                             .lda = kin_ld(a->x),
+                             .a_rows = rows ? rows + s0 : NULL,
+                             .b_pack = pack,
+                             .epi = &epi[jobs]};
+        jobs++;
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, d->groups, mode));
+    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
 kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
+    if (!kin_is_f32(a->dy))
+        return kin_ref_grouped_dx(ctx, a);
     size_t mark = kin_ws_mark(ctx);
+    int64_t groups = a->d->groups, jobs = 0;
     kin_product mode = kin_cpu_product(ctx);
-    const kin_dispatch *d = a->d;
-    const int32_t *offset = d->offset.data;
-    kin_gemm *g = gemm_list(ctx, d->groups);
+    const int32_t *offset = ints(&a->d->offset);
+    kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     if (!g)
         return ctx->error.status;
-    for (int64_t e = 0; e < d->groups; e++) {
-        int64_t r0 = offset[e];
-        g[e].m = offset[e + 1] - r0;
-        if (g[e].m == 0)
+    for (int64_t e = 0; e < groups; e++) {
+        int64_t s0 = offset[e], m = offset[e + 1] - s0;
+        const float *pack;
+        if (m == 0)
             continue;
-        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, true, mode, &g[e].b_pack));
-        g[e].n = a->k;
-        g[e].k = a->n;
-        g[e].a = kin_f32(a->dy) + r0 * kin_ld(a->dy);
-        g[e].lda = kin_ld(a->dy);
-        g[e].c = kin_f32(a->dx) + r0 * kin_ld(a->dx);
-        g[e].ldc = kin_ld(a->dx);
+        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, true, mode, &pack));
+        g[jobs++] = (kin_gemm){.m = m,
+                               .n = a->k,
+                               .k = a->n,
+                               .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                               .lda = kin_ld(a->dy),
+                               .b_pack = pack,
+                               .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
+                               .ldc = kin_ld(a->dx)};
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, d->groups, mode));
+    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
+static void bias_sums(kin_ctx *ctx, const kin_grouped_bwd_args *a)
+{
+    enum { STRIP = 64 };
+    const kin_simd *s = kin_cpu_simd(ctx);
+    const int32_t *offset = ints(&a->d->offset);
+    int64_t strips = (a->n + STRIP - 1) / STRIP;
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, offset[a->d->groups] * a->n)) \
+    schedule(dynamic, 4)
+    for (int64_t i = 0; i < a->d->groups * strips; i++) {
+        int64_t e = i / strips, c0 = i % strips * STRIP, cn = a->n - c0 < STRIP ? a->n - c0 : STRIP;
+        kin_param *b = a->b ? a->b[e] : NULL;
+        if (b && b->grad.data && offset[e] < offset[e + 1])
+            s->column_sums(kin_f32(a->dy) + offset[e] * kin_ld(a->dy) + c0, kin_ld(a->dy),
+                           offset[e + 1] - offset[e], cn, (float *)b->grad.data + c0);
+    }
+}
+
 kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
+    if (!kin_is_f32(a->dy))
+        return kin_ref_grouped_dw(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    const kin_simd *s = kin_cpu_simd(ctx);
-    const kin_dispatch *d = a->d;
-    const int32_t *offset = d->offset.data, *rows;
-    KIN_TRY(token_rows(ctx, d, a->gather, &rows));
-    kin_gemm *g = gemm_list(ctx, d->groups);
+    int64_t groups = a->d->groups, jobs = 0;
+    const int32_t *offset = ints(&a->d->offset), *rows;
+    kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     if (!g)
         return ctx->error.status;
-    for (int64_t e = 0; e < d->groups; e++) {
-        int64_t r0 = offset[e], m = offset[e + 1] - r0;
+    KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
+    for (int64_t e = 0; e < groups; e++) {
+        int64_t s0 = offset[e], m = offset[e + 1] - s0;
         if (m == 0 || !a->w[e]->grad.data)
             continue;
-        g[e] = (kin_gemm){.m = a->n,
-                          .n = a->k,
-                          .k = m,
-                          .a = kin_f32(a->dy) + r0 * kin_ld(a->dy),
-                          .lda = kin_ld(a->dy),
-                          .a_kmajor = true,
-                          .b = kin_f32(a->x) + (rows ? 0 : r0 * kin_ld(a->x)),
-                          .b_rows = rows ? rows + r0 : NULL,
-                          .ldb = kin_ld(a->x),
-                          .c = a->w[e]->grad.data,
-                          .ldc = a->k,
-                          .acc = true};
+        g[jobs++] = (kin_gemm){.m = a->n,
+                               .n = a->k,
+                               .k = m,
+                               .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                               .lda = kin_ld(a->dy),
+                               .a_kmajor = true,
+                               .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                               .ldb = kin_ld(a->x),
+                               .b_rows = rows ? rows + s0 : NULL,
+                               .c = a->w[e]->grad.data,
+                               .ldc = a->k,
+                               .acc = true};
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, d->groups, kin_cpu_product(ctx)));
-#pragma omp parallel for num_threads(ctx->threads) if (ctx->threads > 1) schedule(dynamic, 1)
-    for (int64_t e = 0; e < d->groups; e++) {
-        int64_t r0 = offset[e], m = offset[e + 1] - r0;
-        if (m > 0 && a->b[e] && a->b[e]->grad.data)
-            s->column_sums(kin_f32(a->dy) + r0 * kin_ld(a->dy), kin_ld(a->dy), m, a->n,
-                           a->b[e]->grad.data);
-    }
+    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, kin_cpu_product(ctx)));
+    bias_sums(ctx, a);
     kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+static float slot_weight(const kin_combine_args *a, int64_t t, int64_t k)
+{
+    const kin_tensor *w = &a->d->weight;
+    return a->weighted ? kin_f32(w)[t * w->stride[0] + k * w->stride[1]] : 1.0f;
+}
+
+kin_status kin_cpu_combine(kin_ctx *ctx, const kin_combine_args *a)
+{
+    if (!kin_is_f32(a->z) || !kin_is_f32(a->y))
+        return kin_ref_combine(ctx, a);
+    const kin_simd *s = kin_cpu_simd(ctx);
+    const kin_dispatch *d = a->d;
+    const int32_t *inverse = ints(&d->inverse);
+    static const float zero = 0.0f;
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, d->tokens * a->n)) schedule(static)
+    for (int64_t t = 0; t < d->tokens; t++) {
+        float *y = kin_f32(a->y) + t * kin_ld(a->y);
+        bool acc = a->acc;
+        if (a->base && a->base->data) {
+            s->put_rows(1, a->n, 1.0f, kin_f32(a->base) + t * kin_ld(a->base), 0, y, 0, acc);
+            acc = true;
+        }
+        for (int64_t k = 0; k < d->slots; k++) {
+            int64_t row = inverse[t * d->slots + k];
+            if (row < 0)
+                continue;
+            s->put_rows(1, a->n, slot_weight(a, t, k), kin_f32(a->z) + row * kin_ld(a->z), 0, y, 0,
+                        acc);
+            acc = true;
+        }
+        if (!acc)
+            s->binary(false, 0.0f, &zero, 0, &zero, 0, a->n, y, false);
+    }
+    return KIN_OK;
+}
+
+kin_status kin_cpu_combine_bwd(kin_ctx *ctx, const kin_combine_args *a)
+{
+    if (!kin_is_f32(a->dy))
+        return kin_ref_combine_bwd(ctx, a);
+    const kin_simd *s = kin_cpu_simd(ctx);
+    const kin_dispatch *d = a->d;
+    const int32_t *inverse = ints(&d->inverse);
+    bool want_z = a->dz && a->dz->data, want_w = a->dweight && a->dweight->data;
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, d->tokens * a->n)) schedule(static)
+    for (int64_t i = 0; i < d->tokens * d->slots; i++) {
+        int64_t t = i / d->slots, k = i % d->slots, row = inverse[i];
+        const float *dy = kin_f32(a->dy) + t * kin_ld(a->dy);
+        float dot = 0.0f;
+        if (row >= 0 && want_z)
+            s->put_rows(1, a->n, slot_weight(a, t, k), dy, 0, kin_f32(a->dz) + row * kin_ld(a->dz),
+                        0, false);
+        if (row >= 0 && want_w)
+            dot = s->dot(dy, kin_f32(a->z) + row * kin_ld(a->z), a->n);
+        if (want_w) {
+            float *w = kin_f32(a->dweight) + t * a->dweight->stride[0] + k * a->dweight->stride[1];
+            *w = a->acc ? *w + dot : dot;
+        }
+    }
     return KIN_OK;
 }

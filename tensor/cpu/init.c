@@ -36,4 +36,18 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->randn = kin_cpu_randn;
     k->loss = kin_cpu_loss;
     k->loss_bwd = kin_cpu_loss_bwd;
+    k->grouped = kin_cpu_grouped;
+    k->grouped_dx = kin_cpu_grouped_dx;
+    k->grouped_dw = kin_cpu_grouped_dw;
+    k->combine = kin_cpu_combine;
+    k->combine_bwd = kin_cpu_combine_bwd;
+    k->cosine = kin_cpu_cosine;
+    k->cosine_bwd = kin_cpu_cosine_bwd;
+    k->topk = kin_cpu_topk;
+    k->topk_bwd = kin_cpu_topk_bwd;
+    k->dispatch = kin_cpu_dispatch;
+    k->balance = kin_cpu_balance;
+    k->balance_bwd = kin_cpu_balance_bwd;
+    k->rcl = kin_cpu_rcl;
+    k->rcl_bwd = kin_cpu_rcl_bwd;
 }

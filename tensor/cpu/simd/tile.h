@@ -52,46 +52,49 @@
 
 #ifdef __AVX512F__
 enum { MR = 14 };
-#define KIN_TILES(linkage, name)                                                                   \
-    TILE_BODY(linkage, name, 1)                                                                    \
-    TILE_BODY(linkage, name, 2)                                                                    \
-    TILE_BODY(linkage, name, 3)                                                                    \
-    TILE_BODY(linkage, name, 4)                                                                    \
-    TILE_BODY(linkage, name, 5)                                                                    \
-    TILE_BODY(linkage, name, 6) TILE_BODY(linkage, name, 7) TILE_BODY(linkage, name, 8)            \
-        TILE_BODY(linkage, name, 9) TILE_BODY(linkage, name, 10) TILE_BODY(linkage, name, 11)      \
-            TILE_BODY(linkage, name, 12) TILE_BODY(linkage, name, 13) TILE_BODY(linkage, name, 14) \
-                linkage void name##_any(int rows, int64_t k, const float *a, const float *b,       \
-                                        float *c, int64_t ldc, bool acc)                           \
-    {                                                                                              \
-        switch (rows) {                                                                            \
-            TILE_CASE(name, 1)                                                                     \
-            TILE_CASE(name, 2)                                                                     \
-            TILE_CASE(name, 3)                                                                     \
-            TILE_CASE(name, 4)                                                                     \
-            TILE_CASE(name, 5)                                                                     \
-            TILE_CASE(name, 6) TILE_CASE(name, 7) TILE_CASE(name, 8) TILE_CASE(name, 9)            \
-                TILE_CASE(name, 10) TILE_CASE(name, 11) TILE_CASE(name, 12) TILE_CASE(name, 13)    \
-                    TILE_CASE(name, 14) default : break;                                           \
-        }                                                                                          \
+#define KIN_TILES(linkage, name)                                                               \
+    TILE_BODY(linkage, name, 1)                                                                \
+    TILE_BODY(linkage, name, 2)                                                                \
+    TILE_BODY(linkage, name, 3)                                                                \
+    TILE_BODY(linkage, name, 4)                                                                \
+    TILE_BODY(linkage, name, 5)                                                                \
+    TILE_BODY(linkage, name, 6)                                                                \
+    TILE_BODY(linkage, name, 7) TILE_BODY(linkage, name, 8) TILE_BODY(linkage, name, 9)        \
+        TILE_BODY(linkage, name, 10) TILE_BODY(linkage, name, 11) TILE_BODY(linkage, name, 12) \
+            TILE_BODY(linkage, name, 13) TILE_BODY(linkage, name, 14)                          \
+                linkage void name##_any(int rows, int64_t k, const float *a, const float *b,   \
+                                        float *c, int64_t ldc, bool acc)                       \
+    {                                                                                          \
+        switch (rows) {                                                                        \
+            TILE_CASE(name, 1)                                                                 \
+            TILE_CASE(name, 2)                                                                 \
+            TILE_CASE(name, 3)                                                                 \
+            TILE_CASE(name, 4)                                                                 \
+            TILE_CASE(name, 5)                                                                 \
+            TILE_CASE(name, 6)                                                                 \
+            TILE_CASE(name, 7) TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10)       \
+                TILE_CASE(name, 11) TILE_CASE(name, 12) TILE_CASE(name, 13)                    \
+                    TILE_CASE(name, 14) default : break;                                       \
+        }                                                                                      \
     }
 #else
 enum { MR = 6 };
-#define KIN_TILES(linkage, name)                                                              \
-    TILE_BODY(linkage, name, 1)                                                               \
-    TILE_BODY(linkage, name, 2)                                                               \
-    TILE_BODY(linkage, name, 3)                                                               \
-    TILE_BODY(linkage, name, 4)                                                               \
-    TILE_BODY(linkage, name, 5)                                                               \
-    TILE_BODY(linkage, name, 6) linkage void name##_any(                                      \
-        int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool acc) \
-    {                                                                                         \
-        switch (rows) {                                                                       \
-            TILE_CASE(name, 1)                                                                \
-            TILE_CASE(name, 2)                                                                \
-            TILE_CASE(name, 3)                                                                \
-            TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6) default : break;         \
-        }                                                                                     \
+#define KIN_TILES(linkage, name)                                                           \
+    TILE_BODY(linkage, name, 1)                                                            \
+    TILE_BODY(linkage, name, 2)                                                            \
+    TILE_BODY(linkage, name, 3)                                                            \
+    TILE_BODY(linkage, name, 4)                                                            \
+    TILE_BODY(linkage, name, 5)                                                            \
+    TILE_BODY(linkage, name, 6)                                                            \
+    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c, \
+                            int64_t ldc, bool acc)                                         \
+    {                                                                                      \
+        switch (rows) {                                                                    \
+            TILE_CASE(name, 1)                                                             \
+            TILE_CASE(name, 2)                                                             \
+            TILE_CASE(name, 3)                                                             \
+            TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6) default : break;      \
+        }                                                                                  \
     }
 #endif
 

@@ -1,0 +1,215 @@
+/* tensor/cpu/rcl.c: routing contrastive loss (ProMoE): with m_j the mean of the tokens of expert j
+ * and V the experts that have tokens, L = 1/|V| sum_{i in V} (log sum_{j in V}
+ * exp(cos(P_i,m_j)/tau) - cos(P_i,m_i)/tau). */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "tensor/cpu/cpu.h"
+#include "tensor/ref/ref.h"
+
+typedef struct rcl {
+    int64_t experts, d, used;
+    const float *proto;
+    int64_t *count;
+    double *mean;                  /* [E][D] */
+    double *pinv, *minv, *cos, *g; /* [E], [E], [E][E], [E][E] */
+    float *dmean;                  /* [E][D], divided by the counts */
+} rcl;
+
+static kin_status rcl_alloc(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
+{
+    size_t e = (size_t)a->proto->value.size[0], d = (size_t)a->x->size[1];
+    *r = (rcl){.experts = (int64_t)e, .d = (int64_t)d};
+    KIN_TRY(kin_cpu_param_f32(ctx, a->proto, (int64_t)(e * d), &r->proto));
+    r->count = kin_ws_bytes(ctx, e * sizeof(int64_t));
+    r->mean = kin_ws_bytes(ctx, e * d * sizeof(double));
+    r->pinv = kin_ws_bytes(ctx, e * sizeof(double));
+    r->minv = kin_ws_bytes(ctx, e * sizeof(double));
+    r->cos = kin_ws_bytes(ctx, e * e * sizeof(double));
+    r->g = kin_ws_bytes(ctx, e * e * sizeof(double));
+    r->dmean = kin_ws_bytes(ctx, e * d * sizeof(float));
+    return r->count && r->mean && r->pinv && r->minv && r->cos && r->g && r->dmean
+               ? KIN_OK
+               : ctx->error.status;
+}
+
+/* True when slot k of token t is the first one that names expert idx[k]. */
+static bool first_mention(const int32_t *idx, int64_t k)
+{
+    for (int64_t i = 0; i < k; i++) {
+        if (idx[i] == idx[k])
+            return false;
+    }
+    return true;
+}
+
+static const int32_t *row_of(const kin_rcl_args *a, int64_t t)
+{
+    return (const int32_t *)a->idx->data + t * a->idx->stride[0];
+}
+
+/* Sums of the tokens of each expert over columns [c0, c1), in the order of tokens. */
+static void mean_columns(const kin_rcl_args *a, rcl *r, int64_t c0, int64_t c1)
+{
+    for (int64_t e = 0; e < r->experts; e++)
+        memset(r->mean + e * r->d + c0, 0, (size_t)(c1 - c0) * sizeof(double));
+    for (int64_t t = 0; t < a->x->size[0]; t++) {
+        const int32_t *idx = row_of(a, t);
+        const float *x = kin_f32(a->x) + t * kin_ld(a->x);
+        for (int64_t k = 0; k < a->slots; k++) {
+            if (idx[k] < 0 || idx[k] >= r->experts || !first_mention(idx, k))
+                continue;
+            double *m = r->mean + idx[k] * r->d;
+            for (int64_t c = c0; c < c1; c++)
+                m[c] += (double)x[c];
+        }
+    }
+    for (int64_t e = 0; e < r->experts; e++) {
+        for (int64_t c = c0; c < c1 && r->count[e]; c++)
+            r->mean[e * r->d + c] /= (double)r->count[e];
+    }
+}
+
+static void rcl_prepare(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
+{
+    enum { STRIP = 32 };
+    memset(r->count, 0, (size_t)r->experts * sizeof(int64_t));
+    for (int64_t t = 0; t < a->x->size[0]; t++) {
+        const int32_t *idx = row_of(a, t);
+        for (int64_t k = 0; k < a->slots; k++) {
+            if (idx[k] >= 0 && idx[k] < r->experts && first_mention(idx, k))
+                r->count[idx[k]]++;
+        }
+    }
+    int64_t strips = (r->d + STRIP - 1) / STRIP;
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, a->x->size[0] * r->d)) schedule(static)
+    for (int64_t i = 0; i < strips; i++)
+        mean_columns(a, r, i * STRIP, (i + 1) * STRIP < r->d ? (i + 1) * STRIP : r->d);
+    for (int64_t e = 0; e < r->experts; e++) {
+        double p2 = 0, m2 = 0;
+        r->used += r->count[e] > 0;
+        for (int64_t c = 0; c < r->d; c++) {
+            double p = (double)r->proto[e * r->d + c], m = r->mean[e * r->d + c];
+            p2 += p * p;
+            m2 += m * m;
+        }
+        r->pinv[e] = 1 / fmax(sqrt(p2), 1e-12);
+        r->minv[e] = 1 / fmax(sqrt(m2), 1e-12);
+    }
+    for (int64_t i = 0; i < r->experts * r->experts; i++) {
+        const float *p = r->proto + i / r->experts * r->d;
+        const double *m = r->mean + i % r->experts * r->d;
+        double dot = 0;
+        for (int64_t c = 0; c < r->d; c++)
+            dot += (double)p[c] * m[c];
+        r->cos[i] = dot * r->pinv[i / r->experts] * r->minv[i % r->experts];
+    }
+}
+
+static double row_lse(const rcl *r, int64_t i, double tau)
+{
+    double top = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < r->experts; j++) {
+        if (r->count[j])
+            top = fmax(top, r->cos[i * r->experts + j] / tau);
+    }
+    for (int64_t j = 0; j < r->experts; j++) {
+        if (r->count[j])
+            sum += exp(r->cos[i * r->experts + j] / tau - top);
+    }
+    return top + log(sum);
+}
+
+kin_status kin_cpu_rcl(kin_ctx *ctx, const kin_rcl_args *a)
+{
+    if (!kin_is_f32(a->x) || a->proto->value.dtype == KIN_DTYPE_F64)
+        return kin_ref_rcl(ctx, a);
+    size_t mark = kin_ws_mark(ctx);
+    double loss = 0;
+    rcl r;
+    KIN_TRY(rcl_alloc(ctx, a, &r));
+    rcl_prepare(ctx, a, &r);
+    for (int64_t e = 0; e < r.experts; e++) {
+        if (a->count && a->count->data)
+            ((int32_t *)a->count->data)[e * a->count->stride[0]] = (int32_t)r.count[e];
+        for (int64_t c = 0; c < r.d && a->mean && a->mean->data; c++)
+            kin_f32(a->mean)[e * kin_ld(a->mean) + c] = (float)r.mean[e * r.d + c];
+        if (r.count[e] && r.used >= 2)
+            loss += row_lse(&r, e, (double)a->tau) - r.cos[e * r.experts + e] / (double)a->tau;
+    }
+    *kin_f32(a->loss) = r.used >= 2 ? (float)(loss / (double)r.used) : 0.0f;
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+/* d cos(u,v) / du_c, without the term of the norm where it lies under its floor */
+static double cosine_du(double u, double uinv, double v, double vinv, double cosine)
+{
+    return (v * vinv - (uinv >= 1e12 ? 0 : u * uinv * cosine)) * uinv;
+}
+
+/* Gradients of prototypes (added to the table) and of the means, of expert e. */
+static void expert_bwd(const kin_rcl_args *a, rcl *r, int64_t e)
+{
+    int64_t n = r->experts;
+    float *grad = a->proto->grad.data;
+    for (int64_t c = 0; c < r->d; c++) {
+        double dp = 0, dm = 0, p = (double)r->proto[e * r->d + c], m = r->mean[e * r->d + c];
+        for (int64_t f = 0; f < n; f++) {
+            dp += r->g[e * n + f] *
+                  cosine_du(p, r->pinv[e], r->mean[f * r->d + c], r->minv[f], r->cos[e * n + f]);
+            dm += r->g[f * n + e] * cosine_du(m, r->minv[e], (double)r->proto[f * r->d + c],
+                                              r->pinv[f], r->cos[f * n + e]);
+        }
+        if (grad)
+            grad[e * r->d + c] += (float)dp;
+        r->dmean[e * r->d + c] = r->count[e] ? (float)(dm / (double)r->count[e]) : 0.0f;
+    }
+}
+
+static void score_gradients(const kin_rcl_args *a, rcl *r)
+{
+    double factor = (double)*kin_f32(a->dloss) / ((double)r->used * (double)a->tau);
+    for (int64_t i = 0; i < r->experts; i++) {
+        double lse = r->count[i] ? row_lse(r, i, (double)a->tau) : 0;
+        for (int64_t j = 0; j < r->experts; j++) {
+            double p = exp(r->cos[i * r->experts + j] / (double)a->tau - lse);
+            r->g[i * r->experts + j] = r->count[i] && r->count[j] ? factor * (p - (i == j)) : 0;
+        }
+    }
+}
+
+kin_status kin_cpu_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
+{
+    if (!kin_is_f32(a->x) || a->proto->value.dtype == KIN_DTYPE_F64)
+        return kin_ref_rcl_bwd(ctx, a);
+    const kin_simd *s = kin_cpu_simd(ctx);
+    size_t mark = kin_ws_mark(ctx);
+    rcl r;
+    KIN_TRY(rcl_alloc(ctx, a, &r));
+    rcl_prepare(ctx, a, &r);
+    bool active = r.used >= 2;
+    if (active) {
+        score_gradients(a, &r);
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, r.experts *r.experts *r.d)) \
+    schedule(static)
+        for (int64_t e = 0; e < r.experts; e++)
+            expert_bwd(a, &r, e);
+    }
+    if (a->dx && a->dx->data) {
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, a->x->size[0] * r.d)) schedule(static)
+        for (int64_t t = 0; t < a->x->size[0]; t++) {
+            const int32_t *idx = row_of(a, t);
+            float *dx = kin_f32(a->dx) + t * kin_ld(a->dx);
+            if (!a->acc)
+                memset(dx, 0, (size_t)r.d * sizeof(float));
+            for (int64_t k = 0; k < a->slots && active; k++) {
+                if (idx[k] >= 0 && idx[k] < r.experts && first_mention(idx, k))
+                    s->put_rows(1, r.d, 1.0f, r.dmean + idx[k] * r.d, 0, dx, 0, true);
+            }
+        }
+    }
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
