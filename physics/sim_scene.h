@@ -106,7 +106,7 @@ void kin_sim_annotate(kin_sim_scene *s);
 /* ---- world (sim_world.c); pixels, y down ---- */
 kin_status kin_sim_world_open(kin_sim_scene *s, double gravity, kin_error *err);
 void kin_sim_world_close(kin_sim_scene *s);
-/* Body of object i at (x, y) with velocity; `spin`: it may turn (solid sphere or cube), else not.
+/* Body of object i at (x, y) with velocity; `spin`: it may turn (solid ball), else not.
  * (ax, ay): acceleration at the start, for the half-step start of the leapfrog. */
 kin_status kin_sim_world_body(kin_sim_scene *s, int i, const double p[2], const double v[2],
                               const double a[2], double angle, bool spin, double elasticity,

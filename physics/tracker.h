@@ -56,7 +56,8 @@ void kin_track_fit(const kin_asked *asked, const kin_track *track, const kin_tra
                    kin_motion *out);
 
 /* The verdict on one clip. Relative errors are |fit - asked| / |asked| (vectors by norm); NAN = not
- * asked or not fitted; a fit that is impossible although it was asked for counts as 1. */
+ * asked; a fit that is impossible although it was asked for counts as 1. The restitution's error is
+ * |fit - asked|. */
 typedef struct kin_verdict {
     bool colour;    /* every asked colour is present */
     bool intact;    /* every asked object is one intact object in every frame */
