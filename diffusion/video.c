@@ -207,8 +207,13 @@ static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_t
     const video_layer *l = arg;
     const video_block *b = &l->m->blocks[l->index];
     const float eps = l->m->cfg.eps;
-    kin_tensor mod, m[6], x, a, n, h;
+    kin_tensor mod, m[6], x, a, n, h, text = in[2];
 
+    /* note: keys and values of a block share one node, so that their gradients are summed before
+     * they meet those of the other blocks, as they are where blocks are recomputed: both ways give
+     * the same bits */
+    if (kin_tape_needs(ctx, &in[2]))
+        KIN_TRY(kin_contiguous(ctx, &in[2], &text));
     KIN_TRY(kin_add_param(ctx, &in[1], b->table, 1.0f, &mod));
     for (int i = 0; i < 6; i++)
         m[i] = kin_tensor_select(&mod, 1, i);
@@ -218,7 +223,7 @@ static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_t
     n = a;
     if (b->norm2_w)
         KIN_TRY(kin_layernorm(ctx, &a, b->norm2_w, b->norm2_b, NULL, NULL, eps, &n));
-    KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &in[2], NULL, NULL, &a, NULL, &h));
+    KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &text, NULL, NULL, &a, NULL, &h));
     KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
     KIN_TRY(feed_forward(ctx, l, &x, &h, &m[5], out));
     tap(ctx, l->m, TAP_BLOCK, l->index, &out[0]);
