@@ -74,7 +74,7 @@ int kin_prompt_find(const kin_prompt_words *w, int from, const char *list)
 int kin_noun_shape(const char *word)
 {
     if (kin_word_in(word,
-                    "ball|balls|sphere|spheres|marble|disc|disk|wheel|apple|bead|pebble|coin"))
+                    "ball|balls|sphere|spheres|marbles|disc|disk|wheel|apple|bead|pebble|coin"))
         return KIN_SIM_BALL;
     if (kin_word_in(word, "box|boxes|block|blocks|cube|cubes|crate|brick|bricks|book|car|cart|toy|"
                           "object|objects|domino|dominoes|stick|cup|bottle|vase|hammer|pendulum"))
@@ -104,7 +104,8 @@ static int count_things(const kin_prompt_words *w)
 {
     int n = 0;
     for (int i = 0; i < w->count; i++)
-        n += kin_noun_shape(w->word[i]) >= 0;
+        if (kin_noun_shape(w->word[i]) >= 0) /* a plural counts twice */
+            n += w->word[i][strlen(w->word[i]) - 1] == 's' ? 2 : 1;
     return n;
 }
 

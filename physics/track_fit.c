@@ -296,6 +296,22 @@ static void fit_collision(const kin_track *a, const kin_track *b, double fps, ki
         m->event = (post[0] - pre[0]) / (pre[1] - post[1]);
 }
 
+/* Comes up again by a tenth of the way down. */
+static bool rebounds(const kin_track *t, double s)
+{
+    int low = lowest(t->y, t->frames, s), first = -1;
+    double rise = 0;
+    for (int k = 0; k < t->frames; k++) {
+        if (isnan(t->y[k]))
+            continue;
+        first = first < 0 ? k : first;
+        if (k > low)
+            rise = fmax(rise, t->y[low] - t->y[k]);
+    }
+    return low > first && first >= 0 && t->y[low] - t->y[first] >= 2 * s &&
+           rise >= fmax(0.1 * (t->y[low] - t->y[first]), 0.5 * s);
+}
+
 static bool is_kind(const kin_asked *asked, const char *name)
 {
     const char *kind = kin_sim_kind_name(asked->kind);
@@ -319,9 +335,9 @@ void kin_track_fit(const kin_asked *asked, const kin_track *track, const kin_tra
         fit_parabola(track, fps, 0, out);
     else if (is_kind(asked, "incline"))
         fit_parabola(track, fps, (track->frames - 1) / fps, out);
-    else if (is_kind(asked, "bounce"))
+    else if (is_kind(asked, "bounce") && rebounds(track, s))
         fit_bounce(track, fps, s, out);
-    else if (is_kind(asked, "drop"))
+    else if (is_kind(asked, "drop") || is_kind(asked, "bounce"))
         fit_drop(track, fps, s, out);
     else if (is_kind(asked, "spring"))
         fit_spring(asked, track, fps, s, out);
@@ -410,22 +426,6 @@ static bool goes(const kin_asked *a, const kin_track *t, const kin_motion *fit)
     double along = (dx * d[0] + dy * d[1]) / norm, path = asked_path(a, t->frames);
     return along >= (isnan(path) ? 2 * unit_of(a) : 0.25 * path) &&
            along >= M_SQRT1_2 * hypot(dx, dy);
-}
-
-/* Comes up again by a tenth of the way down. */
-static bool rebounds(const kin_track *t, double s)
-{
-    int low = lowest(t->y, t->frames, s), first = -1;
-    double rise = 0;
-    for (int k = 0; k < t->frames; k++) {
-        if (isnan(t->y[k]))
-            continue;
-        first = first < 0 ? k : first;
-        if (k > low)
-            rise = fmax(rise, t->y[low] - t->y[k]);
-    }
-    return low > first && first >= 0 && t->y[low] - t->y[first] >= 2 * s &&
-           rise >= fmax(0.1 * (t->y[low] - t->y[first]), 0.5 * s);
 }
 
 static void judge(const kin_asked *a, const kin_track *t, const kin_track *second, kin_verdict *v)
