@@ -64,7 +64,7 @@ typedef struct kin_grouped_args { /* for rows s of group e: y[s] = act(pre[s] = 
     const kin_dispatch *d;
     bool gather; /* true: row(s) = order[s] / K of x [T,k]; false: row(s) = s of x [T*K,k] */
     const kin_tensor *x;
-    kin_param *const *w, *const *b; /* [groups], each [n,k] and [n] */
+    kin_param *const *w, *const *b; /* [groups], each [n,k] and [n], no two the same */
     kin_act act;
     kin_tensor *pre, *y; /* [T*K,n]; pre NULL or kept; rows >= offset[G] untouched */
 } kin_grouped_args;

@@ -14,6 +14,12 @@ kin_status kin_op_rows(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_te
         return KIN_OK;
     }
     int64_t n = x->size[x->ndim - 1], count = 1, stride = 0;
+    if (n > 1 && x->stride[x->ndim - 1] != 1) {
+        char text[96];
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "%s: %s: the last dimension must be contiguous (make it so)", op,
+                        kin_tensor_describe(x, text, sizeof text));
+    }
     for (int i = x->ndim - 2; i >= 0; i--) {
         if (x->size[i] == 1)
             continue;

@@ -77,6 +77,8 @@ static kin_status linear_check(kin_ctx *ctx, const kin_tensor *x, kin_param *w, 
                                const kin_tensor *residual, const kin_tensor *gate, saved_linear *s)
 {
     kin_op_matrix(w, &s->n, &s->k);
+    if (x->ndim < 1)
+        return kin_op_mismatch(ctx, w->name, x, &w->value, "x must have a last dimension");
     KIN_TRY(kin_op_rows(ctx, "linear", x, &s->x));
     KIN_TRY(kin_op_rows(ctx, "linear", residual, &s->residual));
     KIN_TRY(kin_op_rows(ctx, "linear", gate, &s->gate));

@@ -297,6 +297,25 @@ static kin_status run_compact(kin_ctx *ctx, kin_checkpoint_fn fn, void *arg, con
     return KIN_OK;
 }
 
+/* Makes input i a node of the inner tape whose gradient is the outer one's memory: sums then grow
+ * in the same order as without recomputation, to the same bits. */
+static kin_status input_adopt(kin_ctx *ctx, const checkpoint *c, int i, kin_tensor *in,
+                              kin_tensor *grad, bool *acc)
+{
+    node *n = node_add(ctx, in);
+    if (!n)
+        return KIN_ERR_MEM;
+    for (int j = 0; j < c->n_in && !*acc; j++)
+        if (j != i && c->in[j].id == c->in[i].id) {
+            /* the same tensor comes in twice: either may be written first */
+            KIN_TRY(ctx->k->fill(ctx, grad, 0.0));
+            *acc = true;
+        }
+    n->grad = grad->data;
+    n->written = *acc;
+    return KIN_OK;
+}
+
 static kin_status checkpoint_bwd(kin_ctx *ctx, void *saved)
 {
     checkpoint *c = saved;
@@ -322,7 +341,7 @@ static kin_status checkpoint_bwd(kin_ctx *ctx, void *saved)
         in[i] = c->in[i];
         in[i].id = 0;
         if (din[i].data)
-            KIN_GOTO(kin_tape_watch(ctx, &in[i]));
+            KIN_GOTO(input_adopt(ctx, c, i, &in[i], &din[i], &acc[i]));
     }
     memset(out, 0, sizeof out);
     KIN_GOTO(c->fn(ctx, c->arg, in, out));
@@ -337,15 +356,9 @@ static kin_status checkpoint_bwd(kin_ctx *ctx, void *saved)
             KIN_GOTO(ctx->k->copy(ctx, &dout[i], &g, a));
     }
     KIN_GOTO(run_backward(ctx));
-    for (int i = 0; i < c->n_in; i++) {
-        if (!din[i].data)
-            continue;
-        kin_tensor g = kin_tape_grad(ctx, &in[i]);
-        if (g.data)
-            KIN_GOTO(ctx->k->copy(ctx, &g, &din[i], acc[i]));
-        else if (!acc[i])
+    for (int i = 0; i < c->n_in; i++)
+        if (din[i].data && !acc[i] && !kin_tape_grad(ctx, &in[i]).data)
             KIN_GOTO(ctx->k->fill(ctx, &din[i], 0.0));
-    }
 done:
     ctx->tape = outer;
     kin_ws_release(ctx, mark);

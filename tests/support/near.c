@@ -24,10 +24,12 @@ uint64_t kin_test_seed(void)
     return seed;
 }
 
-kin_near_bound kin_near_f32(double length)
+kin_near_bound kin_near_f32(double length, double term)
 {
-    return (kin_near_bound){
-        .length = length, .eps_acc = 0x1p-24, .eps_out = 0x1p-22, .scale_min = 1e-30};
+    return (kin_near_bound){.length = length,
+                            .eps_acc = 0x1p-24,
+                            .eps_out = 0x1p-22,
+                            .scale_min = term > 1e-30 ? term : 1e-30};
 }
 
 /* False, with text, at the first value that is not finite. */

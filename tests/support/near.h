@@ -19,8 +19,9 @@ typedef struct kin_near_bound {
     double scale_min; /* size of results that cancel to nothing */
 } kin_near_bound;
 
-/* f32 accumulation over `length` terms. */
-kin_near_bound kin_near_f32(double length);
+/* f32 accumulation over `length` terms, each of size `term` (0: the results themselves give the
+ * scale). */
+kin_near_bound kin_near_f32(double length, double term);
 
 /* True when got is near want (same shape; any dtypes). why[bytes] receives what is wrong, else the
  * residuals. */

@@ -118,9 +118,10 @@ static void clear_closed(const operands *o, pair *lse)
 
 static kin_near_bound attention_bound(const rig *r, const variant *v, double length)
 {
-    kin_near_bound b = kin_near_f32(length);
+    kin_near_bound b = kin_near_f32(length, 0);
     b.eps_out = 0x1p-18 * v->spread;
-    b.scale_min = 1e-3;
+    b.scale_min =
+        (rig_is_bf16(r) ? 1 : 0.1) * v->spread; /* of one term of a gradient, q or k in it */
     return rig_bf16(r, b, 4);
 }
 

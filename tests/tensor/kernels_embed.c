@@ -14,7 +14,7 @@ static void rope(rig *r, int64_t b, int64_t n, int64_t heads, int64_t d, bool in
             .x = &x, .cos = &c, .sin = &s, .inverse = inverse, .acc = acc, .y = &y.t[side]};
         RIG_CALL(r, side, rope, &a);
     }
-    rig_near(r, "y", &y, kin_near_f32(3));
+    rig_near(r, "y", &y, kin_near_f32(3, 1));
     rig_end(r);
 }
 
@@ -42,7 +42,7 @@ static void embedding(rig *r, int64_t v, int64_t d, int64_t n, kin_dtype type)
         RIG_CALL(r, side, embedding_bwd, &a);
     }
     rig_same(r, "y", &y.t[1], &y.t[0]);
-    rig_near(r, "gradient of the table", &table.grad, kin_near_f32((double)n));
+    rig_near(r, "gradient of the table", &table.grad, kin_near_f32((double)n, 1));
     rig_end(r);
 }
 
@@ -81,7 +81,7 @@ static void patch(rig *r, const int64_t v[5], const int p[3], bool channel_last,
                             .acc = acc};
         RIG_CALL(r, side, patch, &a);
     }
-    rig_near(r, "dst", &dst, kin_near_f32(1));
+    rig_near(r, "dst", &dst, kin_near_f32(1, 1));
     rig_end(r);
 }
 
@@ -109,7 +109,7 @@ void kernels_sinusoid(rig *r)
             RIG_CALL(r, side, sinusoid, &a);
         }
         /* note: one ulp of a frequency moves the phase of a large v; see kin_sinusoid_args */
-        kin_near_bound bound = kin_near_f32(1);
+        kin_near_bound bound = kin_near_f32(1, 1);
         bound.eps_out = i == 2 ? 2e-4 : 2e-6;
         bound.scale_min = 1;
         rig_near(r, "y", &y, bound);

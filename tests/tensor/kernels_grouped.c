@@ -108,7 +108,7 @@ static void forward(rig *r, shape s, bool gather, kin_act act, kin_dtype weights
                               .y = &y.t[side]};
         RIG_CALL(r, side, grouped, &a);
     }
-    kin_near_bound bound = kin_near_f32((double)s.k + 2);
+    kin_near_bound bound = kin_near_f32((double)s.k + 2, 1);
     if (act != KIN_ACT_NONE) {
         near_rows(r, "pre", &pre, rows_of(&u), bound);
         bound.eps_out = 0x1p-20;
@@ -142,10 +142,10 @@ static void backward(rig *r, shape s, bool gather, kin_dtype weights)
         a.dx = NULL;
         RIG_CALL(r, side, grouped_dw, &a);
     }
-    near_rows(r, "dx", &dx, rows_of(&u), kin_near_f32((double)s.n + 2));
+    near_rows(r, "dx", &dx, rows_of(&u), kin_near_f32((double)s.n + 2, 1));
     for (int64_t e = 0; e < s.groups; e++) {
-        rig_near(r, "dw", &u.w[e].grad, kin_near_f32((double)s.tokens + 2));
-        rig_near(r, "db", &u.b[e].grad, kin_near_f32((double)s.tokens + 2));
+        rig_near(r, "dw", &u.w[e].grad, kin_near_f32((double)s.tokens + 2, 1));
+        rig_near(r, "db", &u.b[e].grad, kin_near_f32((double)s.tokens + 2, 1));
     }
     rig_end(r);
 }
@@ -237,7 +237,7 @@ static void combine(rig *r, shape s, bool base, bool weighted, bool acc)
                               .acc = acc};
         RIG_CALL(r, side, combine, &a);
     }
-    rig_near(r, "y", &y, kin_near_f32((double)s.slots + 1));
+    rig_near(r, "y", &y, kin_near_f32((double)s.slots + 1, 1));
     rig_end(r);
 }
 
@@ -266,9 +266,9 @@ static void combine_back(rig *r, shape s, bool want_dz, bool want_dw, bool acc)
         RIG_CALL(r, side, combine_bwd, &a);
     }
     if (want_dz)
-        near_rows(r, "dz", &dz, rows_of(&u), kin_near_f32(1));
+        near_rows(r, "dz", &dz, rows_of(&u), kin_near_f32(1, 1));
     if (want_dw)
-        rig_near(r, "dweight", &dw, kin_near_f32((double)s.n));
+        rig_near(r, "dweight", &dw, kin_near_f32((double)s.n, 1));
     rig_end(r);
 }
 

@@ -1,4 +1,6 @@
 /* Cases of linear, linear_dx, linear_dw. */
+#include <math.h>
+
 #include "tests/tensor/rig.h"
 
 typedef struct shape {
@@ -74,14 +76,14 @@ static void forward(rig *r, shape s, const variant *v, kin_dtype weights)
         /* a second call finds the packed weight of the first */
         RIG_CALL(r, side, linear, &a);
     }
-    kin_near_bound bound = kin_near_f32((double)s.k + 2);
+    kin_near_bound bound = kin_near_f32((double)s.k + 2, v->spread);
     if (v->act != KIN_ACT_NONE) {
         bound.eps_out = 0x1p-20;
-        bound.scale_min = 1e-3;
+        bound.scale_min = fmax(v->spread, 1e-3);
     }
     rig_near(r, "y", &y, bound);
     if (v->pre)
-        rig_near(r, "pre", &pre, kin_near_f32((double)s.k + 2));
+        rig_near(r, "pre", &pre, kin_near_f32((double)s.k + 2, v->spread));
     rig_end(r);
 }
 
@@ -125,10 +127,10 @@ static void backward(rig *r, shape s, bool acc, bool bias, int pad, kin_dtype we
         a.dx = NULL;
         RIG_CALL(r, side, linear_dw, &a);
     }
-    rig_near(r, "dx", &dx, kin_near_f32((double)s.n + 2));
-    rig_near(r, "dw", &w.grad, kin_near_f32((double)s.m + 2));
+    rig_near(r, "dx", &dx, kin_near_f32((double)s.n + 2, 1));
+    rig_near(r, "dw", &w.grad, kin_near_f32((double)s.m + 2, 1));
     if (bias)
-        rig_near(r, "db", &b.grad, kin_near_f32((double)s.m + 2));
+        rig_near(r, "db", &b.grad, kin_near_f32((double)s.m + 2, 1));
     rig_end(r);
 }
 
@@ -145,7 +147,7 @@ static void frozen(rig *r, bool weight)
             .m = s.m, .n = s.n, .k = s.k, .dy = &dy, .x = &x, .w = w.p[side], .b = b.p[side]};
         RIG_CALL(r, side, linear_dw, &a);
     }
-    rig_near(r, "gradient", weight ? &b.grad : &w.grad, kin_near_f32((double)s.m + 2));
+    rig_near(r, "gradient", weight ? &b.grad : &w.grad, kin_near_f32((double)s.m + 2, 1));
     rig_end(r);
 }
 
@@ -170,8 +172,8 @@ static void repacked(rig *r)
             w.p[side]->value.data = changed.data;
             kin_param_touch(w.p[side]);
         }
-        rig_near(r, "y", &y, kin_near_f32((double)s.k));
-        rig_near(r, "dx", &dx, kin_near_f32((double)s.n));
+        rig_near(r, "y", &y, kin_near_f32((double)s.k, 1));
+        rig_near(r, "dx", &dx, kin_near_f32((double)s.n, 1));
     }
     rig_end(r);
 }
@@ -192,9 +194,9 @@ static void flat_view(rig *r)
         RIG_CALL(r, side, linear_dx, &g);
         RIG_CALL(r, side, linear_dw, &g);
     }
-    rig_near(r, "y", &y, kin_near_f32(12));
-    rig_near(r, "dx", &dx, kin_near_f32(10));
-    rig_near(r, "dw", &w.grad, kin_near_f32(11));
+    rig_near(r, "y", &y, kin_near_f32(12, 1));
+    rig_near(r, "dx", &dx, kin_near_f32(10, 1));
+    rig_near(r, "dw", &w.grad, kin_near_f32(11, 1));
     rig_end(r);
 }
 

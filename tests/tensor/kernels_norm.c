@@ -26,7 +26,7 @@ enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 static kin_near_bound norm_bound(const variant *v, int64_t d)
 {
-    kin_near_bound b = kin_near_f32((double)d);
+    kin_near_bound b = kin_near_f32((double)d, 0);
     /* note: a mean far from 0 costs digits of x - mean before any kernel begins; one shape has d =
      * 1, where the result is rounding divided by sqrt(eps) */
     b.eps_out = 0x1p-19 * (1 + v->shift);
@@ -95,7 +95,7 @@ static void run(rig *r, bool rms, const int64_t *shape, const variant *v)
     rig_near(r, "y", &y, bound);
     rig_near(r, "rstd", &rstd, bound);
     if (!rms)
-        rig_near(r, "mean", &mean, kin_near_f32((double)d));
+        rig_near(r, "mean", &mean, kin_near_f32((double)d, 0));
     if (v->dx) {
         kin_near_bound b = bound;
         b.scale_min = 1 / v->spread;

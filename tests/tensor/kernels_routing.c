@@ -31,11 +31,11 @@ static void cosine(rig *r, const int64_t *shape, double spread, bool acc, int pa
         RIG_CALL(r, side, cosine, &a);
         RIG_CALL(r, side, cosine_bwd, &a);
     }
-    kin_near_bound b = kin_near_f32((double)d);
+    kin_near_bound b = kin_near_f32((double)d, 0);
     b.scale_min = 1;
     rig_near(r, "z", &z, b);
-    rig_near(r, "xinv", &xinv, kin_near_f32((double)d));
-    rig_near(r, "pinv", &pinv, kin_near_f32((double)d));
+    rig_near(r, "xinv", &xinv, kin_near_f32((double)d, 0));
+    rig_near(r, "pinv", &pinv, kin_near_f32((double)d, 0));
     /* note: with D = 1 the gradient is the difference of two equal numbers */
     b.scale_min = 1 / spread;
     b.length = (double)(d + e);
@@ -64,8 +64,8 @@ static void cosine_zero(rig *r)
                              .pinv = &pinv.t[side]};
         RIG_CALL(r, side, cosine, &a);
     }
-    rig_near(r, "z", &z, kin_near_f32(8));
-    rig_near(r, "xinv", &xinv, kin_near_f32(8));
+    rig_near(r, "z", &z, kin_near_f32(8, 0));
+    rig_near(r, "xinv", &xinv, kin_near_f32(8, 0));
     rig_end(r);
 }
 
@@ -115,7 +115,7 @@ static void topk(rig *r, int64_t t, int64_t e, int64_t k, bool nulls, bool ties,
     }
     rig_same(r, "idx", &idx.t[1], &idx.t[0]);
     rig_same(r, "w", &w.t[1], &w.t[0]);
-    rig_near(r, "dscores", &ds, kin_near_f32(1));
+    rig_near(r, "dscores", &ds, kin_near_f32(1, 0));
     rig_end(r);
 }
 
@@ -201,7 +201,7 @@ static void rcl(rig *r, int64_t t, int64_t e, int64_t d, int64_t k, int64_t slot
     }
     /* note: cosines over tau = 0.07 magnify rounding by 14, once in the loss and once more in its
      * gradient */
-    kin_near_bound b = kin_near_f32((double)(t + d));
+    kin_near_bound b = kin_near_f32((double)(t + d), 0);
     b.eps_acc *= 32;
     b.eps_out = 0x1p-17;
     rig_same(r, "count", &count.t[1], &count.t[0]);
@@ -250,7 +250,7 @@ static void balance(rig *r, int64_t samples, int64_t per, int64_t e, int64_t k, 
         RIG_CALL(r, side, balance, &a);
         RIG_CALL(r, side, balance_bwd, &a);
     }
-    kin_near_bound b = kin_near_f32((double)(t + e));
+    kin_near_bound b = kin_near_f32((double)(t + e), 0);
     b.scale_min = 1e-3;
     rig_near(r, "loss", &loss, b);
     rig_near(r, "dp", &dp, b);

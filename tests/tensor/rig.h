@@ -9,7 +9,7 @@
 #include "tests/support/near.h"
 #include "tests/support/support.h"
 
-enum { RIG_MEMORY = 96, RIG_PARAMS = 64, RIG_SLOTS = sizeof(kin_kernels) / sizeof(void *) };
+enum { RIG_MEMORY = 160, RIG_SLOTS = sizeof(kin_kernels) / sizeof(void *) };
 
 typedef struct rig {
     char name[64];   /* "cpu avx2 f32" */
