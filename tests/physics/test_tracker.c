@@ -114,6 +114,23 @@ static void test_split_object(void **state)
     }
 }
 
+/* A second, small piece of the asked colour far from the whole object. */
+static void test_fragment(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 10; i++) {
+        kin_sim_clip c = uniform_clip(i);
+        const kin_sim_object *ob = &c.truth.object[0];
+        int x0 = ob->states[3].x > SIDE / 2.0 ? 1 : SIDE - 4;
+        int y0 = ob->states[3].y > SIDE / 2.0 ? 1 : SIDE - 4;
+        for (int k = 0; k < 9; k++)
+            memcpy(frame(&c, 3) + 3 * ((y0 + k / 3) * SIDE + x0 + k % 3), ob->rgb, 3);
+        kin_verdict v = judge(&c);
+        assert_true(!v.intact && v.colour && v.direction && v.velocity_error < 0.05);
+        kin_sim_clip_free(&c);
+    }
+}
+
 static void test_half_object(void **state)
 {
     (void)state;
@@ -333,12 +350,13 @@ static void test_evaluation_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_real_clips),    cmocka_unit_test(test_split_object),
-        cmocka_unit_test(test_half_object),   cmocka_unit_test(test_missing_frame),
-        cmocka_unit_test(test_wrong_colour),  cmocka_unit_test(test_static_object),
-        cmocka_unit_test(test_reversed),      cmocka_unit_test(test_blank_and_noise),
-        cmocka_unit_test(test_no_bounce),     cmocka_unit_test(test_slightly_noisy),
-        cmocka_unit_test(test_caption_parse), cmocka_unit_test(test_evaluation_counts),
+        cmocka_unit_test(test_real_clips),        cmocka_unit_test(test_split_object),
+        cmocka_unit_test(test_fragment),          cmocka_unit_test(test_half_object),
+        cmocka_unit_test(test_missing_frame),     cmocka_unit_test(test_wrong_colour),
+        cmocka_unit_test(test_static_object),     cmocka_unit_test(test_reversed),
+        cmocka_unit_test(test_blank_and_noise),   cmocka_unit_test(test_no_bounce),
+        cmocka_unit_test(test_slightly_noisy),    cmocka_unit_test(test_caption_parse),
+        cmocka_unit_test(test_evaluation_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
