@@ -76,6 +76,16 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
                     "model: no bundled model found; name one by -m DIR or KINEMA_MODEL");
 }
 
+kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_error *err)
+{
+    kin_status status = kin_pipeline_load(ctx, dir, out);
+    if (status == KIN_OK)
+        return KIN_OK;
+    *err = ctx->error;
+    err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
+    return err->status;
+}
+
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err)
 {
     if (access(path, R_OK))

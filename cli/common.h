@@ -8,6 +8,7 @@
 #include "base/path.h"
 #include "cli/flags.h"
 #include "cli/progress.h"
+#include "diffusion/pipeline.h"
 #include "tensor/ctx.h"
 
 /* One verb's work: prints its data on stdout, progress on stderr; err carries what main prints. */
@@ -29,6 +30,10 @@ kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_e
 /* The model directory: -m or KINEMA_MODEL, else the bundled one (source tree of this program, then
  * PREFIX/share/kinema). Fails: KIN_ERR_FORMAT if the named one is not there. */
 kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error *err);
+
+/* kin_pipeline_load with its error in err; a file of the model that cannot be read is a bad input
+ * (KIN_ERR_FORMAT). */
+kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_error *err);
 
 /* KIN_ERR_FORMAT if `path` cannot be read (an input that is not there is a bad input file). */
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err);

@@ -92,17 +92,17 @@ static kin_status check_record(checker *c, const kin_dataset *ds, int64_t i, boo
 
 static void print_summary(const checker *c, const kin_dataset *ds, int64_t bad)
 {
-    char before = ' ';
+    const char *before = " ";
     printf("%lld records, %lld usable; %lld fallbacks, %lld aliases, %lld drops\n",
            (long long)ds->total, (long long)(ds->count - bad), (long long)c->fallbacks,
            (long long)c->aliases, (long long)c->drops);
     printf("phenomena:");
     for (int k = 0; k < KIN_PHYS_CATEGORIES; k++)
         if (kin_phys_is_label(k) && c->categories[k]) {
-            printf("%c%s %lld", before, kin_phys_phrase(k), (long long)c->categories[k]);
-            before = ',';
+            printf("%s%s %lld", before, kin_phys_phrase(k), (long long)c->categories[k]);
+            before = ", ";
         }
-    printf("%s\n", before == ' ' ? " none" : "");
+    printf("%s\n", before[0] == ' ' ? " none" : "");
 }
 
 static kin_status check_wisa(const kin_args *args, const char *path, kin_error *err)

@@ -278,10 +278,8 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_cli_progress(args, &e.progress);
-    kin_status status = kin_pipeline_load(ctx, dir, &e.pipeline);
-    if (status != KIN_OK)
-        *err = ctx->error;
-    else if (!kin_model_get_info(e.pipeline->model)->text_dim)
+    kin_status status = kin_cli_load(ctx, dir, &e.pipeline, err);
+    if (status == KIN_OK && !kin_model_get_info(e.pipeline->model)->text_dim)
         status = kin_fail(err, KIN_ERR_ARG, "evaluate: needs a text model");
     else
         status =

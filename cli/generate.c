@@ -33,6 +33,8 @@ typedef struct generation {
 static kin_status on_progress(void *user, int64_t clips_done, int step, int steps)
 {
     generation *g = user;
+    if (kin_ctx_is_plan(g->pipeline->ctx))
+        return KIN_OK;
     int64_t in_flight = g->params.count - clips_done < g->params.batch
                             ? g->params.count - clips_done
                             : g->params.batch;
@@ -168,6 +170,20 @@ static kin_status set_conditions(generation *g, kin_error *err)
     return KIN_OK;
 }
 
+/* The settings without what may not change the bytes of a clip: threads, batch, where the model
+ * lies. */
+static char *text_without_place(const cJSON *settings)
+{
+    static const char *const left_out[] = {"threads", "batch", "progress", "model"};
+    cJSON *copy = cJSON_Duplicate(settings, true);
+    for (size_t i = 0; copy && i < sizeof left_out / sizeof left_out[0]; i++)
+        cJSON_DeleteItemFromObject(copy, left_out[i]);
+    cJSON_DeleteItemFromObject(cJSON_GetObjectItem(copy, "kinema"), "model");
+    char *text = copy ? cJSON_PrintUnformatted(copy) : NULL;
+    cJSON_Delete(copy);
+    return text;
+}
+
 /* The settings as used, sizes of the model included; saved beside the output and in its metadata.
  */
 static kin_status make_settings(generation *g, const char *model_dir, kin_error *err)
@@ -193,7 +209,7 @@ static kin_status make_settings(generation *g, const char *model_dir, kin_error 
         cJSON_DeleteItemFromObject(g->settings, sizes[i].name);
         ok = cJSON_AddNumberToObject(g->settings, sizes[i].name, sizes[i].value);
     }
-    g->settings_text = ok ? cJSON_PrintUnformatted(g->settings) : NULL;
+    g->settings_text = ok ? text_without_place(g->settings) : NULL;
     if (!g->settings_text)
         return kin_fail(err, KIN_ERR_MEM, "generate: out of memory");
     g->output.settings = g->settings_text;
@@ -225,11 +241,7 @@ static void release(generation *g)
 static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
 {
     char path[KIN_PATH_MAX];
-    kin_status status = kin_pipeline_load(ctx, model_dir, &g->pipeline);
-    if (status != KIN_OK) {
-        *err = ctx->error;
-        return status;
-    }
+    KIN_TRY(kin_cli_load(ctx, model_dir, &g->pipeline, err));
     set_params(g);
     KIN_TRY(set_sizes(g, err));
     KIN_TRY(set_conditions(g, err));
@@ -243,7 +255,7 @@ static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin
         kin_progress_begin(&g->progress, "generate", "steps", g->params.count * g->params.steps);
         g->started = kin_clock_s();
     }
-    status = kin_pipeline_generate(g->pipeline, &g->params);
+    kin_status status = kin_pipeline_generate(g->pipeline, &g->params);
     kin_progress_end(&g->progress);
     if (status != KIN_OK) {
         *err = ctx->error;

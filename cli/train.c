@@ -6,6 +6,7 @@
 #include "cli/common.h"
 #include "cli/quiet.h"
 #include "cli/signals.h"
+#include "training/config.h"
 #include "training/train.h"
 
 static int on_poll(void *user)
@@ -39,6 +40,17 @@ static void on_message(void *user, const char *text)
     kin_progress_note(user, "%s", text);
 }
 
+/* Refuses a bad configuration before anything is written. */
+static kin_status check_config(const kin_train_options *opt, kin_error *err)
+{
+    kin_train_config config = {0};
+    if (!opt->config)
+        return KIN_OK;
+    KIN_TRY(kin_train_config_read(opt->config, opt->data, opt->steps, &config, err));
+    kin_train_config_free(&config);
+    return KIN_OK;
+}
+
 kin_status kin_cmd_train(const kin_args *args, kin_error *err)
 {
     kin_progress progress;
@@ -67,6 +79,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
     if (opt.data)
         KIN_TRY(kin_cli_need_input("data set", opt.data, err));
     kin_quiet_simulator();
+    KIN_TRY(check_config(&opt, err));
     KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));
     kin_status status = kin_train_run(ctx, &opt);
     kin_progress_end(&progress);

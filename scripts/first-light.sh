@@ -38,6 +38,8 @@ else
     trap 'rm -rf "$work"' EXIT
 fi
 cd "$work"
+# waiting threads that spin would steal each other's core on a busy machine
+export OMP_WAIT_POLICY=passive
 start=$SECONDS
 say() { echo "first light $((SECONDS - start)) s: $*"; }
 die() {
