@@ -367,8 +367,19 @@ static bool model_give(void *user, const void *data, size_t bytes)
 kin_status kin_tokenizer_train(const char *const *sentences, int n, int vocab_size,
                                bool byte_fallback, void **model, size_t *bytes, kin_error *err)
 {
+    return kin_tokenizer_train_type("unigram", sentences, n, vocab_size, byte_fallback, model,
+                                    bytes, err);
+}
+
+kin_status kin_tokenizer_train_type(const char *type, const char *const *sentences, int n,
+                                    int vocab_size, bool byte_fallback, void **model, size_t *bytes,
+                                    kin_error *err)
+{
     *model = NULL;
     *bytes = 0;
+    if (strcmp(type, "unigram") != 0 && strcmp(type, "bpe") != 0)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "tokenizer training: type \"%.40s\" must be unigram or bpe", type);
     if (n < 1 || vocab_size < 4)
         return kin_fail(err, KIN_ERR_ARG,
                         "tokenizer training: %d sentences must be at least 1, %d pieces at least 4",
@@ -379,7 +390,7 @@ kin_status kin_tokenizer_train(const char *const *sentences, int n, int vocab_si
      * stderr empty */
     const char *args[] = {vocab,
                           byte_fallback ? "byte_fallback=true" : "byte_fallback=false",
-                          "model_type=unigram",
+                          strcmp(type, "bpe") == 0 ? "model_type=bpe" : "model_type=unigram",
                           "normalization_rule_name=nmt_nfkc",
                           "character_coverage=1.0",
                           "pad_id=0",
