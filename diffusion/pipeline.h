@@ -34,7 +34,7 @@ kin_status kin_pipeline_make_trainable(kin_pipeline *p);
 void kin_pipeline_destroy(kin_pipeline **p);
 
 /* Writes a model directory; dtype F32 or BF16 for the weights. `values`: NULL for the parameters themselves, or a function that
- * returns the f32 data to write instead for (table 0 transformer | 1 text encoder, parameter) — EMA. Atomic: built in DIR.tmp, renamed. */
+ * returns the f32 data to write instead for (table 0 transformer | 1 text encoder, parameter) — EMA; the data must stay until the call returns. Atomic: built in DIR.tmp, renamed. */
 typedef const float *(*kin_pipeline_values)(void *user, int table, const kin_param *p);
 kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype, kin_pipeline_values values, void *user,
                              kin_error *err);
