@@ -1,8 +1,8 @@
 #include "training/config.h"
 
-#include <float.h>
-#include <math.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -80,8 +80,17 @@ static kin_status get_path(const section *s, const char *key, const char *dir,
 {
     char name[KIN_PATH_MAX] = "";
     KIN_TRY(get_str(s, key, name, sizeof name, false));
+    char joined[KIN_PATH_MAX], real[PATH_MAX];
     out[0] = '\0';
-    return name[0] ? kin_path_join(out, dir, name, s->err) : KIN_OK;
+    if (!name[0])
+        return KIN_OK;
+    KIN_TRY(kin_path_join(joined, dir, name, s->err));
+    /* absolute, so that the resolved configuration means the same from any folder */
+    const char *found = realpath(joined, real);
+    if (found && strlen(found) < KIN_PATH_MAX)
+        memcpy(joined, found, strlen(found) + 1);
+    memcpy(out, joined, sizeof joined);
+    return put(s, key, cJSON_CreateString(out));
 }
 
 /* The member object `key`, made empty where it is absent. */
@@ -113,7 +122,8 @@ static kin_status get_object(const section *s, const char *key, const cJSON **ou
 
 static kin_status parse_tokenizer(const section *root, const char *dir, kin_train_config *c)
 {
-    static const char *const known[] = {"file", "vocab_size", "sentences", "byte_fallback", NULL};
+    static const char *const known[] = {"file",      "type",          "vocab_size",
+                                        "sentences", "byte_fallback", NULL};
     section s;
     if (!c->text_encoder)
         return KIN_OK;
@@ -123,6 +133,8 @@ static kin_status parse_tokenizer(const section *root, const char *dir, kin_trai
     KIN_TRY(get_path(&s, "file", dir, c->tokenizer.file));
     if (c->tokenizer.file[0])
         return KIN_OK;
+    memcpy(c->tokenizer.type, "bpe", 4);
+    KIN_TRY(get_str(&s, "type", c->tokenizer.type, sizeof c->tokenizer.type, true));
     KIN_TRY(get_i64(&s, "vocab_size", 8, 1000000, &c->tokenizer.vocab_size));
     KIN_TRY(get_i64(&s, "sentences", 1, 1000000, &c->tokenizer.sentences));
     return get_bool(&s, "byte_fallback", &c->tokenizer.byte_fallback);
@@ -508,6 +520,12 @@ static kin_status compare(const cJSON *a, const cJSON *b, const char *parent, ki
 kin_status kin_train_config_compatible(const kin_train_config *c, const cJSON *saved,
                                        kin_error *err)
 {
-    KIN_TRY(compare(c->json, saved, "", err));
-    return compare(saved, c->json, "", err);
+    kin_train_config old;
+    /* note: parsed again, so that keys of later releases have their defaults in it */
+    KIN_TRY(kin_train_config_parse(saved, NULL, NULL, 0, &old, err));
+    kin_status status = compare(c->json, old.json, "", err);
+    if (status == KIN_OK)
+        status = compare(old.json, c->json, "", err);
+    kin_train_config_free(&old);
+    return status;
 }

@@ -28,6 +28,7 @@ typedef struct kin_train_config {
 
     struct {
         char file[KIN_PATH_MAX]; /* .model, or "" = train one */
+        char type[16];           /* "bpe" (whole words for small vocabularies) or "unigram" */
         int64_t vocab_size, sentences;
         bool byte_fallback;
     } tokenizer;

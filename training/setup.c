@@ -56,9 +56,10 @@ static kin_status train_tokenizer(kin_trainer *t, void **model, size_t *bytes)
     int n = 0;
     kin_status status = sentences(t, &list, &n);
     if (status == KIN_OK)
-        status = kin_tokenizer_train((const char *const *)list, n,
-                                     (int)t->cfg.tokenizer.vocab_size,
-                                     t->cfg.tokenizer.byte_fallback, model, bytes, &t->ctx->error);
+        status = kin_tokenizer_train_type(t->cfg.tokenizer.type, (const char *const *)list, n,
+                                          (int)t->cfg.tokenizer.vocab_size,
+                                          t->cfg.tokenizer.byte_fallback, model, bytes,
+                                          &t->ctx->error);
     for (int i = 0; i < n; i++)
         kin_free(list[i]);
     kin_free(list);
