@@ -7,7 +7,9 @@
 
 #include "tensor/cpu/cpu.h"
 
-enum { KC = 512, MC_PACKED = 12, MC_FLY = 16 };
+/* KC: steps of k per pass; row blocks per task where B is packed, and where it is packed on the fly
+ * (then the passes are shorter for wide B: FLY_FLOATS of B at a time). */
+enum { KC = 512, MC_PACKED = 12, MC_FLY = 32, FLY_FLOATS = 131072, FLY_MIN = 128 };
 
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 {
@@ -52,44 +54,60 @@ typedef struct thread_scratch {
     float *a, *b, *tile;
 } thread_scratch;
 
-/* Rows [*row0, *row0 + result) of row block i. */
-static int64_t block_rows(const kin_gemm *g, const split *p, int64_t i, int64_t *row0)
+/* Packed steps of k per pass; a function of the shape alone. */
+static int64_t pass_steps(const kin_gemm *g)
 {
+    if (g->b_pack)
+        return KC;
+    int64_t steps = FLY_FLOATS / g->n / 2 * 2;
+    return steps > KC ? KC : steps < FLY_MIN ? FLY_MIN : steps;
+}
+
+/* Rows [*row0, *row0 + result) of row block i: equal blocks, or whole ones where A is k-major. */
+static int64_t block_rows(const kin_gemm *g, const kin_simd *s, const split *p, int64_t i,
+                          int64_t *row0)
+{
+    if (g->a_kmajor) {
+        *row0 = i * s->mr;
+        return g->m - *row0 < s->mr ? g->m - *row0 : s->mr;
+    }
     *row0 = i * g->m / p->blocks;
     return (i + 1) * g->m / p->blocks - *row0;
 }
 
-static void pack_a(const kin_gemm *g, const kin_simd *s, kin_product mode, int64_t row0,
-                   int64_t rows, int64_t k0, int64_t kn, float *dst)
+/* Row blocks [b0, b1) of A for steps [k0, k0+kn). */
+static void pack_a(const kin_gemm *g, const kin_simd *s, kin_product mode, const split *sp,
+                   int64_t b0, int64_t b1, int64_t k0, int64_t kn, float *dst)
 {
     bool dot = mode == KIN_PRODUCT_DOT;
-    if (g->a_kmajor)
-        (dot ? s->pack_n16 : s->pack_n)(g->a + k0 * g->lda + row0, g->lda, NULL, rows, s->mr, kn,
-                                        dst);
-    else if (g->a_rows)
-        (dot ? s->pack_t16 : s->pack_t)(g->a + k0, g->lda, g->a_rows + row0, rows, s->mr, kn, dst);
-    else
-        (dot ? s->pack_t16 : s->pack_t)(g->a + row0 * g->lda + k0, g->lda, NULL, rows, s->mr, kn,
-                                        dst);
+    int64_t floats = (dot ? (kn + 1) / 2 : kn) * s->mr, row0;
+    if (g->a_kmajor) {
+        int64_t end = b1 * s->mr < g->m ? b1 * s->mr : g->m;
+        row0 = b0 * s->mr;
+        (dot ? s->pack_n16 : s->pack_n)(g->a + k0 * g->lda + row0, g->lda, NULL, end - row0, s->mr,
+                                        kn, dst);
+    }
+    for (int64_t i = b0; i < b1 && !g->a_kmajor; i++) {
+        int64_t rows = block_rows(g, s, sp, i, &row0);
+        const float *src = g->a + k0 + (g->a_rows ? 0 : row0 * g->lda);
+        (dot ? s->pack_t16 : s->pack_t)(src, g->lda, g->a_rows ? g->a_rows + row0 : NULL, rows,
+                                        s->mr, kn, dst + (i - b0) * floats);
+    }
     if (mode == KIN_PRODUCT_ROUND)
-        s->round_bf16(dst, kn * s->mr);
+        s->round_bf16(dst, (b1 - b0) * floats);
 }
 
-/* Panel p of B for steps [k0, k0+kn). */
-static const float *panel_of(const kin_gemm *g, const kin_simd *s, kin_product mode, int64_t p,
-                             int64_t k0, int64_t kn, float *buf)
+/* Panels of B packed on the fly for steps [k0, k0+kn): columns of panels [p0, p1). */
+static void pack_b(const kin_gemm *g, const kin_simd *s, kin_product mode, int64_t p0, int64_t p1,
+                   int64_t k0, int64_t kn, float *dst)
 {
     bool dot = mode == KIN_PRODUCT_DOT;
-    if (g->b_pack) {
-        int64_t steps = dot ? (g->k + 1) / 2 : g->k;
-        return g->b_pack + (p * steps + (dot ? k0 / 2 : k0)) * s->nr;
-    }
-    const float *src = g->b + p * s->nr + (g->b_rows ? 0 : k0 * g->ldb);
+    int64_t end = p1 * s->nr < g->n ? p1 * s->nr : g->n;
+    const float *src = g->b + p0 * s->nr + (g->b_rows ? 0 : k0 * g->ldb);
     (dot ? s->pack_n16 : s->pack_n)(src, g->ldb, g->b_rows ? g->b_rows + k0 : NULL,
-                                    g->n - p * s->nr, s->nr, kn, buf);
+                                    end - p0 * s->nr, s->nr, kn, dst);
     if (mode == KIN_PRODUCT_ROUND)
-        s->round_bf16(buf, kn * s->nr);
-    return buf;
+        s->round_bf16(dst, (p1 - p0) * kn * s->nr);
 }
 
 static void copy_tile(int rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
@@ -136,23 +154,22 @@ static void run_task(const kin_gemm *g, const kin_simd *s, kin_product mode, con
     int64_t b0 = task % sp->mtasks * sp->block_step, p0 = task / sp->mtasks * sp->panel_step;
     int64_t b1 = b0 + sp->block_step < sp->blocks ? b0 + sp->block_step : sp->blocks;
     int64_t p1 = p0 + sp->panel_step < sp->panels ? p0 + sp->panel_step : sp->panels;
-    int64_t kc = mode == KIN_PRODUCT_DOT ? 2 * KC : KC;
+    bool dot = mode == KIN_PRODUCT_DOT;
+    int64_t kc = pass_steps(g) * (dot ? 2 : 1), all = dot ? (g->k + 1) / 2 : g->k;
     for (int64_t k0 = 0; k0 == 0 || k0 < g->k; k0 += kc) {
         int64_t kn = g->k - k0 < kc ? g->k - k0 : kc;
-        tile_place t = {.steps = mode == KIN_PRODUCT_DOT ? (kn + 1) / 2 : kn,
-                        .first = k0 == 0,
-                        .last = k0 + kn >= g->k};
-        int64_t block_floats = t.steps * s->mr;
-        for (int64_t i = b0; i < b1; i++) {
-            t.rows = block_rows(g, sp, i, &t.row0);
-            pack_a(g, s, mode, t.row0, t.rows, k0, kn, w->a + (i - b0) * block_floats);
-        }
+        tile_place t = {
+            .steps = dot ? (kn + 1) / 2 : kn, .first = k0 == 0, .last = k0 + kn >= g->k};
+        pack_a(g, s, mode, sp, b0, b1, k0, kn, w->a);
+        if (!g->b_pack)
+            pack_b(g, s, mode, p0, p1, k0, kn, w->b);
         for (int64_t p = p0; p < p1; p++) {
-            const float *b = panel_of(g, s, mode, p, k0, kn, w->b);
+            const float *b = g->b_pack ? g->b_pack + (p * all + (dot ? k0 / 2 : k0)) * s->nr
+                                       : w->b + (p - p0) * t.steps * s->nr;
             t.col0 = p * s->nr;
             for (int64_t i = b0; i < b1; i++) {
-                t.rows = block_rows(g, sp, i, &t.row0);
-                run_tile(g, s, mode, &t, w->a + (i - b0) * block_floats, b, w->tile);
+                t.rows = block_rows(g, s, sp, i, &t.row0);
+                run_tile(g, s, mode, &t, w->a + (i - b0) * t.steps * s->mr, b, w->tile);
             }
         }
     }
@@ -167,6 +184,7 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
     if (!sp || !first)
         return ctx->error.status;
     int64_t rows = 0;
+    size_t a_floats = 0, b_floats = 0;
     for (int64_t i = 0; i < count; i++)
         rows += g[i].m;
     first[0] = 0;
@@ -174,13 +192,18 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
         /* each product gets tasks in proportion to its rows */
         int64_t want =
             ctx->threads == 1 || rows == 0 ? 1 : (4 * ctx->threads * g[i].m + rows - 1) / rows;
-        bool empty = g[i].m <= 0 || g[i].n <= 0;
-        if (!empty)
-            sp[i] = split_of(&g[i], s, want > 0 ? want : 1);
-        first[i + 1] = first[i] + (empty ? 0 : sp[i].mtasks * sp[i].ptasks);
+        first[i + 1] = first[i];
+        if (g[i].m <= 0 || g[i].n <= 0)
+            continue;
+        sp[i] = split_of(&g[i], s, want > 0 ? want : 1);
+        first[i + 1] += sp[i].mtasks * sp[i].ptasks;
+        size_t steps = (size_t)pass_steps(&g[i]);
+        size_t a_need = (size_t)(sp[i].block_step * s->mr) * steps + 32;
+        size_t b_need = g[i].b_pack ? 0 : (size_t)(sp[i].panel_step * s->nr) * steps + 32;
+        a_floats = a_need > a_floats ? a_need : a_floats;
+        b_floats = b_need > b_floats ? b_need : b_floats;
     }
-    size_t a_floats = (size_t)MC_FLY * KC * (size_t)s->mr + 16,
-           b_floats = (size_t)KC * (size_t)s->nr + 16;
+    a_floats = (a_floats + 15) / 16 * 16;
     size_t t_floats = (size_t)s->mr * (size_t)s->nr;
     size_t per_thread = (a_floats + b_floats + t_floats + 15) / 16 * 16;
     int threads = first[count] < ctx->threads ? (int)first[count] : ctx->threads;

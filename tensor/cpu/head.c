@@ -75,12 +75,8 @@ void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, 
                          float *dst)
 {
     const kin_simd *s = h->s;
-    int64_t size = kin_head_steps(h, rows) * s->nr;
-    for (int64_t c = 0; c < h->d; c += s->nr, dst += size) {
-        (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src + c, ld, NULL, h->d - c, s->nr,
-                                                               rows, dst);
-        round_if_asked(h, dst, size);
-    }
+    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, h->d, s->nr, rows, dst);
+    round_if_asked(h, dst, kin_head_steps(h, rows) * h->d_pad);
 }
 
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,

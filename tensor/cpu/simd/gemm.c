@@ -33,20 +33,28 @@ void KIN_SIMD(pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t
     }
 }
 
+/* One row of a panel: `lanes` values, n of them from s. */
+VINL void put_lanes(const float *s, int64_t n, int lanes, float *d, bool last)
+{
+    for (int c = 0; c < lanes; c += VL) {
+        int64_t m = n - c;
+        vf v = m >= VL ? vf_load(s + c) : m > 0 ? vf_loadn(s + c, m) : vf_zero();
+        /* note: a first vector may spill past `lanes`, into the next row, which is still to come */
+        if (lanes - c >= VL || (c == 0 && !last))
+            vf_store(d + c, v);
+        else
+            vf_storen(d + c, v, lanes - c);
+    }
+}
+
 void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                       int64_t k, float *dst)
 {
     for (int64_t i = 0; i < k; i++) {
         const float *s = src + (rows ? rows[i] : i) * ld;
         float *d = dst + i * lanes;
-        for (int c = 0; c < lanes; c += VL) {
-            int64_t n = ncols - c;
-            vf v = n >= VL ? vf_load(s + c) : n > 0 ? vf_loadn(s + c, n) : vf_zero();
-            if (lanes - c >= VL || c == 0)
-                vf_store(d + c, v);
-            else
-                vf_storen(d + c, v, lanes - c);
-        }
+        for (int64_t c = 0; c < ncols; c += lanes, d += k * lanes)
+            put_lanes(s + c, ncols - c < lanes ? ncols - c : lanes, lanes, d, i + 1 == k);
     }
 }
 

@@ -49,25 +49,35 @@ TILE_TARGET void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t 
     }
 }
 
+/* One row of pairs of a panel: `lanes` pairs, n of them from rows s0 and s1 (NULL: zeros). */
+TILE_TARGET VINL void put_pairs(const float *s0, const float *s1, int64_t n, int lanes, float *d,
+                                bool last)
+{
+    for (int c = 0; c < lanes; c += VL) {
+        int64_t m = n - c;
+        vf lo = m > 0 ? vf_loadn(s0 + c, m) : vf_zero();
+        vf hi = m > 0 && s1 ? vf_loadn(s1 + c, m) : vf_zero();
+        vi l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo));
+        vi h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
+        vf v = vi_float(vi_or(l, vi_shl(h, 16)));
+        if (lanes - c >= VL || (c == 0 && !last))
+            vf_store(d + c, v);
+        else
+            vf_storen(d + c, v, lanes - c);
+    }
+}
+
 TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows,
                                     int64_t ncols, int lanes, int64_t k, float *dst)
 {
-    for (int64_t i = 0; i < k; i += 2) {
-        const float *s0 = src + (rows ? rows[i] : i) * ld;
-        const float *s1 = i + 1 < k ? src + (rows ? rows[i + 1] : i + 1) * ld : NULL;
-        float *d = dst + i / 2 * lanes;
-        for (int c = 0; c < lanes; c += VL) {
-            int64_t n = ncols - c;
-            vf lo = n > 0 ? vf_loadn(s0 + c, n) : vf_zero();
-            vf hi = n > 0 && s1 ? vf_loadn(s1 + c, n) : vf_zero();
-            vi l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo));
-            vi h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
-            vf v = vi_float(vi_or(l, vi_shl(h, 16)));
-            if (lanes - c >= VL || c == 0)
-                vf_store(d + c, v);
-            else
-                vf_storen(d + c, v, lanes - c);
-        }
+    int64_t pairs = (k + 1) / 2;
+    for (int64_t i = 0; i < pairs; i++) {
+        const float *s0 = src + (rows ? rows[2 * i] : 2 * i) * ld;
+        const float *s1 = 2 * i + 1 < k ? src + (rows ? rows[2 * i + 1] : 2 * i + 1) * ld : NULL;
+        float *d = dst + i * lanes;
+        for (int64_t c = 0; c < ncols; c += lanes, d += pairs * lanes)
+            put_pairs(s0 + c, s1 ? s1 + c : NULL, ncols - c < lanes ? ncols - c : lanes, lanes, d,
+                      i + 1 == pairs);
     }
 }
 

@@ -54,7 +54,8 @@ typedef struct kin_simd {
      * missing rows are 0. dst has room for k*lanes + 16 floats. */
     void (*pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                    int64_t k, float *dst);
-    /* The same of k rows of ncols contiguous values; row i at src + rows[i]*ld, or i*ld. */
+    /* The same of k rows of ncols contiguous values; row i at src + rows[i]*ld, or i*ld. More
+     * columns than lanes make further panels, k*lanes floats apart. */
     void (*pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                    int64_t k, float *dst);
     /* c[rows][nr] (+)= a[k][mr] b[k][nr], summed in the order of k. rows <= mr. */

@@ -59,9 +59,10 @@ enum { MR = 14 };
     TILE_BODY(linkage, name, 4)                                                                \
     TILE_BODY(linkage, name, 5)                                                                \
     TILE_BODY(linkage, name, 6)                                                                \
-    TILE_BODY(linkage, name, 7) TILE_BODY(linkage, name, 8) TILE_BODY(linkage, name, 9)        \
-        TILE_BODY(linkage, name, 10) TILE_BODY(linkage, name, 11) TILE_BODY(linkage, name, 12) \
-            TILE_BODY(linkage, name, 13) TILE_BODY(linkage, name, 14)                          \
+    TILE_BODY(linkage, name, 7)                                                                \
+    TILE_BODY(linkage, name, 8) TILE_BODY(linkage, name, 9) TILE_BODY(linkage, name, 10)       \
+        TILE_BODY(linkage, name, 11) TILE_BODY(linkage, name, 12) TILE_BODY(linkage, name, 13) \
+            TILE_BODY(linkage, name, 14)                                                       \
                 linkage void name##_any(int rows, int64_t k, const float *a, const float *b,   \
                                         float *c, int64_t ldc, bool acc)                       \
     {                                                                                          \
@@ -72,9 +73,9 @@ enum { MR = 14 };
             TILE_CASE(name, 4)                                                                 \
             TILE_CASE(name, 5)                                                                 \
             TILE_CASE(name, 6)                                                                 \
-            TILE_CASE(name, 7) TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10)       \
-                TILE_CASE(name, 11) TILE_CASE(name, 12) TILE_CASE(name, 13)                    \
-                    TILE_CASE(name, 14) default : break;                                       \
+            TILE_CASE(name, 7)                                                                 \
+            TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10) TILE_CASE(name, 11)      \
+                TILE_CASE(name, 12) TILE_CASE(name, 13) TILE_CASE(name, 14) default : break;   \
         }                                                                                      \
     }
 #else
