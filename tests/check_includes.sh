@@ -5,56 +5,56 @@
 #   check_includes.sh --selftest  plants violations in a scratch tree and expects each to be found
 set -euo pipefail
 
-allowed() {
-    local middle="base tensor"
-    case $1 in
-    base) echo "base" ;;
-    tensor) echo "$middle" ;;
-    samplers | vision | text | physics | io) echo "$middle $1" ;;
-    diffusion) echo "$middle samplers vision text physics io diffusion" ;;
-    training) echo "$middle samplers vision text physics io diffusion training" ;;
-    cli | any) echo "$middle samplers vision text physics io diffusion training cli" ;;
-    *) return 1 ;;
-    esac
-}
-
-# room of a file (path relative to the root), or nothing when the table does not speak of it
-room_of() {
-    case $1 in
-    tests/support/*) echo "tensor" ;;
-    tests/golden/* | bench/*) echo "any" ;;
-    tests/*/*)
-        local r=${1#tests/}
-        echo "${r%%/*}"
-        ;;
-    tests/*) echo "any" ;;
-    *) echo "${1%%/*}" ;;
-    esac
-}
-
 check_tree() {
-    local root=$1 bad=0 file line inc target room rooms
-    while IFS=: read -r file line inc; do
-        target=${inc#*\"}
-        target=${target%%\"*}
-        room=$(room_of "$file")
-        if ! rooms=$(allowed "$room"); then
-            echo "$file:$line: folder '$room' is not in the room table"
-            bad=1
-            continue
-        fi
-        case $file in tests/* | bench/*) rooms="$rooms tests" ;; esac
-        if [[ $target != */* ]]; then
-            echo "$file:$line: \"$target\": name the file from the repository's root"
-            bad=1
-        elif [[ " $rooms " != *" ${target%%/*} "* ]]; then
-            echo "$file:$line: $room/ may not include \"$target\""
-            bad=1
-        fi
-    done < <(cd "$root" && find . -path './.*' -prune -o -path './build*' -prune -o -type f \
+    # shellcheck disable=SC2015
+    (cd "$1" && find . -path './.*' -prune -o -path './build*' -prune -o -type f \
         \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.inc' \) -print |
-        sed 's|^\./||' | sort | xargs -r grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' /dev/null || true)
-    return $bad
+        sed 's|^\./||' | sort | xargs -r grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' /dev/null || true) |
+        awk '
+        BEGIN {
+            low = " base tensor "
+            middle = low "samplers vision text physics io "
+            allowed["base"] = " base "
+            allowed["tensor"] = low
+            n = split("samplers vision text physics io", sibling, " ")
+            for (i = 1; i <= n; i++)
+                allowed[sibling[i]] = low sibling[i] " "
+            allowed["diffusion"] = middle "diffusion "
+            allowed["training"] = middle "diffusion training "
+            allowed["cli"] = allowed["any"] = middle "diffusion training cli "
+        }
+        # the room whose rule a file must keep
+        function room_of(file, part, n) {
+            n = split(file, part, "/")
+            if (part[1] == "bench" || (part[1] == "tests" && (n == 2 || part[2] == "golden")))
+                return "any"
+            if (part[1] == "tests")
+                return part[2] == "support" ? "tensor" : part[2]
+            return part[1]
+        }
+        {
+            split($0, field, ":")
+            file = field[1]
+            split($0, quoted, "\"")
+            target = quoted[2]
+            room = room_of(file)
+            top = target
+            sub("/.*", "", top)
+            rooms = allowed[room]
+            if (file ~ "^(tests|bench)/")
+                rooms = rooms "tests "
+            place = file ":" field[2] ": "
+            if (!(room in allowed))
+                print place "folder \"" room "\" is not in the room table"
+            else if (target !~ "/")
+                print place "\"" target "\": name the file from the root of the repository"
+            else if (index(rooms, " " top " ") == 0)
+                print place room "/ may not include \"" target "\""
+            else
+                next
+            bad = 1
+        }
+        END { exit bad }'
 }
 
 selftest() {
