@@ -10,22 +10,26 @@ struct kin_model {
     kin_status (*forward)(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                           kin_model_output *out);
     void (*fill_tables)(const kin_model *model); /* NULL: nothing to fill */
-    void (*destroy)(kin_model *model);           /* frees the family's struct, whose first member is kin_model */
+    void (*destroy)(
+        kin_model *model); /* frees the family's struct, whose first member is kin_model */
 };
 
 kin_status kin_dit_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
 kin_status kin_wan_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
-kin_status kin_kinema_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
+kin_status kin_kinema_create(const cJSON *config, kin_params *params, kin_model **out,
+                             kin_error *err);
 
 /* Adds b (scalar, data NULL: nothing) to *sum (data NULL: becomes b). */
 kin_status kin_sum_scalar(kin_ctx *ctx, kin_tensor *sum, const kin_tensor *b);
 
-/* Runs the blocks of a model one after the other over the hidden state, in the cheapest way the context allows: recorded as they
- * are, recorded with recomputation, or in inference with the workspace given back after each block. */
+/* Runs the blocks of a model one after the other over the hidden state, in the cheapest way the
+ * context allows: recorded as they are, recorded with recomputation, or in inference with the
+ * workspace given back after each block. */
 typedef kin_status (*kin_layer_fn)(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_tensor *out);
 typedef struct kin_layers {
-    kin_layer_fn fn;      /* in[0] = hidden state, in[1..n_in) shared inputs; out[0] hidden state, out[1] aux scalar if asked for */
-    char *args;           /* one per layer, `arg_bytes` apart; in the workspace */
+    kin_layer_fn fn; /* in[0] = hidden state, in[1..n_in) shared inputs; out[0] hidden state, out[1]
+                        aux scalar if asked for */
+    char *args;      /* one per layer, `arg_bytes` apart; in the workspace */
     size_t arg_bytes;
     int64_t count;
     int n_in;

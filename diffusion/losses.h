@@ -1,5 +1,6 @@
-/* diffusion/losses.h: the training objective of all families: times, noising, condition dropout, and the terms of the loss.
- * Rectified flow as Esser et al. 2024 (arXiv 2403.03206); classifier term as WISA (arXiv 2503.08153); NATIVE form of both. */
+/* diffusion/losses.h: the training objective of all families: times, noising, condition dropout,
+ * and the terms of the loss. Rectified flow as Esser et al. 2024 (arXiv 2403.03206); classifier
+ * term as WISA (arXiv 2503.08153); NATIVE form of both. */
 #ifndef KIN_DIFFUSION_LOSSES_H
 #define KIN_DIFFUSION_LOSSES_H
 
@@ -19,21 +20,25 @@ kin_status kin_time_scheme_parse(const char *name, kin_time_scheme *out, kin_err
 typedef struct kin_objective_options {
     kin_time_scheme scheme;
     float logit_mean, logit_std, sigmoid_scale, mode_scale;
-    float shift;                                   /* sigma = shift u / (1 + (shift-1) u); > 0 */
-    float condition_dropout;                       /* everything: text "", null 1, prior = quant = 0 */
-    float prior_dropout, quant_dropout;            /* independently, for samples that keep their text; < 0: condition_dropout */
+    float shift;             /* sigma = shift u / (1 + (shift-1) u); > 0 */
+    float condition_dropout; /* everything: text "", null 1, prior = quant = 0 */
+    float prior_dropout,
+        quant_dropout; /* independently, for samples that keep their text; < 0: condition_dropout */
     kin_classifier_loss_kind classifier_loss;
 } kin_objective_options;
-kin_objective_options kin_objective_options_default(void); /* logit-normal 0, 1; shift 1; dropout 0.1 each; WISA */
+kin_objective_options
+kin_objective_options_default(void); /* logit-normal 0, 1; shift 1; dropout 0.1 each; WISA */
 
-/* u in (0,1) from one draw n (normal for logit-normal, uniform otherwise); MIXED counts as logit-normal here. */
+/* u in (0,1) from one draw n (normal for logit-normal, uniform otherwise); MIXED counts as
+ * logit-normal here. */
 float kin_time_u(const kin_objective_options *opt, float n);
 /* sigma of u, in f32 as the references. */
 float kin_time_sigma(float shift, float u);
 /* One u from the stream (purpose TIME; sample = global sample index, step = train step). */
 float kin_time_draw(const kin_objective_options *opt, const kin_rng *rng);
 
-/* What to drop of one sample; draws u[3] uniform (all, prior, quant), dropped where u < probability. */
+/* What to drop of one sample; draws u[3] uniform (all, prior, quant), dropped where u <
+ * probability. */
 typedef struct kin_condition_drop {
     bool all, prior, quant; /* all implies the other two */
 } kin_condition_drop;
@@ -41,26 +46,31 @@ kin_condition_drop kin_condition_dropout(const kin_objective_options *opt, const
 /* The same with draws of the stream (purpose DROPOUT), elements 0..2. */
 kin_condition_drop kin_condition_dropout_draw(const kin_objective_options *opt, const kin_rng *rng);
 
-/* xt = (1-sigma) x0 + sigma noise and target = noise - x0; x0, noise [B,...] contiguous, sigma [B]. No gradient. */
-kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *noise, const kin_tensor *sigma, kin_tensor *xt,
-                        kin_tensor *target);
+/* xt = (1-sigma) x0 + sigma noise and target = noise - x0; x0, noise [B,...] contiguous, sigma [B].
+ * No gradient. */
+kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *noise,
+                        const kin_tensor *sigma, kin_tensor *xt, kin_tensor *target);
 
 typedef struct kin_objective_input {
     const kin_tensor *xt, *x0, *target; /* [B,C,...] as the model's x */
     const kin_tensor *sigma;            /* [B] */
-    const kin_tensor *prior;            /* [B,29] the TRUE prior, also of dropped samples; NULL without classifier */
-    const kin_tensor *has_prior;        /* [B] 1 or 0, same float type; NULL: all */
+    const kin_tensor
+        *prior; /* [B,29] the TRUE prior, also of dropped samples; NULL without classifier */
+    const kin_tensor *has_prior; /* [B] 1 or 0, same float type; NULL: all */
 } kin_objective_input;
 
-/* Scalars; data NULL where a model has no such term. total = flow + classifier + aux (always set). */
+/* Scalars; data NULL where a model has no such term. total = flow + classifier + aux (always set).
+ */
 typedef struct kin_objective_terms {
-    kin_tensor flow;       /* mean((v - target)^2), or mean((y - x0)^2 / max(sigma, floor)^2) with sample_loss_floor */
+    kin_tensor flow;       /* mean((v - target)^2), or mean((y - x0)^2 / max(sigma, floor)^2) with
+                              sample_loss_floor */
     kin_tensor bce;        /* a */
     kin_tensor classifier; /* c(a) */
     kin_tensor aux;        /* as the model gave it */
     kin_tensor total;
 } kin_objective_terms;
-kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt, const kin_objective_input *in,
-                         const kin_model_output *out, kin_objective_terms *terms);
+kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,
+                         const kin_objective_input *in, const kin_model_output *out,
+                         kin_objective_terms *terms);
 
 #endif

@@ -1,5 +1,6 @@
-/* diffusion/model.h: one interface over the model families. A model is created from its config.json, registers its
- * parameters by the official names, and has one forward for training and inference. It knows no file format. */
+/* diffusion/model.h: one interface over the model families. A model is created from its
+ * config.json, registers its parameters by the official names, and has one forward for training and
+ * inference. It knows no file format. */
 #ifndef KIN_DIFFUSION_MODEL_H
 #define KIN_DIFFUSION_MODEL_H
 
@@ -15,23 +16,24 @@ typedef struct kin_model kin_model;
 typedef struct kin_model_info {
     kin_family family;
     int64_t in_channels, out_channels;
-    int patch[3];              /* t, h, w (dit: 1, p, p) */
-    int64_t num_classes;       /* dit: null label = num_classes; else 0 */
-    int64_t text_dim, text_len;/* kinema; wan: text_len 0 = any */
-    int64_t categories;        /* 29 with physics, else 0 */
-    int64_t phys_blocks;       /* number of physical blocks */
-    int64_t phys_heads;        /* heads of one physical block */
+    int patch[3];               /* t, h, w (dit: 1, p, p) */
+    int64_t num_classes;        /* dit: null label = num_classes; else 0 */
+    int64_t text_dim, text_len; /* kinema; wan: text_len 0 = any */
+    int64_t categories;         /* 29 with physics, else 0 */
+    int64_t phys_blocks;        /* number of physical blocks */
+    int64_t phys_heads;         /* heads of one physical block */
     float mopa_flip, mopa_floor;
     bool mopa_flip_at_inference;
-    bool predicts_sample;      /* prediction_type "sample": y of forward is the clean estimate */
+    bool predicts_sample; /* prediction_type "sample": y of forward is the clean estimate */
     float sample_loss_floor;
     bool has_classifier;
-    int64_t experts;           /* routed experts per MoE layer, 0 = dense */
+    int64_t experts; /* routed experts per MoE layer, 0 = dense */
     int64_t num_layers;
-    int64_t input_size;        /* dit: height = width of x; else 0 */
-    int64_t sample[3];         /* kinema: sample_frames, sample_height, sample_width of the config, 0 = unknown */
-    int64_t inner;             /* width D of the tokens */
-    bool has_token;            /* a physical token stands before the video tokens */
+    int64_t input_size; /* dit: height = width of x; else 0 */
+    int64_t sample[3];  /* kinema: sample_frames, sample_height, sample_width of the config, 0 =
+                           unknown */
+    int64_t inner;      /* width D of the tokens */
+    bool has_token;     /* a physical token stands before the video tokens */
 } kin_model_info;
 
 typedef struct kin_model_input {
@@ -48,14 +50,16 @@ typedef struct kin_model_input {
 typedef struct kin_model_output {
     kin_tensor y;      /* as x with out_channels */
     kin_tensor logits; /* [B,29]; data NULL without classifier */
-    kin_tensor aux;    /* scalar: sum over MoE layers of lam*RCL + load balance; data NULL where there is none, and in
-                        * inference (neither recording nor tapped) */
+    kin_tensor aux; /* scalar: sum over MoE layers of lam*RCL + load balance; data NULL where there
+                     * is none, and in inference (neither recording nor tapped) */
 } kin_model_output;
 
-/* Creates a model of the family named by config's `_class_name` ("KinemaTransformer3DModel", "WanTransformer3DModel"; dit:
- * "DiTTransformer2DModel" or a config with `input_size`), strict: unknown keys are errors naming the nearest.
- * *out is the caller's. Fails: FORMAT, ARG, UNSUPPORTED (a family member of a later release), MEM. */
-kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
+/* Creates a model of the family named by config's `_class_name` ("KinemaTransformer3DModel",
+ * "WanTransformer3DModel"; dit: "DiTTransformer2DModel" or a config with `input_size`), strict:
+ * unknown keys are errors naming the nearest. *out is the caller's. Fails: FORMAT, ARG, UNSUPPORTED
+ * (a family member of a later release), MEM. */
+kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out,
+                            kin_error *err);
 void kin_model_destroy(kin_model **model);
 const kin_model_info *kin_model_get_info(const kin_model *model);
 /* Start values of all parameters (kin_params_init) and of the fixed tables (dit: pos_embed). */
@@ -63,13 +67,16 @@ void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed);
 /* Fills only the fixed tables (dit: pos_embed), for weights that come without them. */
 void kin_model_fill_tables(const kin_model *model);
 
-/* Taps (ctx->tap) carry the golden names: "blocks.0", "phys_blocks.1", "layers.1.in", "layers.1.assign", "gates", ... */
-kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_model_input *in, kin_model_output *out);
+/* Taps (ctx->tap) carry the golden names: "blocks.0", "phys_blocks.1", "layers.1.in",
+ * "layers.1.assign", "gates", ... */
+kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
+                             kin_model_output *out);
 
-/* The velocity that samplers integrate: y itself, or (x - y)/max(sigma, 0.05) for models that predict the sample.
- * y cut to in_channels where out_channels is larger (learned sigma). sigma [B]. Differentiable in y. */
-kin_status kin_model_velocity(kin_ctx *ctx, const kin_model *model, const kin_tensor *x, const kin_tensor *y,
-                              const kin_tensor *sigma, kin_tensor *v);
+/* The velocity that samplers integrate: y itself, or (x - y)/max(sigma, 0.05) for models that
+ * predict the sample. y cut to in_channels where out_channels is larger (learned sigma). sigma [B].
+ * Differentiable in y. */
+kin_status kin_model_velocity(kin_ctx *ctx, const kin_model *model, const kin_tensor *x,
+                              const kin_tensor *y, const kin_tensor *sigma, kin_tensor *v);
 /* Block recomputation in training (kin_checkpoint around each block). */
 void kin_model_set_checkpointing(kin_model *model, bool on);
 

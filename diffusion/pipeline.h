@@ -1,5 +1,6 @@
-/* diffusion/pipeline.h: a model directory in the diffusers layout (model_index.json, transformer/, text_encoder/,
- * tokenizer/, scheduler/) as one object: load, save, encode prompts, generate. Pixel space: "vae": [null, null]. */
+/* diffusion/pipeline.h: a model directory in the diffusers layout (model_index.json, transformer/,
+ * text_encoder/, tokenizer/, scheduler/) as one object: load, save, encode prompts, generate. Pixel
+ * space: "vae": [null, null]. */
 #ifndef KIN_DIFFUSION_PIPELINE_H
 #define KIN_DIFFUSION_PIPELINE_H
 
@@ -9,58 +10,67 @@
 #include "text/tokenizer.h"
 
 typedef struct kin_pipeline {
-    kin_ctx *ctx;                   /* not owned */
-    kin_params *params;             /* transformer */
+    kin_ctx *ctx;       /* not owned */
+    kin_params *params; /* transformer */
     kin_model *model;
-    kin_params *text_params;        /* text encoder, NULL without text */
+    kin_params *text_params; /* text encoder, NULL without text */
     kin_text_encoder *text;
     kin_tokenizer *tokenizer;
-    cJSON *transformer_config, *text_config, *scheduler_config, *index; /* as read; saved unchanged */
-    struct kin_files *files;        /* mapped weight files the parameters point into, or NULL */
-    char hash[17];                  /* of the weight files' bytes (hex), "" for a model not from files */
-    int64_t frames, height, width;  /* native clip size (model_index.json "kinema": {...}), 0 = unknown */
+    cJSON *transformer_config, *text_config, *scheduler_config,
+        *index;              /* as read; saved unchanged */
+    struct kin_files *files; /* mapped weight files the parameters point into, or NULL */
+    char hash[17];           /* of the weight files' bytes (hex), "" for a model not from files */
+    int64_t frames, height,
+        width; /* native clip size (model_index.json "kinema": {...}), 0 = unknown */
     double fps;
 } kin_pipeline;
 
-/* Loads DIR (a model directory, a run folder (its latest checkpoint's ema/), or a checkpoint-N folder). Weights stay mapped;
- * matrices keep their dtype, vectors and tables are widened to f32. plan contexts read shapes only. */
+/* Loads DIR (a model directory, a run folder (its latest checkpoint's ema/), or a checkpoint-N
+ * folder). Weights stay mapped; matrices keep their dtype, vectors and tables are widened to f32.
+ * plan contexts read shapes only. */
 kin_status kin_pipeline_load(kin_ctx *ctx, const char *dir, kin_pipeline **out);
-/* A new, untrained pipeline from configs (borrowed; copied) and tokenizer bytes; parameters allocated in f32 with gradients and
- * started from `seed`. */
-kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder, const void *spiece,
-                               size_t spiece_bytes, const cJSON *scheduler, uint64_t seed, kin_pipeline **out);
+/* A new, untrained pipeline from configs (borrowed; copied) and tokenizer bytes; parameters
+ * allocated in f32 with gradients and started from `seed`. */
+kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder,
+                               const void *spiece, size_t spiece_bytes, const cJSON *scheduler,
+                               uint64_t seed, kin_pipeline **out);
 /* Parameters of a loaded pipeline become trainable f32 with gradients (copies of mapped values). */
 kin_status kin_pipeline_make_trainable(kin_pipeline *p);
 void kin_pipeline_destroy(kin_pipeline **p);
 
-/* Writes a model directory; dtype F32 or BF16 for the weights. `values`: NULL for the parameters themselves, or a function that
- * returns the f32 data to write instead for (table 0 transformer | 1 text encoder, parameter) — EMA; the data must stay until the call returns. Atomic: built in DIR.tmp, renamed. */
+/* Writes a model directory; dtype F32 or BF16 for the weights. `values`: NULL for the parameters
+ * themselves, or a function that returns the f32 data to write instead for (table 0 transformer | 1
+ * text encoder, parameter) — EMA; the data must stay until the call returns. Atomic: built in
+ * DIR.tmp, renamed. */
 typedef const float *(*kin_pipeline_values)(void *user, int table, const kin_param *p);
-kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype, kin_pipeline_values values, void *user,
-                             kin_error *err);
+kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype,
+                             kin_pipeline_values values, void *user, kin_error *err);
 
-/* Token ids of n prompts -> states [n,text_len,text_dim] with rows after eos set to 0; null_out u8 [n]: 1 for an empty prompt.
- * Differentiable in the encoder's parameters while recording. */
-kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n, kin_tensor *states, kin_tensor *null_out);
+/* Token ids of n prompts -> states [n,text_len,text_dim] with rows after eos set to 0; null_out u8
+ * [n]: 1 for an empty prompt. Differentiable in the encoder's parameters while recording. */
+kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n,
+                               kin_tensor *states, kin_tensor *null_out);
 /* The same from token ids i32 [n,T] and mask u8 [n,T]; nothing is allocated on the heap. */
-kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask, kin_tensor *states);
+kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
+                                   kin_tensor *states);
 /* Tokens per prompt: text_len of the transformer, 512 where it takes any. */
 int64_t kin_pipeline_text_len(const kin_pipeline *p);
 
 typedef struct kin_generate_params {
-    int64_t count;                 /* clips */
-    const char *const *prompts;    /* [count] (text models) */
-    const char *const *negatives;  /* [count] or NULL = "" */
-    const float *prior, *quant;    /* [count,29], [count,18]; NULL = 0 */
-    const int32_t *labels;         /* [count] (dit) */
-    const uint64_t *sample_index;  /* [count] global sample index of each clip for its noise; NULL: 0..count-1 */
+    int64_t count;                /* clips */
+    const char *const *prompts;   /* [count] (text models) */
+    const char *const *negatives; /* [count] or NULL = "" */
+    const float *prior, *quant;   /* [count,29], [count,18]; NULL = 0 */
+    const int32_t *labels;        /* [count] (dit) */
+    const uint64_t *
+        sample_index; /* [count] global sample index of each clip for its noise; NULL: 0..count-1 */
     int64_t frames, height, width; /* 0: the model's own */
     int steps;                     /* >= 1 */
     const char *sampler;           /* a name of samplers/sampler.h, "euler" */
     float shift, cfg_scale, phys_cfg;
     kin_cfg_mode cfg_mode;
     uint64_t seed;
-    int64_t batch;                 /* clips per forward, >= 1; never changes the bytes */
+    int64_t batch; /* clips per forward, >= 1; never changes the bytes */
     bool allow_flat;
     /* Called after each solver step of each batch; non-OK stops (INTERRUPTED). */
     kin_status (*progress)(void *user, int64_t clips_done, int step, int steps);
@@ -68,8 +78,10 @@ typedef struct kin_generate_params {
     kin_status (*emit)(void *user, int64_t clip, const kin_tensor *frames);
     void *user;
 } kin_generate_params;
-kin_generate_params kin_generate_params_default(void); /* steps 25, cfg 3, phys_cfg 0, shift from the scheduler config (<= 0), batch 1 */
-/* Runs the sampler on batches. Fails: NUMERIC (NaN at step s; flat frames), ARG (sizes), INTERRUPTED, what emit returned. */
+kin_generate_params kin_generate_params_default(
+    void); /* steps 25, cfg 3, phys_cfg 0, shift from the scheduler config (<= 0), batch 1 */
+/* Runs the sampler on batches. Fails: NUMERIC (NaN at step s; flat frames), ARG (sizes),
+ * INTERRUPTED, what emit returned. */
 kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *params);
 
 #endif

@@ -1,4 +1,5 @@
-/* diffusion/pipeline_parts.h: what pipeline.c, loader.c, saver.c and generate.c share. Internal to diffusion/. */
+/* diffusion/pipeline_parts.h: what pipeline.c, loader.c, saver.c and generate.c share. Internal to
+ * diffusion/. */
 #ifndef KIN_DIFFUSION_PIPELINE_PARTS_H
 #define KIN_DIFFUSION_PIPELINE_PARTS_H
 

@@ -1,5 +1,5 @@
-/* diffusion/weights.h: parameters and weight files: which keep the file's type and stay mapped, which are widened. Internal to
- * diffusion/. */
+/* diffusion/weights.h: parameters and weight files: which keep the file's type and stay mapped,
+ * which are widened. Internal to diffusion/. */
 #ifndef KIN_DIFFUSION_WEIGHTS_H
 #define KIN_DIFFUSION_WEIGHTS_H
 
@@ -17,14 +17,17 @@ typedef struct kin_files {
 
 void kin_files_free(kin_files **files);
 
-/* True for a matrix of a linear product: such a weight may be bf16 or f16 and is used as it lies in the file. */
+/* True for a matrix of a linear product: such a weight may be bf16 or f16 and is used as it lies in
+ * the file. */
 bool kin_weight_is_matrix(const kin_param *p);
 
-/* Binds every parameter of the table to a tensor of files->file[slot]: matrices as they are, all others f32 (widened where the file
- * has another type). `alias` gives another name to look for (or NULL). Tensors left over in the file are errors naming the first
- * one. plan: shapes and dtypes only. Fails: FORMAT (missing or left-over tensor), SHAPE, UNSUPPORTED, MEM. */
+/* Binds every parameter of the table to a tensor of files->file[slot]: matrices as they are, all
+ * others f32 (widened where the file has another type). `alias` gives another name to look for (or
+ * NULL). Tensors left over in the file are errors naming the first one. plan: shapes and dtypes
+ * only. Fails: FORMAT (missing or left-over tensor), SHAPE, UNSUPPORTED, MEM. */
 typedef const char *(*kin_weight_alias)(const char *name);
-kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_weight_alias alias, bool plan, kin_error *err);
+kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_weight_alias alias,
+                            bool plan, kin_error *err);
 
 /* Gives every parameter trainable f32 memory of its own with its present values, and gradients. */
 kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err);

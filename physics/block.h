@@ -1,4 +1,5 @@
-/* physics/block.h: one physical block: x += gate * mopa(LN(x)(1+scale)+shift), (shift,scale,gate) = table + ptemb. */
+/* physics/block.h: one physical block: x += gate * mopa(LN(x)(1+scale)+shift), (shift,scale,gate) =
+ * table + ptemb. */
 #ifndef KIN_PHYSICS_BLOCK_H
 #define KIN_PHYSICS_BLOCK_H
 
@@ -11,9 +12,11 @@ typedef struct kin_phys_block {
 } kin_phys_block;
 
 /* Registers PREFIX + scale_shift_table and PREFIX + phys_attn.*. */
-void kin_phys_block_register(kin_params *params, const char *prefix, const kin_mopa_config *cfg, kin_phys_block *b);
+void kin_phys_block_register(kin_params *params, const char *prefix, const kin_mopa_config *cfg,
+                             kin_phys_block *b);
 /* h [B,N,D]; ptemb [B,3,D]; cos, sin [N,p/2]; gates [B,heads] -> y [B,N,D]. */
-kin_status kin_phys_block_forward(kin_ctx *ctx, const kin_phys_block *b, const kin_tensor *h, const kin_tensor *ptemb,
-                                  const kin_tensor *cos, const kin_tensor *sin, const kin_tensor *gates, kin_tensor *y);
+kin_status kin_phys_block_forward(kin_ctx *ctx, const kin_phys_block *b, const kin_tensor *h,
+                                  const kin_tensor *ptemb, const kin_tensor *cos,
+                                  const kin_tensor *sin, const kin_tensor *gates, kin_tensor *y);
 
 #endif
