@@ -79,30 +79,34 @@ static kin_status default_scheduler(const kin_trainer *t, cJSON **out)
     return KIN_OK;
 }
 
+static kin_status get_tokenizer(kin_trainer *t)
+{
+    const kin_train_config *c = &t->cfg;
+    if (!c->text_encoder || t->spiece)
+        return KIN_OK;
+    if (c->tokenizer.file[0])
+        return kin_file_read(c->tokenizer.file, 64 << 20, (char **)&t->spiece, &t->spiece_bytes,
+                             &t->ctx->error);
+    return train_tokenizer(t, &t->spiece, &t->spiece_bytes);
+}
+
 static kin_status new_pipeline(kin_trainer *t)
 {
     const kin_train_config *c = &t->cfg;
-    void *spiece = NULL;
-    size_t bytes = 0;
     cJSON *scheduler = NULL;
-    kin_status status = KIN_OK;
-    if (c->text_encoder && c->tokenizer.file[0])
-        KIN_GOTO(kin_file_read(c->tokenizer.file, 64 << 20, (char **)&spiece, &bytes,
-                               &t->ctx->error));
-    else if (c->text_encoder)
-        KIN_GOTO(train_tokenizer(t, &spiece, &bytes));
+    KIN_TRY(get_tokenizer(t));
     if (!c->scheduler)
-        KIN_GOTO(default_scheduler(t, &scheduler));
-    KIN_GOTO(kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, spiece, bytes,
-                                 c->scheduler ? c->scheduler : scheduler, c->seed, &t->pipe));
+        KIN_TRY(default_scheduler(t, &scheduler));
+    kin_status status = kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, t->spiece,
+                                            t->spiece_bytes, c->scheduler ? c->scheduler : scheduler,
+                                            c->seed, &t->pipe);
+    cJSON_Delete(scheduler);
+    KIN_TRY(status);
     t->pipe->frames = c->data.frames;
     t->pipe->height = c->data.height;
     t->pipe->width = c->data.width;
     t->pipe->fps = c->data.fps;
-done:
-    cJSON_Delete(scheduler);
-    kin_free(spiece);
-    return status;
+    return KIN_OK;
 }
 
 static kin_status load_pipeline(kin_trainer *t, const char *dir)
@@ -154,7 +158,7 @@ static kin_status make_optimizer(kin_trainer *t, const char *checkpoint)
     kin_params *const tables[] = {t->pipe->params, t->pipe->text_params};
     KIN_TRY(kin_optimizer_create(&t->cfg.optimizer, tables, prefixes, 2, kin_ctx_is_plan(t->ctx),
                                  &t->optim, &t->ctx->error));
-    if (checkpoint)
+    if (checkpoint && !kin_ctx_is_plan(t->ctx))
         KIN_TRY(kin_checkpoint_load_optimizer(checkpoint, t->step, t->optim, &t->ctx->error));
     return KIN_OK;
 }
@@ -202,6 +206,7 @@ void kin_trainer_close(kin_trainer *t)
         kin_pipeline_destroy(&t->pipe);
     kin_source_close(&t->source);
     kin_batch_free(&t->held_out);
+    kin_free(t->spiece);
     kin_free(t->task.null_text.ids);
     kin_free(t->task.null_text.mask);
     kin_free(t->experts.n);

@@ -176,8 +176,8 @@ static kin_status prepare_run(kin_trainer *t)
     return kin_checkpoint_clean(o->run, err);
 }
 
-/* The planned peak, by a twin of this run on a plan context. */
-static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, uint64_t *peak)
+/* The planned peak, by a twin of this run on a plan context. A tokenizer made for it is handed to `heir` (or NULL). */
+static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, kin_trainer *heir, uint64_t *peak)
 {
     const kin_ctx_options options = {
         .backend = KIN_BACKEND_PLAN, .threads = ctx->threads, .compute = ctx->compute};
@@ -195,8 +195,13 @@ static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, uint64_t *peak
     KIN_GOTO(read_config(t, checkpoint));
     if (t->cfg.has_compute)
         plan->compute = t->cfg.compute;
-    KIN_GOTO(kin_trainer_setup(t, NULL));
+    KIN_GOTO(kin_trainer_setup(t, opt->resume ? checkpoint : NULL));
     KIN_GOTO(kin_trainer_plan(t, peak));
+    if (heir) {
+        heir->spiece = t->spiece;
+        heir->spiece_bytes = t->spiece_bytes;
+        t->spiece = NULL;
+    }
 done:
     if (status != KIN_OK && plan)
         ctx->error = plan->error;
@@ -211,7 +216,7 @@ static kin_status check_memory(kin_trainer *t)
 {
     const uint64_t left = kin_memory_available(), mb = UINT64_C(1) << 20;
     uint64_t peak = 0;
-    KIN_TRY(plan_peak(t->ctx, t->opt, &peak));
+    KIN_TRY(plan_peak(t->ctx, t->opt, t, &peak));
     t->opt->peak_bytes = peak;
     if (left == 0 || peak <= left)
         return KIN_OK;
@@ -251,7 +256,7 @@ kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt)
 {
     ctx->error = (kin_error){0};
     if (opt->dry_run)
-        return plan_peak(ctx, opt, &opt->peak_bytes);
+        return plan_peak(ctx, opt, NULL, &opt->peak_bytes);
     const kin_dtype compute = ctx->compute;
     kin_trainer *t = kin_calloc(1, sizeof *t);
     if (!t)

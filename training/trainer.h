@@ -27,6 +27,8 @@ typedef struct kin_trainer {
     kin_batch held_out;
     kin_log log;
     kin_expert_counts experts;
+    void *spiece; /* the tokenizer of a new model, NULL: not made yet */
+    size_t spiece_bytes;
     char *prompts; /* of the sample grid, zero-separated */
     const char **prompt;
     double started, logged; /* monotonic seconds */
