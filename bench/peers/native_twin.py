@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch twin of kinema's native model: the same architecture and sizes, for timing only (never needed by build or tests).
 
-Reads a train.json of kinema ("model" and "text_encoder" configs), builds the same network with random weights, and times one
+Reads a train.json of kinema (its "transformer" and "text_encoder" configs), builds the same network with random weights, and times one
 training step (forward, backward, clipping, foreach AdamW, EMA) and the generation of one clip (Euler, plain guidance), with
 fused attention (F.scaled_dot_product_attention). Prints one JSON object.
 
@@ -222,7 +222,9 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     j = json.load(open(a.config))
-    c, t5 = j["model"], j["text_encoder"]
+    c, t5 = j["transformer"], j["text_encoder"]
+    t5.setdefault("relative_attention_num_buckets", 32)
+    c.setdefault("text_len", 64)
     net = Twin(c, t5)
     params = sum(p.numel() for p in net.parameters())
     run = torch.compile(net) if a.compile else net
