@@ -275,6 +275,7 @@ static kin_status plan(generation *g, const char *model_dir, uint64_t *peak, kin
     kin_status status = run_on(g, ctx, model_dir, err);
     if (status == KIN_OK) {
         uint64_t bytes = kin_cli_memory_used() + ctx->ws.peak;
+        bytes += kin_output_bytes(&g->output, g->params.frames, g->params.height, g->params.width);
         bytes += kin_params_bytes(g->pipeline->params) + kin_params_pack_bytes(g->pipeline->params);
         if (g->pipeline->text_params)
             bytes += kin_params_bytes(g->pipeline->text_params) +

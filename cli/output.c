@@ -57,6 +57,16 @@ kin_status kin_output_settings_path(const kin_output *o, char path[KIN_PATH_MAX]
     return n < KIN_PATH_MAX ? KIN_OK : kin_fail(err, KIN_ERR_ARG, "output: the name is too long");
 }
 
+uint64_t kin_output_bytes(const kin_output *o, int64_t frames, int64_t height, int64_t width)
+{
+    double pixels = (double)height * (double)width;
+    if (!o->mp4)
+        return (uint64_t)(2e6 + (o->pattern ? 4 : 3 * (double)frames) * pixels);
+    /* measured at 32x32 to 1024x1024, 16 to 64 frames: the encoder holds up to about 52 frames */
+    double held = frames < 52 ? (double)frames : 52, share = (height | width) & 1 ? 1 : 0.6;
+    return (uint64_t)(8e6 + share * pixels * (88 + 4.3 * held));
+}
+
 /* Frames side by side, rows of STRIP_FRAMES, as one picture. */
 static kin_status put_strip(const char *path, const kin_tensor *frames, const char *const *metadata,
                             kin_error *err)

@@ -25,6 +25,9 @@ kin_status kin_output_prepare(const kin_output *o, kin_error *err);
 /* Writes clip number `clip`, frames u8 [F,H,W,3], and its name (as the user sees it) into path. */
 kin_status kin_output_put(const kin_output *o, int64_t clip, const kin_tensor *frames,
                           char path[KIN_PATH_MAX], kin_error *err);
+/* Memory that writing one clip takes, beyond its frames: an estimate fitted to what libx264 was
+ * seen to take. */
+uint64_t kin_output_bytes(const kin_output *o, int64_t frames, int64_t height, int64_t width);
 /* Where the settings are saved: x.mp4.json, or generate.json in the folder of a pattern. */
 kin_status kin_output_settings_path(const kin_output *o, char path[KIN_PATH_MAX], kin_error *err);
 
