@@ -1,83 +1,191 @@
 #include "diffusion/guided.h"
 
+#include <string.h>
+
 #include "samplers/guidance.h"
+
+enum {
+    MAX_BRANCHES = 3,
+    /* patches of all branches together up to which they run as one batch; beyond, memory counts for
+     * more than the gain. Both ways give the same bytes: no sample's result depends on its
+     * neighbours. */
+    STACKED_PATCHES = 8192
+};
 
 static bool is_dit(const kin_guided *g)
 {
     return kin_model_get_info(g->model)->family == KIN_FAMILY_DIT;
 }
 
-/* velocity of one branch into v */
-static kin_status run_branch(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x,
-                             const kin_tensor *sigma, const kin_tensor *t, int step,
-                             kin_branch branch, kin_tensor *v)
+/* The branches that a guidance needs, in the order of the published samplers: c, m, u. */
+static int list_branches(const kin_guided *g, kin_branch out[MAX_BRANCHES])
+{
+    int n = 0;
+
+    out[n++] = KIN_BRANCH_COND;
+    if (g->mode == KIN_CFG_PLAIN && (g->scale == 1.0f || (is_dit(g) && g->scale < 1.0f)))
+        return n;
+    if (g->mode == KIN_CFG_MULTI)
+        out[n++] = KIN_BRANCH_TEXT;
+    out[n++] = KIN_BRANCH_UNCOND;
+    return n;
+}
+
+/* out [n*B,...]: part[i] in rows i*B..; a NULL part gives zeros */
+static kin_status stack(kin_ctx *ctx, const kin_tensor *const part[MAX_BRANCHES], int n,
+                        kin_tensor *out)
+{
+    const kin_tensor *like = NULL;
+    int64_t size[KIN_MAX_DIMS];
+
+    for (int i = 0; i < n; i++)
+        like = part[i] ? part[i] : like;
+    if (!like)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "guidance: no branch has this input");
+    memcpy(size, like->size, sizeof(size));
+    size[0] *= n;
+    KIN_TRY(kin_ws_tensor(ctx, like->dtype, like->ndim, size, out));
+    if (kin_ctx_is_plan(ctx))
+        return KIN_OK;
+    for (int i = 0; i < n; i++) {
+        const size_t bytes = (size_t)kin_tensor_numel(like) * kin_dtype_size(like->dtype);
+        char *to = (char *)out->data + (size_t)i * bytes;
+
+        if (!part[i])
+            memset(to, 0, bytes);
+        else if (kin_tensor_is_contiguous(part[i]) && part[i]->size[0] == like->size[0])
+            memcpy(to, part[i]->data, bytes);
+        else
+            return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                            "guidance: conditions of the branches differ");
+    }
+    return KIN_OK;
+}
+
+typedef struct branch_input {
+    kin_tensor x, t, sigma, label, text, null, prior, quant, u;
+} branch_input;
+
+/* one kind of input for all branches; out stays NULL where every branch does without */
+static kin_status stack_input(kin_ctx *ctx, const kin_branch *branch, int n, const kin_tensor *cond,
+                              const kin_tensor *text, const kin_tensor *uncond, kin_tensor *t,
+                              const kin_tensor **out)
+{
+    const kin_tensor *part[MAX_BRANCHES];
+    bool any = false;
+
+    for (int i = 0; i < n; i++) {
+        part[i] = branch[i] == KIN_BRANCH_COND   ? cond
+                  : branch[i] == KIN_BRANCH_TEXT ? text
+                                                 : uncond;
+        any = any || part[i];
+    }
+    *out = NULL;
+    if (!any)
+        return KIN_OK;
+    KIN_TRY(stack(ctx, part, n, t));
+    *out = t;
+    return KIN_OK;
+}
+
+/* gate draws [L,n*B,P], each branch from its own call */
+static kin_status draw_gates(kin_ctx *ctx, const kin_guided *g, const kin_branch *branch, int n,
+                             int64_t batch, int step, kin_tensor *u)
 {
     const kin_model_info *info = kin_model_get_info(g->model);
-    const bool uncond = branch == KIN_BRANCH_UNCOND, cond = branch == KIN_BRANCH_COND;
-    const size_t mark = kin_ws_mark(ctx);
-    kin_model_input in = {.x = x, .t = t};
-    kin_model_output out;
-    kin_tensor u, got;
 
-    if (is_dit(g)) {
-        in.label = uncond ? g->null_label : g->label;
-    } else {
-        in.text = uncond ? g->uncond_text : g->text;
-        in.null = uncond ? g->uncond_null : g->null;
-        in.prior = cond ? g->prior : NULL;
-        in.quant = cond ? g->quant : NULL;
+    KIN_TRY(KIN_WS(ctx, u, KIN_DTYPE_F32, info->phys_blocks, n * batch, info->phys_heads));
+    for (int i = 0; i < n; i++) {
+        kin_tensor own, to = kin_tensor_slice(u, 1, i * batch, batch);
+
+        KIN_TRY(KIN_WS(ctx, &own, KIN_DTYPE_F32, info->phys_blocks, batch, info->phys_heads));
+        KIN_TRY(g->draws(ctx, g->user, step, branch[i], &own));
+        KIN_TRY(kin_copy_into(ctx, &own, &to));
     }
-    if (g->draws && info->phys_blocks) {
-        KIN_TRY(KIN_WS(ctx, &u, KIN_DTYPE_F32, info->phys_blocks, x->size[0], info->phys_heads));
-        KIN_TRY(g->draws(ctx, g->user, step, branch, &u));
-        in.u = &u;
+    return KIN_OK;
+}
+
+/* velocities of n branches in one forward; v[i] [B,...] are the caller's */
+static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
+                               float t, int step, const kin_branch *branch, int n, kin_tensor *v)
+{
+    const int64_t batch = x->size[0];
+    const kin_tensor *const same[MAX_BRANCHES] = {x, x, x};
+    const size_t mark = kin_ws_mark(ctx);
+    branch_input b;
+    kin_model_input in = {.x = &b.x, .t = &b.t};
+    kin_model_output out;
+    kin_tensor all;
+
+    KIN_TRY(stack(ctx, same, n, &b.x));
+    KIN_TRY(KIN_WS(ctx, &b.t, KIN_DTYPE_F32, n * batch));
+    KIN_TRY(KIN_WS(ctx, &b.sigma, KIN_DTYPE_F32, n * batch));
+    KIN_TRY(kin_fill(ctx, &b.t, (double)t));
+    KIN_TRY(kin_fill(ctx, &b.sigma, (double)sigma));
+    if (is_dit(g)) {
+        KIN_TRY(
+            stack_input(ctx, branch, n, g->label, g->label, g->null_label, &b.label, &in.label));
+    } else {
+        KIN_TRY(stack_input(ctx, branch, n, g->text, g->text, g->uncond_text, &b.text, &in.text));
+        KIN_TRY(stack_input(ctx, branch, n, g->null, g->null, g->uncond_null, &b.null, &in.null));
+        KIN_TRY(stack_input(ctx, branch, n, g->prior, NULL, NULL, &b.prior, &in.prior));
+        KIN_TRY(stack_input(ctx, branch, n, g->quant, NULL, NULL, &b.quant, &in.quant));
+        if (g->draws && kin_model_get_info(g->model)->phys_blocks) {
+            KIN_TRY(draw_gates(ctx, g, branch, n, batch, step, &b.u));
+            in.u = &b.u;
+        }
     }
     KIN_TRY(kin_model_forward(ctx, g->model, &in, &out));
-    KIN_TRY(kin_model_velocity(ctx, g->model, x, &out.y, sigma, &got));
-    KIN_TRY(kin_copy_into(ctx, &got, v));
+    KIN_TRY(kin_model_velocity(ctx, g->model, &b.x, &out.y, &b.sigma, &all));
+    for (int i = 0; i < n; i++) {
+        const kin_tensor part = kin_tensor_slice(&all, 0, i * batch, batch);
+
+        KIN_TRY(kin_copy_into(ctx, &part, &v[i]));
+    }
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
-static kin_status mix(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x,
-                      const kin_tensor *sigma, const kin_tensor *t, int step, kin_tensor *v)
+static int64_t count_patches(const kin_guided *g, const kin_tensor *x)
 {
-    kin_tensor u, m;
+    const kin_model_info *info = kin_model_get_info(g->model);
 
-    /* the order of the branches is that of the published samplers: c, m, u */
-    KIN_TRY(run_branch(ctx, g, x, sigma, t, step, KIN_BRANCH_COND, v));
-    kin_tap(ctx, v, "model_cond");
-    if (g->mode == KIN_CFG_PLAIN && (g->scale == 1.0f || (is_dit(g) && g->scale < 1.0f)))
-        return KIN_OK;
-    if (g->mode == KIN_CFG_MULTI) {
-        KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &m));
-        KIN_TRY(run_branch(ctx, g, x, sigma, t, step, KIN_BRANCH_TEXT, &m));
-        kin_tap(ctx, &m, "model_text");
-    }
-    KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &u));
-    KIN_TRY(run_branch(ctx, g, x, sigma, t, step, KIN_BRANCH_UNCOND, &u));
-    kin_tap(ctx, &u, "model_uncond");
-    if (g->mode == KIN_CFG_MULTI)
-        return kin_guidance_mix_multi(ctx, &u, &m, v, g->scale, g->phys_scale, v);
-    return kin_guidance_mix(ctx, &u, v, g->scale, v);
+    return kin_tensor_numel(x) /
+           (info->in_channels * info->patch[0] * info->patch[1] * info->patch[2]);
+}
+
+static kin_status mix(kin_ctx *ctx, const kin_guided *g, const kin_branch *branch, int n,
+                      kin_tensor *v)
+{
+    static const char *const names[] = {"model_cond", "model_text", "model_uncond"};
+
+    for (int i = 0; i < n; i++)
+        kin_tap(ctx, &v[i], "%s", names[branch[i]]);
+    if (n == 3)
+        return kin_guidance_mix_multi(ctx, &v[2], &v[1], &v[0], g->scale, g->phys_scale, &v[0]);
+    return n == 2 ? kin_guidance_mix(ctx, &v[1], &v[0], g->scale, &v[0]) : KIN_OK;
 }
 
 kin_status kin_guided_velocity(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
                                float t, int step, kin_tensor *v)
 {
     const size_t mark = kin_ws_mark(ctx);
-    kin_tensor s, times;
+    kin_branch branch[MAX_BRANCHES];
+    kin_tensor of[MAX_BRANCHES] = {*v};
+    int n, each;
 
     if (!kin_tensor_same_shape(x, v))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "guidance: v must have x's shape");
     if (g->mode == KIN_CFG_MULTI && is_dit(g))
         return kin_fail(&ctx->error, KIN_ERR_ARG,
                         "guidance: multi needs a model with text and physics");
-    KIN_TRY(KIN_WS(ctx, &s, KIN_DTYPE_F32, x->size[0]));
-    KIN_TRY(KIN_WS(ctx, &times, KIN_DTYPE_F32, x->size[0]));
-    KIN_TRY(kin_fill(ctx, &s, (double)sigma));
-    KIN_TRY(kin_fill(ctx, &times, (double)t));
-    KIN_TRY(mix(ctx, g, x, &s, &times, step, v));
+    n = list_branches(g, branch);
+    for (int i = 1; i < n; i++)
+        KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &of[i]));
+    each = n * count_patches(g, x) <= STACKED_PATCHES ? n : 1;
+    for (int i = 0; i < n; i += each)
+        KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
+    KIN_TRY(mix(ctx, g, branch, n, of));
     kin_tap(ctx, v, "guided");
     kin_ws_release(ctx, mark);
     return KIN_OK;

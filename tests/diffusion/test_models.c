@@ -3,7 +3,9 @@
 #include "tests/diffusion/models.h"
 
 #include "base/path.h"
+#include "diffusion/guided.h"
 #include "diffusion/moe.h"
+#include "samplers/guidance.h"
 
 #define KINEMA                                                                                  \
     "\"_class_name\": \"KinemaTransformer3DModel\", \"patch_size\": [1,2,2], \"ffn_dim\": 24, " \
@@ -409,6 +411,62 @@ static void test_cpu_against_reference(void **state)
     check_width(12); /* D 768 */
 }
 
+/* --- guidance --- */
+
+/* branches stacked in one batch give the bits of branches run one by one */
+static void test_stacked_branches(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CPU, 1);
+    net n = open_net(ctx, "{" KINEMA_MOE "}");
+    const int64_t size[5] = {2, 3, 2, 4, 4};
+    kin_tensor neg, neg_null, v, of[3], t, sigma;
+    video_in in;
+
+    (void)state;
+    randomize(n.params, 81, 0.2f);
+    video_inputs(ctx, n.model, 2, 2, 4, 4, &in);
+    neg = RANDOM(ctx, 82, 2, 5, 12);
+    assert_ok(KIN_WS(ctx, &neg_null, KIN_DTYPE_U8, 2), &ctx->error);
+    memset(neg_null.data, 1, 2);
+    assert_ok(KIN_WS(ctx, &t, KIN_DTYPE_F32, 2), &ctx->error);
+    assert_ok(KIN_WS(ctx, &sigma, KIN_DTYPE_F32, 2), &ctx->error);
+    assert_ok(kin_fill(ctx, &t, 640), &ctx->error);
+    assert_ok(kin_fill(ctx, &sigma, 0.64), &ctx->error);
+    assert_ok(kin_ws_tensor(ctx, KIN_DTYPE_F32, 5, size, &v), &ctx->error);
+    for (int i = 0; i < 3; i++) {
+        kin_model_input one = {.x = &in.x, .t = &t, .text = &in.text, .null = &in.null};
+        kin_model_output out;
+
+        if (i == 0) {
+            one.prior = &in.prior;
+            one.quant = &in.quant;
+        }
+        if (i == 2) {
+            one.text = &neg;
+            one.null = &neg_null;
+        }
+        assert_ok(kin_model_forward(ctx, n.model, &one, &out), &ctx->error);
+        assert_ok(kin_model_velocity(ctx, n.model, &in.x, &out.y, &sigma, &of[i]), &ctx->error);
+    }
+    assert_ok(kin_guidance_mix_multi(ctx, &of[2], &of[1], &of[0], 2.5f, 1.5f, &of[0]), &ctx->error);
+    assert_ok(kin_guided_velocity(ctx,
+                                  &(kin_guided){.model = n.model,
+                                                .mode = KIN_CFG_MULTI,
+                                                .scale = 2.5f,
+                                                .phys_scale = 1.5f,
+                                                .text = &in.text,
+                                                .uncond_text = &neg,
+                                                .null = &in.null,
+                                                .uncond_null = &neg_null,
+                                                .prior = &in.prior,
+                                                .quant = &in.quant},
+                                  &in.x, 0.64f, 640, 0, &v),
+              &ctx->error);
+    assert_same_bytes(&v, &of[0]);
+    close_net(&n);
+    kin_ctx_destroy(&ctx);
+}
+
 /* --- refusals --- */
 
 static kin_status create_only(const char *config, kin_error *err)
@@ -507,6 +565,7 @@ int main(void)
         cmocka_unit_test(test_dit_positions),
         cmocka_unit_test(test_recomputation_is_bit_equal),
         cmocka_unit_test(test_cpu_against_reference),
+        cmocka_unit_test(test_stacked_branches),
         cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_wrong_sizes),
     };
