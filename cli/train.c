@@ -1,6 +1,7 @@
 /* cli/train.c: `kinema train`: hands flags to the training loop and shows what it reports. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/common.h"
@@ -76,8 +77,13 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         return kin_fail(err, KIN_ERR_ARG, "train: needs a configuration (-c FILE)");
     if (opt.config)
         KIN_TRY(kin_cli_need_input("configuration", opt.config, err));
-    if (opt.data)
+    /* note: the whole path is saved with the run, so that --resume finds the data from any folder
+     */
+    char data[KIN_PATH_MAX];
+    if (opt.data) {
         KIN_TRY(kin_cli_need_input("data set", opt.data, err));
+        opt.data = realpath(opt.data, data) ? data : opt.data;
+    }
     kin_quiet_simulator();
     KIN_TRY(check_config(&opt, err));
     KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));

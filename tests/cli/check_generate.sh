@@ -18,6 +18,9 @@ that "configuration is saved" test -s run/config.json
 that "log has a line per step" test "$(grep -c '"step"' run/log.jsonl)" -ge 12
 expect 2 "a run folder in use is not started over" "$kinema" train -c "$config" --data clips -o run --steps 12 -q
 
+expect 0 "resume with nothing but the folder" "$kinema" train -o run --resume --steps 14 -q
+that "the resumed run has 14 steps" test -d run/checkpoint-14
+
 gen=("$kinema" generate "a red ball falls and bounces on a gray floor" -m run --steps 4 --seed 3)
 expect 0 "generate" "${gen[@]}" -o a.mp4
 has out "a.mp4: 16 frames 32x32"
