@@ -5,9 +5,9 @@
 
 #include "tensor/cpu/cpu.h"
 
-/* Keys are taken in equal blocks of at most this many; the cut depends on the number of keys alone.
- */
-enum { KIN_KEY_BLOCK = 256 };
+/* Keys, and in backward queries, are taken in equal blocks of at most this many; the cut depends on
+ * their number alone. */
+enum { KIN_KEY_BLOCK = 256, KIN_QUERY_BLOCK = 144 };
 
 typedef struct kin_head_maths {
     const kin_simd *s;
@@ -15,6 +15,7 @@ typedef struct kin_head_maths {
     int64_t d, d_pad; /* head size, rounded up to whole panels */
     int64_t d_steps;  /* packed steps over d (pairs for DOT) */
     int64_t key_block, key_pad;
+    int64_t query_block;
 } kin_head_maths;
 
 void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h);
@@ -35,7 +36,7 @@ void kin_head_pack_rows(const kin_head_maths *h, const float *src, int64_t ld, i
 /* Rows as steps of the right operand: panels of d, [steps of rows][nr]. */
 void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
                          float *dst);
-/* c[rows][panels*nr] (+)= left right */
+/* c[rows][cols] (+)= left right; columns up to the next multiple of nr/2 are written too. */
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,
                       const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
 

@@ -9,8 +9,6 @@
 #include "tensor/cpu/attention.h"
 #include "tensor/ref/ref.h"
 
-enum { QUERY_BLOCK = 112 };
-
 typedef struct bwd_scratch {
     float *q_left, *do_left, *q_right, *do_right; /* one block of queries, packed */
     float *k_rows, *v_rows, *k_steps;             /* one block of keys, packed */
@@ -28,7 +26,7 @@ typedef struct bwd_task {
 static size_t bwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, float *base,
                         bwd_scratch *w)
 {
-    int64_t mr = h->s->mr, qb = QUERY_BLOCK + mr;
+    int64_t mr = h->s->mr, qb = h->query_block + mr;
     int64_t longest = h->key_pad > qb ? h->key_pad : qb;
     size_t at = 0;
     const struct {
@@ -185,8 +183,9 @@ static void bwd_run(const kin_attention_args *a, const kin_head_maths *h, bwd_ta
         if (t->want_q)
             kin_head_pack_steps(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn,
                                 w->k_steps);
-        for (int64_t i = t->q0; i < t->q1; i += QUERY_BLOCK)
-            bwd_block(a, h, t, w, i, t->q1 - i < QUERY_BLOCK ? t->q1 - i : QUERY_BLOCK, k0, kn);
+        for (int64_t i = t->q0; i < t->q1; i += h->query_block)
+            bwd_block(a, h, t, w, i, t->q1 - i < h->query_block ? t->q1 - i : h->query_block, k0,
+                      kn);
         if (t->want_kv) {
             put(h, a->dk, t, k0, kn, w->dk, a->scale, a->acc_dk);
             put(h, a->dv, t, k0, kn, w->dv, 1.0f, a->acc_dv);
@@ -255,7 +254,7 @@ kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a)
     if (ctx->threads == 1 || units >= 2 * (int64_t)ctx->threads)
         return run_pass(ctx, a, &h, &all);
     bwd_pass keys = {false, want_kv, false, nq, h.key_block};
-    bwd_pass queries = {want_q, false, want_bias, QUERY_BLOCK, nk};
+    bwd_pass queries = {want_q, false, want_bias, h.query_block, nk};
     if (want_kv)
         KIN_TRY(run_pass(ctx, a, &h, &keys));
     if (want_q || want_bias)

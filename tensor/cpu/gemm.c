@@ -134,6 +134,8 @@ static void run_tile(const kin_gemm *g, const kin_simd *s, kin_product mode, con
     int rows = (int)t->rows;
     void (*run)(int, int64_t, const float *, const float *, float *, int64_t, bool) =
         mode == KIN_PRODUCT_DOT ? s->tile16 : s->tile;
+    if (cols <= s->nr / 2)
+        run = mode == KIN_PRODUCT_DOT ? s->tile16_half : s->tile_half;
     c += t->row0 * ldc + t->col0;
     if (!finish && cols == s->nr) {
         run(rows, t->steps, a, b, c, ldc, acc);

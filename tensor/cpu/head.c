@@ -5,7 +5,7 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
 {
     h->s = kin_cpu_simd(ctx);
     h->mode = kin_cpu_product(ctx);
-    int64_t nr = h->s->nr, nk = a->k->size[1];
+    int64_t nr = h->s->nr, nk = a->k->size[1], nq = a->q->size[1];
     h->d = a->q->size[3];
     h->d_pad = (h->d + nr - 1) / nr * nr;
     h->d_steps = kin_head_steps(h, h->d);
@@ -14,6 +14,8 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
     if (blocks > 1)
         h->key_block = (h->key_block + nr - 1) / nr * nr;
     h->key_pad = (h->key_block + nr - 1) / nr * nr;
+    blocks = (nq + KIN_QUERY_BLOCK - 1) / KIN_QUERY_BLOCK;
+    h->query_block = blocks > 0 ? (nq + blocks - 1) / blocks : 1;
 }
 
 int64_t kin_head_steps(const kin_head_maths *h, int64_t k)
@@ -83,9 +85,13 @@ void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, cons
                       const float *right, int64_t cols, float *c, int64_t ldc, bool acc)
 {
     const kin_simd *s = h->s;
-    for (int64_t j = 0; j < cols; j += s->nr, right += steps * s->nr)
-        (h->mode == KIN_PRODUCT_DOT ? s->tile16 : s->tile)((int)rows, steps, left, right, c + j,
-                                                           ldc, acc);
+    bool dot = h->mode == KIN_PRODUCT_DOT;
+    for (int64_t j = 0; j < cols; j += s->nr, right += steps * s->nr) {
+        if (cols - j > s->nr / 2)
+            (dot ? s->tile16 : s->tile)((int)rows, steps, left, right, c + j, ldc, acc);
+        else
+            (dot ? s->tile16_half : s->tile_half)((int)rows, steps, left, right, c + j, ldc, acc);
+    }
 }
 
 bool kin_head_keep(const kin_tensor *mask, int64_t b, int64_t keys, float *keep)

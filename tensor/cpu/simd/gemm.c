@@ -92,14 +92,20 @@ void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)
         c##i##_0 = vf_fma(av, b0, c##i##_0); \
         c##i##_1 = vf_fma(av, b1, c##i##_1); \
     }
+#define HALF_LOAD_B(b) vf b0 = vf_load(b)
+#define HALF_STEP(i) c##i##_0 = vf_fma(vf_set(a[i]), b0, c##i##_0);
 KIN_TILES(static, tile_rows)
-#undef TILE_LOAD_B
-#undef TILE_STEP
 
 void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                     bool acc)
 {
     tile_rows_any(rows, k, a, b, c, ldc, acc);
+}
+
+void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+                         bool acc)
+{
+    tile_rows_half_any(rows, k, a, b, c, ldc, acc);
 }
 
 void KIN_SIMD(column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst)

@@ -88,12 +88,20 @@ TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t 
         c##i##_0 = _mm512_dpbf16_ps(c##i##_0, av, b0); \
         c##i##_1 = _mm512_dpbf16_ps(c##i##_1, av, b1); \
     }
+#define HALF_LOAD_B(b) __m512bh b0 = (__m512bh)vf_load(b)
+#define HALF_STEP(i) c##i##_0 = _mm512_dpbf16_ps(c##i##_0, (__m512bh)vf_set(a[i]), b0);
 KIN_TILES(static, tile16_rows)
 
 void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                       int64_t ldc, bool acc)
 {
     tile16_rows_any(rows, pairs, a, b, c, ldc, acc);
+}
+
+void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                           int64_t ldc, bool acc)
+{
+    tile16_rows_half_any(rows, pairs, a, b, c, ldc, acc);
 }
 
 #endif

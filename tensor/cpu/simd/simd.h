@@ -61,6 +61,9 @@ typedef struct kin_simd {
     /* c[rows][nr] (+)= a[k][mr] b[k][nr], summed in the order of k. rows <= mr. */
     void (*tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                  bool acc);
+    /* the same for the first nr/2 columns of the panel (results are equal) */
+    void (*tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+                      bool acc);
     /* The same three with pairs of bf16 in 32 bits (k counts elements; odd k is padded); NULL: not
      * at this level. */
     void (*pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
@@ -69,6 +72,8 @@ typedef struct kin_simd {
                      int64_t k, float *dst);
     void (*tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c, int64_t ldc,
                    bool acc);
+    void (*tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                        int64_t ldc, bool acc);
     void (*round_bf16)(float *x, int64_t n); /* in place */
     void (*to_f32)(const void *src, kin_dtype dtype, int64_t n,
                    float *dst); /* from f32, bf16, f16 */
@@ -146,12 +151,16 @@ void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t
                       int64_t k, float *dst);
 void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                     bool acc);
+void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+                         bool acc);
 void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                       int64_t ldc, bool acc);
+void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                           int64_t ldc, bool acc);
 void KIN_SIMD(round_bf16)(float *x, int64_t n);
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
 void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,

@@ -16,42 +16,55 @@ VINL vf score(const kin_score *a, int64_t r, int64_t c, int64_t n, vf s)
     return s;
 }
 
+/* Scores of one row in place (left as they are when `plain`: only scaled), their maximum with top.
+ */
+VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float *row, float top)
+{
+    vf scale = vf_set(a->scale), t0 = vf_set(top), t1 = t0;
+    int64_t c = 0;
+    if (plain) {
+        for (; c + 2 * VL <= keys; c += 2 * VL) {
+            t0 = vf_max(t0, vf_mul(vf_load(row + c), scale));
+            t1 = vf_max(t1, vf_mul(vf_load(row + c + VL), scale));
+        }
+        t0 = vf_max(t0, t1);
+    }
+    for (; c < keys; c += VL) {
+        int64_t n = keys - c;
+        vf v =
+            plain ? vf_mul(vf_loadn(row + c, n), scale) : score(a, r, c, n, vf_loadn(row + c, n));
+        if (!plain)
+            vf_storen(row + c, v, n);
+        t0 = vf_max(t0, n >= VL ? v : vf_first(v, n, vf_set(top)));
+    }
+    return vf_hmax(t0);
+}
+
 void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
                              float *max, float *sum, float *factor)
 {
+    bool plain = !a->bias && !a->keep;
+    vf scale = vf_set(plain ? a->scale : 1.0f);
     for (int r = 0; r < rows; r++) {
-        float *row = s + r * ld;
-        vf top = vf_set(max[r]);
+        float *row = s + r * ld, m = row_scores(a, plain, r, keys, row, max[r]), one[VL];
+        vf acc = vf_zero(), shift = vf_set(m);
         int64_t c = 0;
         for (; c + VL <= keys; c += VL) {
-            vf v = score(a, r, c, VL, vf_load(row + c));
-            vf_store(row + c, v);
-            top = vf_max(top, v);
-        }
-        if (c < keys) {
-            vf v = score(a, r, c, keys - c, vf_loadn(row + c, keys - c));
-            vf_storen(row + c, v, keys - c);
-            /* note: lanes past the end hold 0 or -max; both could exceed the true maximum */
-            float tail[VL];
-            vf_store(tail, v);
-            for (int64_t i = 0; i < keys - c; i++)
-                top = vf_max(top, vf_set(tail[i]));
-        }
-        float m = vf_hmax(top);
-        vf vm_ = vf_set(m), acc = vf_zero();
-        for (c = 0; c + VL <= keys; c += VL) {
-            vf e = vf_exp(vf_sub(vf_load(row + c), vm_));
+            vf e = vf_exp(vf_sub(vf_mul(vf_load(row + c), scale), shift));
             vf_store(row + c, e);
             acc = vf_add(acc, e);
         }
         if (c < keys) {
             int64_t n = keys - c;
-            vf_storen(row + c, vf_exp(vf_sub(vf_loadn(row + c, n), vm_)), n);
-            acc = vf_add(acc, vf_loadn(row + c, n));
+            vf e = vf_exp(vf_sub(vf_mul(vf_loadn(row + c, n), scale), shift));
+            vf_storen(row + c, e, n);
+            acc = vf_add(acc, vf_first(e, n, vf_zero()));
         }
-        float one[VL];
-        vf_store(one, vf_exp(vf_set(max[r] - m)));
-        factor[r] = max[r] == m ? 1.0f : one[0];
+        factor[r] = 1.0f;
+        if (max[r] != m) {
+            vf_store(one, vf_exp(vf_set(max[r] - m)));
+            factor[r] = one[0];
+        }
         sum[r] = sum[r] * factor[r] + vf_sum(acc);
         max[r] = m;
     }

@@ -8,6 +8,7 @@ const kin_simd KIN_SIMD(simd) = {
     .pack_t16 = KIN_SIMD(pack_t16),
     .pack_n16 = KIN_SIMD(pack_n16),
     .tile16 = KIN_SIMD(tile16),
+    .tile16_half = KIN_SIMD(tile16_half),
 #else
     .mr = 6,
     .nr = 16,
@@ -15,6 +16,7 @@ const kin_simd KIN_SIMD(simd) = {
     .pack_t = KIN_SIMD(pack_t),
     .pack_n = KIN_SIMD(pack_n),
     .tile = KIN_SIMD(tile),
+    .tile_half = KIN_SIMD(tile_half),
     .round_bf16 = KIN_SIMD(round_bf16),
     .to_f32 = KIN_SIMD(to_f32),
     .epilogue = KIN_SIMD(epilogue),

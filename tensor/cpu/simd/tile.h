@@ -27,20 +27,29 @@
     vf_store(c + (i)*ldc, c##i##_0); \
     vf_store(c + (i)*ldc + VL, c##i##_1);
 
-#define TILE_BODY(linkage, name, R)                                                 \
+/* The same for the first vector of columns only (b keeps its two vectors a step). */
+#define HALF_ZERO(i) vf c##i##_0 = vf_zero();
+#define HALF_SEED(i) c##i##_0 = vf_load(c + (i)*ldc);
+#define HALF_OUT(i) vf_store(c + (i)*ldc, c##i##_0);
+
+#define TILE_BODY(linkage, name, R, ZERO, SEED, LOAD_B, STEP, OUT)                  \
     linkage __attribute__((noinline)) TILE_TARGET void name##_##R(                  \
         int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool acc) \
     {                                                                               \
-        TILE_R##R(TILE_ZERO) if (acc)                                               \
+        TILE_R##R(ZERO) if (acc)                                                    \
         {                                                                           \
-            TILE_R##R(TILE_SEED)                                                    \
+            TILE_R##R(SEED)                                                         \
         }                                                                           \
         for (; k > 0; k--, a += MR, b += 2 * VL) {                                  \
-            TILE_LOAD_B(b);                                                         \
-            TILE_R##R(TILE_STEP)                                                    \
+            LOAD_B(b);                                                              \
+            TILE_R##R(STEP)                                                         \
         }                                                                           \
-        TILE_R##R(TILE_OUT)                                                         \
+        TILE_R##R(OUT)                                                              \
     }
+#define TILE_FULL(linkage, name, R) \
+    TILE_BODY(linkage, name, R, TILE_ZERO, TILE_SEED, TILE_LOAD_B, TILE_STEP, TILE_OUT)
+#define TILE_HALF(linkage, name, R) \
+    TILE_BODY(linkage, name##_half, R, HALF_ZERO, HALF_SEED, HALF_LOAD_B, HALF_STEP, HALF_OUT)
 #define TILE_CASE(name, R)                \
     case R:                               \
         name##_##R(k, a, b, c, ldc, acc); \
@@ -52,51 +61,51 @@
 
 #ifdef __AVX512F__
 enum { MR = 14 };
-#define KIN_TILES(linkage, name)                                                               \
-    TILE_BODY(linkage, name, 1)                                                                \
-    TILE_BODY(linkage, name, 2)                                                                \
-    TILE_BODY(linkage, name, 3)                                                                \
-    TILE_BODY(linkage, name, 4)                                                                \
-    TILE_BODY(linkage, name, 5)                                                                \
-    TILE_BODY(linkage, name, 6)                                                                \
-    TILE_BODY(linkage, name, 7)                                                                \
-    TILE_BODY(linkage, name, 8) TILE_BODY(linkage, name, 9) TILE_BODY(linkage, name, 10)       \
-        TILE_BODY(linkage, name, 11) TILE_BODY(linkage, name, 12) TILE_BODY(linkage, name, 13) \
-            TILE_BODY(linkage, name, 14)                                                       \
-                linkage void name##_any(int rows, int64_t k, const float *a, const float *b,   \
-                                        float *c, int64_t ldc, bool acc)                       \
-    {                                                                                          \
-        switch (rows) {                                                                        \
-            TILE_CASE(name, 1)                                                                 \
-            TILE_CASE(name, 2)                                                                 \
-            TILE_CASE(name, 3)                                                                 \
-            TILE_CASE(name, 4)                                                                 \
-            TILE_CASE(name, 5)                                                                 \
-            TILE_CASE(name, 6)                                                                 \
-            TILE_CASE(name, 7)                                                                 \
-            TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10) TILE_CASE(name, 11)      \
-                TILE_CASE(name, 12) TILE_CASE(name, 13) TILE_CASE(name, 14) default : break;   \
-        }                                                                                      \
+#define TILE_FAMILY(ONE, linkage, name)                                                          \
+    ONE(linkage, name, 1)                                                                        \
+    ONE(linkage, name, 2)                                                                        \
+    ONE(linkage, name, 3) ONE(linkage, name, 4) ONE(linkage, name, 5) ONE(linkage, name, 6)      \
+        ONE(linkage, name, 7) ONE(linkage, name, 8) ONE(linkage, name, 9) ONE(linkage, name, 10) \
+            ONE(linkage, name, 11) ONE(linkage, name, 12) ONE(linkage, name, 13)                 \
+                ONE(linkage, name, 14)
+#define TILE_ANY(linkage, name)                                                              \
+                                                                                             \
+    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c,   \
+                            int64_t ldc, bool acc)                                           \
+    {                                                                                        \
+        switch (rows) {                                                                      \
+            TILE_CASE(name, 1)                                                               \
+            TILE_CASE(name, 2)                                                               \
+            TILE_CASE(name, 3) TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6)      \
+                TILE_CASE(name, 7) TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10) \
+                    TILE_CASE(name, 11) TILE_CASE(name, 12) TILE_CASE(name, 13)              \
+                        TILE_CASE(name, 14) default : break;                                 \
+        }                                                                                    \
     }
 #else
 enum { MR = 6 };
-#define KIN_TILES(linkage, name)                                                           \
-    TILE_BODY(linkage, name, 1)                                                            \
-    TILE_BODY(linkage, name, 2)                                                            \
-    TILE_BODY(linkage, name, 3)                                                            \
-    TILE_BODY(linkage, name, 4)                                                            \
-    TILE_BODY(linkage, name, 5)                                                            \
-    TILE_BODY(linkage, name, 6)                                                            \
-    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c, \
-                            int64_t ldc, bool acc)                                         \
-    {                                                                                      \
-        switch (rows) {                                                                    \
-            TILE_CASE(name, 1)                                                             \
-            TILE_CASE(name, 2)                                                             \
-            TILE_CASE(name, 3)                                                             \
-            TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6) default : break;      \
-        }                                                                                  \
+#define TILE_FAMILY(ONE, linkage, name) \
+    ONE(linkage, name, 1)               \
+    ONE(linkage, name, 2)               \
+    ONE(linkage, name, 3) ONE(linkage, name, 4) ONE(linkage, name, 5) ONE(linkage, name, 6)
+#define TILE_ANY(linkage, name)                                                                 \
+                                                                                                \
+    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c,      \
+                            int64_t ldc, bool acc)                                              \
+    {                                                                                           \
+        switch (rows) {                                                                         \
+            TILE_CASE(name, 1)                                                                  \
+            TILE_CASE(name, 2)                                                                  \
+            TILE_CASE(name, 3) TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6) default \
+                : break;                                                                        \
+        }                                                                                       \
     }
 #endif
+
+#define KIN_TILES(linkage, name)          \
+    TILE_FAMILY(TILE_FULL, linkage, name) \
+    TILE_ANY(linkage, name)               \
+    TILE_FAMILY(TILE_HALF, linkage, name) \
+    TILE_ANY(linkage, name##_half)
 
 #endif

@@ -201,6 +201,19 @@ VINL void vf_transpose(vf r[VL])
         r[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
 }
+/* the first n lanes of a, the rest from b */
+VINL vf vf_first(vf a, int64_t n, vf b)
+{
+    return _mm512_mask_blend_ps(vm_first(n), b, a);
+}
+VINL vf vf_nearest(vf a) /* integer, as float */
+{
+    return _mm512_roundscale_ps(a, 0);
+}
+VINL vf vf_scale2(vf a, vf n) /* a * 2^n, n integer */
+{
+    return _mm512_scalef_ps(a, n);
+}
 
 #else /* AVX2 */
 
@@ -390,6 +403,22 @@ VINL void vf_transpose(vf r[VL])
         r[4 + j] = _mm256_permute2f128_ps(t[j], t[4 + j], 0x31);
     }
 }
+VINL vf vf_first(vf a, int64_t n, vf b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(vm_first(n)));
+}
+VINL vf vf_nearest(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* note: in two steps, since 2^n alone may not be a normal float (|n| <= 152) */
+VINL vf vf_scale2(vf a, vf n)
+{
+    vi k = vf_round(n), h = vi_sar(k, 1), g = vi_sub(k, h);
+    vf s1 = vi_float(vi_shl(vi_add(h, vi_set(127)), 23));
+    vf s2 = vi_float(vi_shl(vi_add(g, vi_set(127)), 23));
+    return vf_mul(vf_mul(a, s1), s2);
+}
 
 #endif
 
@@ -419,16 +448,16 @@ VINL vf vf_round_bf16(vf a)
     return vf_blend(vf_nan(a), a, vi_float(r));
 }
 
-/* e^x for all x, <= 2 ulp where the result is normal; below the normal range it rounds through one
- * multiply (gradual underflow), above 88.72 infinity. NaN stays NaN. Degree-6 polynomial on
- * [-ln2/2, ln2/2] (Cephes expf coefficients), scaled by 2^n in two steps. */
+/* e^x for all x, <= 2 ulp where the result is normal; below the normal range it rounds once more
+ * (gradual underflow, 0 below -103.97), above 88.72 infinity; NaN stays NaN. Degree-6 polynomial on
+ * [-ln2/2, ln2/2] (Cephes expf coefficients), then times 2^n. */
 VINL vf vf_exp(vf x)
 {
-    vf c = vf_min(vf_max(x, vf_set(-104.0f)), vf_set(89.0f));
-    vi n = vf_round(vf_mul(c, vf_set(1.44269504088896341f)));
-    vf nf = vi_tof(n);
-    vf r = vf_fnma(nf, vf_set(0.693359375f), c);
-    r = vf_fnma(nf, vf_set(-2.12194440e-4f), r);
+    /* note: operands in this order keep NaN */
+    vf c = vf_min(vf_set(89.0f), vf_max(vf_set(-105.0f), x));
+    vf n = vf_nearest(vf_mul(c, vf_set(1.44269504088896341f)));
+    vf r = vf_fnma(n, vf_set(0.693359375f), c);
+    r = vf_fnma(n, vf_set(-2.12194440e-4f), r);
     vf p = vf_set(1.9875691500e-4f);
     p = vf_fma(p, r, vf_set(1.3981999507e-3f));
     p = vf_fma(p, r, vf_set(8.3334519073e-3f));
@@ -436,30 +465,10 @@ VINL vf vf_exp(vf x)
     p = vf_fma(p, r, vf_set(1.6666665459e-1f));
     p = vf_fma(p, r, vf_set(5.0000001201e-1f));
     p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set(1.0f));
-    vi h = vi_sar(n, 1), g = vi_sub(n, h);
-    vf s1 = vi_float(vi_shl(vi_add(h, vi_set(127)), 23));
-    vf s2 = vi_float(vi_shl(vi_add(g, vi_set(127)), 23));
-    return vf_blend(vf_nan(x), x, vf_mul(vf_mul(p, s1), s2));
+    return vf_scale2(p, n);
 }
 VINL vf vf_sigmoid(vf x)
 {
     return vf_div(vf_set(1.0f), vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_zero(), x))));
 }
-/* tanh through e^(2|x|) away from 0 and an odd polynomial near it (Cephes tanhf). */
-VINL vf vf_tanh(vf x)
-{
-    vf a = vf_abs(x), z = vf_mul(x, x);
-    vf p = vf_set(-5.70498872745e-3f);
-    p = vf_fma(p, z, vf_set(2.06390887954e-2f));
-    p = vf_fma(p, z, vf_set(-5.37397155531e-2f));
-    p = vf_fma(p, z, vf_set(1.33314422036e-1f));
-    p = vf_fma(p, z, vf_set(-3.33332819422e-1f));
-    vf small = vf_fma(vf_mul(p, z), x, x);
-    vf e = vf_exp(vf_add(a, a));
-    vf big = vf_sub(vf_set(1.0f), vf_div(vf_set(2.0f), vf_add(e, vf_set(1.0f))));
-    vi sign = vi_and(vf_bits(x), vi_set((int32_t)0x80000000));
-    big = vi_float(vi_or(vf_bits(big), sign));
-    return vf_blend(vf_nan(x), x, vf_blend(vf_lt(a, vf_set(0.625f)), small, big));
-}
-
 #endif
