@@ -101,6 +101,21 @@ kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err)
     return KIN_OK;
 }
 
+kin_status kin_config_bounds(int64_t width, int64_t patch_values, int64_t layers, int64_t experts,
+                             kin_error *err)
+{
+    if (width > KIN_CONFIG_MAX_WIDTH)
+        return kin_fail(err, KIN_ERR_ARG, "config: token width %lld must be at most %d",
+                        (long long)width, (int)KIN_CONFIG_MAX_WIDTH);
+    if (patch_values > KIN_CONFIG_MAX_PATCH)
+        return kin_fail(err, KIN_ERR_ARG, "config: %lld values per patch must be at most %d",
+                        (long long)patch_values, (int)KIN_CONFIG_MAX_PATCH);
+    if (layers * experts > KIN_CONFIG_MAX_EXPERTS)
+        return kin_fail(err, KIN_ERR_ARG, "config: %lld experts in all layers must be at most %d",
+                        (long long)(layers * experts), (int)KIN_CONFIG_MAX_EXPERTS);
+    return KIN_OK;
+}
+
 bool kin_config_is_moe(kin_ffn_kind kind, const kin_moe_config *moe, int64_t block)
 {
     return kind == KIN_FFN_PROMOE_TC && (!moe->interleave || block % 2 == 1);

@@ -31,6 +31,16 @@ typedef struct kin_moe_config {
 } kin_moe_config;
 /* Reads MoE_config by the official keys over the defaults already in *out. Fails: FORMAT, ARG. */
 kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err);
+/* Bounds on hostile configs: experts of all layers together at most KIN_CONFIG_MAX_EXPERTS, values
+ * of one patch at most KIN_CONFIG_MAX_PATCH, token width at most KIN_CONFIG_MAX_WIDTH. Fails: ARG.
+ */
+enum {
+    KIN_CONFIG_MAX_EXPERTS = 8192,
+    KIN_CONFIG_MAX_PATCH = 1 << 20,
+    KIN_CONFIG_MAX_WIDTH = 1 << 16
+};
+kin_status kin_config_bounds(int64_t width, int64_t patch_values, int64_t layers, int64_t experts,
+                             kin_error *err);
 /* True where block i has experts. */
 bool kin_config_is_moe(kin_ffn_kind kind, const kin_moe_config *moe, int64_t block);
 

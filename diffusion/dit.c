@@ -116,6 +116,8 @@ static kin_status check_config(dit_config *c, kin_error *err)
         c->head_dim = c->width / c->heads;
     if (!(c->mlp_ratio > 0 && c->mlp_ratio <= 64) || (int64_t)((double)c->width * c->mlp_ratio) < 1)
         return kin_fail(err, KIN_ERR_ARG, "config: mlp_ratio %g must lie in 0 to 64", c->mlp_ratio);
+    KIN_TRY(kin_config_bounds(c->width, c->patch * c->patch * c->channels * 2, c->depth,
+                              c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts, err));
     if (!(c->class_dropout >= 0 && c->class_dropout <= 1))
         return kin_fail(err, KIN_ERR_ARG, "config: class_dropout_prob %g must lie in 0 to 1",
                         c->class_dropout);

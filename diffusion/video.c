@@ -511,7 +511,10 @@ static void fill_info(video_model *m, kin_family family)
 static kin_status build(video_model *m, kin_family family, kin_params *params, kin_error *err)
 {
     const kin_video_config *c = &m->cfg;
+    const int64_t channels = c->in_channels > c->out_channels ? c->in_channels : c->out_channels;
 
+    KIN_TRY(kin_config_bounds(m->width, channels * c->patch[0] * c->patch[1] * c->patch[2],
+                              c->num_layers, c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts, err));
     m->blocks = kin_calloc((size_t)c->num_layers, sizeof(*m->blocks));
     m->phys = kin_calloc((size_t)c->num_layers, sizeof(*m->phys));
     if (!m->blocks || !m->phys)
