@@ -104,10 +104,12 @@ static void add(int *n, rig *r, const body *b, CMUnitTestFunction fn, const char
     list[(*n)++] = (struct CMUnitTest){.name = t->name, .test_func = fn, .initial_state = t};
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     int n = 0, count, failed;
     (void)kin_test_seed();
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     count = rig_open_all(rigs, RIGS);
     for (int i = 0; i < count; i++) {
         for (int b = 0; b < BODIES; b++)
