@@ -54,6 +54,10 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
  */
 kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out);
 
+/* What follows the product of a linear layer. A bias that is not f32 is copied into the workspace.
+ */
+kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_epilogue *epi);
+
 static inline float *kin_f32(const kin_tensor *t)
 {
     return t ? (float *)t->data : NULL;

@@ -1,29 +1,38 @@
 /* tensor/cpu/linear.c: linear layers and their gradients on the packed products. */
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/onednn.h"
 #include "tensor/ref/ref.h"
+
+kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_epilogue *epi)
+{
+    *epi = (kin_epilogue){.act = a->act,
+                          .residual = kin_f32(a->residual),
+                          .ld_residual = kin_ld(a->residual),
+                          .gate = kin_f32(a->gate),
+                          .ld_gate = kin_ld(a->gate),
+                          .group_rows = a->m,
+                          .pre = kin_f32(a->pre),
+                          .ld_pre = kin_ld(a->pre),
+                          .y = kin_f32(a->y),
+                          .ld_y = kin_ld(a->y)};
+    if (epi->gate && a->gate->size[0] > 0)
+        epi->group_rows = a->m / a->gate->size[0];
+    return kin_cpu_param_f32(ctx, a->b, a->n, &epi->bias);
+}
 
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     if (!kin_is_f32(a->x))
         return kin_ref_linear(ctx, a);
+    if (kin_cpu_use_onednn(ctx, a->w))
+        return kin_onednn_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_product mode = kin_cpu_product(ctx);
-    const float *pack, *bias;
+    const float *pack;
+    kin_epilogue epi;
     KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &pack));
-    KIN_TRY(kin_cpu_param_f32(ctx, a->b, a->n, &bias));
-    kin_epilogue epi = {.bias = bias,
-                        .act = a->act,
-                        .residual = kin_f32(a->residual),
-                        .ld_residual = kin_ld(a->residual),
-                        .gate = kin_f32(a->gate),
-                        .ld_gate = kin_ld(a->gate),
-                        .group_rows =
-                            a->gate && a->gate->size[0] > 0 ? a->m / a->gate->size[0] : a->m,
-                        .pre = kin_f32(a->pre),
-                        .ld_pre = kin_ld(a->pre),
-                        .y = kin_f32(a->y),
-                        .ld_y = kin_ld(a->y)};
-    bool plain = !bias && a->act == KIN_ACT_NONE && !a->residual && !a->gate && !epi.pre;
+    KIN_TRY(kin_cpu_linear_epilogue(ctx, a, &epi));
+    bool plain = !epi.bias && a->act == KIN_ACT_NONE && !epi.residual && !epi.gate && !epi.pre;
     kin_gemm g = {.m = a->m,
                   .n = a->n,
                   .k = a->k,
@@ -42,6 +51,8 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
     if (!kin_is_f32(a->dy))
         return kin_ref_linear_dx(ctx, a);
+    if (kin_cpu_use_onednn(ctx, a->w))
+        return kin_onednn_linear_dx(ctx, a);
     kin_product mode = kin_cpu_product(ctx);
     const float *pack;
     KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, true, mode, &pack));

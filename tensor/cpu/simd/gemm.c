@@ -2,6 +2,8 @@
  * by two vectors of columns in registers (14x32 under AVX-512, 6x16 under AVX2); every element is
  * one chain of fused multiply-adds in the order of k, so its bits depend neither on its neighbours
  * nor on the tile it falls in. */
+#include <string.h>
+
 #include "tensor/cpu/simd/simd.h"
 #include "tensor/cpu/simd/tile.h"
 #include "tensor/cpu/simd/vec.h"
@@ -62,6 +64,19 @@ void KIN_SIMD(round_bf16)(float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VL)
         vf_storen(x + i, vf_round_bf16(vf_loadn(x + i, n - i)), n - i);
+}
+
+void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        float t[VL];
+        uint32_t b[VL];
+        int64_t m = n - i < VL ? n - i : VL;
+        vf_store(t, vf_round_bf16(vf_loadn(src + i, m)));
+        memcpy(b, t, sizeof(b));
+        for (int64_t j = 0; j < m; j++)
+            dst[i + j] = (uint16_t)(b[j] >> 16);
+    }
 }
 
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)

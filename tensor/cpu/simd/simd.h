@@ -75,6 +75,7 @@ typedef struct kin_simd {
     void (*tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                         int64_t ldc, bool acc);
     void (*round_bf16)(float *x, int64_t n); /* in place */
+    void (*to_bf16)(const float *src, int64_t n, uint16_t *dst);
     void (*to_f32)(const void *src, kin_dtype dtype, int64_t n,
                    float *dst); /* from f32, bf16, f16 */
     /* rows x cols values of tile (row stride ldt) at (row0, col0) of the matrices of e. */
@@ -162,6 +163,7 @@ void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, f
 void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                            int64_t ldc, bool acc);
 void KIN_SIMD(round_bf16)(float *x, int64_t n);
+void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst);
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
 void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,
                         const float *tile, int64_t ldt);

@@ -18,6 +18,7 @@ const kin_simd KIN_SIMD(simd) = {
     .tile = KIN_SIMD(tile),
     .tile_half = KIN_SIMD(tile_half),
     .round_bf16 = KIN_SIMD(round_bf16),
+    .to_bf16 = KIN_SIMD(to_bf16),
     .to_f32 = KIN_SIMD(to_f32),
     .epilogue = KIN_SIMD(epilogue),
     .column_sums = KIN_SIMD(column_sums),
