@@ -28,9 +28,8 @@ static kin_status write_moments(const char *dir, const kin_optimizer *o, kin_err
     kin_tensor *tensors = kin_calloc((size_t)n, sizeof *tensors);
     char(*text)[KIN_OPTIMIZER_NAME_MAX] = kin_calloc((size_t)n, sizeof *text);
     const char **names = kin_calloc((size_t)n, sizeof *names);
-    kin_status status = tensors && text && names
-                            ? KIN_OK
-                            : kin_fail(err, KIN_ERR_MEM, "checkpoint: out of memory");
+    kin_status status =
+        tensors && text && names ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "checkpoint: out of memory");
     for (int64_t i = 0; i < n && status == KIN_OK; i++) {
         const kin_optimizer_slot *s = &o->slot[i / 2];
         memcpy(text[i], i % 2 ? "v." : "m.", 3);

@@ -62,7 +62,8 @@ static kin_status get_bool(const section *s, const char *key, bool *v)
     return put(s, key, cJSON_CreateBool(*v));
 }
 
-/* A string of at most bytes-1 characters; absent: out stays as it is, and is written back if `keep`. */
+/* A string of at most bytes-1 characters; absent: out stays as it is, and is written back if
+ * `keep`. */
 static kin_status get_str(const section *s, const char *key, char *out, size_t bytes, bool keep)
 {
     const char *text = NULL;
@@ -149,9 +150,9 @@ static kin_status parse_kinds(const section *s, kin_sim_options *o)
 
 static kin_status parse_simulate(const section *data, kin_train_config *c)
 {
-    static const char *const known[] = {"seed",           "count",     "kinds",
+    static const char *const known[] = {"seed",           "count",      "kinds",
                                         "fps_jitter",     "radius_min", "radius_max",
-                                        "gradient_share", "box_share", NULL};
+                                        "gradient_share", "box_share",  NULL};
     kin_sim_options *o = &c->data.sim;
     int64_t seed = 1;
     section s;
@@ -213,8 +214,8 @@ static kin_status normalise_data(const section *root, const char *override)
 static kin_status parse_data(const section *root, const char *dir, const char *override,
                              kin_train_config *c)
 {
-    static const char *const known[] = {"path",  "split",  "simulate", "caption_field",
-                                        "frames", "height", "width",    "fps",
+    static const char *const known[] = {"path",     "split",    "simulate", "caption_field",
+                                        "frames",   "height",   "width",    "fps",
                                         "held_out", "cache_mb", NULL};
     section s;
     KIN_TRY(normalise_data(root, override));
@@ -299,10 +300,19 @@ static kin_status parse_schedule(const section *s, kin_optimizer_options *o)
 
 static kin_status parse_optimizer(const section *root, kin_train_config *c)
 {
-    static const char *const known[] = {
-        "lr",           "betas",     "eps",       "weight_decay", "weight_decay_matrices_only",
-        "max_grad_norm", "schedule", "warmup_steps", "final_lr_fraction", "lr_factors",
-        "ema_decay",    "ema_warmup", NULL};
+    static const char *const known[] = {"lr",
+                                        "betas",
+                                        "eps",
+                                        "weight_decay",
+                                        "weight_decay_matrices_only",
+                                        "max_grad_norm",
+                                        "schedule",
+                                        "warmup_steps",
+                                        "final_lr_fraction",
+                                        "lr_factors",
+                                        "ema_decay",
+                                        "ema_warmup",
+                                        NULL};
     kin_optimizer_options *o = &c->optimizer;
     section s;
     *o = kin_optimizer_options_default();
@@ -323,10 +333,17 @@ static kin_status parse_optimizer(const section *root, kin_train_config *c)
 
 static kin_status parse_objective(const section *root, kin_train_config *c)
 {
-    static const char *const known[] = {"weighting_scheme", "logit_mean",        "logit_std",
-                                        "sigmoid_scale",    "mode_scale",        "shift",
-                                        "condition_dropout", "prior_dropout",    "quant_dropout",
-                                        "classifier_loss",  NULL};
+    static const char *const known[] = {"weighting_scheme",
+                                        "logit_mean",
+                                        "logit_std",
+                                        "sigmoid_scale",
+                                        "mode_scale",
+                                        "shift",
+                                        "condition_dropout",
+                                        "prior_dropout",
+                                        "quant_dropout",
+                                        "classifier_loss",
+                                        NULL};
     kin_objective_options *o = &c->objective;
     char scheme[32] = "logit_normal", loss[16] = "wisa";
     section s;
@@ -438,10 +455,10 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char
                                   int64_t steps, kin_train_config *c, kin_error *err)
 {
     static const char *const known[] = {
-        "transformer", "text_encoder", "scheduler",  "init_from",  "tokenizer",
-        "seed",        "steps",        "batch_size", "compute",    "gradient_accumulation",
-        "log_every",   "checkpointing", "data",      "optimizer",  "objective",
-        "validation",  "samples",      "checkpoint", NULL};
+        "transformer", "text_encoder",  "scheduler",  "init_from", "tokenizer",
+        "seed",        "steps",         "batch_size", "compute",   "gradient_accumulation",
+        "log_every",   "checkpointing", "data",       "optimizer", "objective",
+        "validation",  "samples",       "checkpoint", NULL};
     kin_status status = KIN_OK;
     memset(c, 0, sizeof *c);
     kin_sim_options_default(&c->data.sim);
@@ -486,8 +503,8 @@ void kin_train_config_free(kin_train_config *c)
 /* Keys that may change between the parts of one run. */
 static bool may_change(const char *parent, const char *key)
 {
-    static const char *const free_keys[] = {".steps",       ".log_every", ".samples",
-                                            ".checkpoint",  "data.path",  "data.cache_mb",
+    static const char *const free_keys[] = {".steps",         ".log_every",       ".samples",
+                                            ".checkpoint",    "data.path",        "data.cache_mb",
                                             ".checkpointing", "validation.every", NULL};
     char name[256];
     snprintf(name, sizeof name, "%s.%s", parent, key);

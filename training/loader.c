@@ -227,6 +227,5 @@ kin_status kin_loader_next(kin_loader *l, const kin_batch **batch, kin_error *er
 size_t kin_loader_bytes(const kin_sample_shape *shape, int64_t size, int64_t count)
 {
     kin_batch b;
-    return KIN_LOADER_DEPTH * batch_layout(shape, size, &b, NULL) +
-           (size_t)count * sizeof(int32_t);
+    return KIN_LOADER_DEPTH * batch_layout(shape, size, &b, NULL) + (size_t)count * sizeof(int32_t);
 }

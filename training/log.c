@@ -113,8 +113,7 @@ kin_status kin_log_end(kin_log *log, kin_error *err)
     kin_strbuf_add(&log->line, "}\n");
     if (log->line.failed)
         return kin_fail(err, KIN_ERR_MEM, "log: out of memory");
-    if (fwrite(log->line.data, 1, log->line.len, log->fp) != log->line.len ||
-        fflush(log->fp) != 0)
+    if (fwrite(log->line.data, 1, log->line.len, log->fp) != log->line.len || fflush(log->fp) != 0)
         return kin_fail(err, KIN_ERR_IO, "%s: %s", log->path, strerror(errno));
     return KIN_OK;
 }

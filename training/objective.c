@@ -27,9 +27,8 @@ static kin_status make_x0(kin_ctx *ctx, const kin_batch *batch, bool image, kin_
     const int64_t n = batch->size;
     KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, n, 3, s->frames, s->height, s->width));
     for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
-        kin_tensor frames =
-            KIN_TENSOR(batch->frames + (size_t)b * kin_sample_frame_bytes(s), KIN_DTYPE_U8,
-                       s->frames, s->height, s->width, 3);
+        kin_tensor frames = KIN_TENSOR(batch->frames + (size_t)b * kin_sample_frame_bytes(s),
+                                       KIN_DTYPE_U8, s->frames, s->height, s->width, 3);
         kin_tensor x = kin_tensor_select(x0, 0, b);
         KIN_TRY(kin_frames_to_tensor(&frames, &x, &ctx->error));
     }
@@ -118,8 +117,7 @@ static void draw_times(const kin_train_task *task, const kin_batch *batch, uint3
 static kin_status draw_noise(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                              uint32_t step, kin_train_inputs *in)
 {
-    KIN_TRY(
-        kin_ws_tensor(ctx, KIN_DTYPE_F32, in->x0.ndim, in->x0.size, &in->noise));
+    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, in->x0.ndim, in->x0.size, &in->noise));
     for (int64_t b = 0; b < batch->size; b++) {
         const kin_rng rng = {task->seed, KIN_RNG_NOISE, batch->first + (uint64_t)b, step};
         kin_tensor y = kin_tensor_select(&in->noise, 0, b);

@@ -112,8 +112,8 @@ static void lay_out(kin_optimizer *o, float *block, size_t floats, bool plan)
 }
 
 kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *const *tables,
-                                const char *const *prefixes, int n, bool plan,
-                                kin_optimizer **out, kin_error *err)
+                                const char *const *prefixes, int n, bool plan, kin_optimizer **out,
+                                kin_error *err)
 {
     *out = NULL;
     size_t count = 0, floats = 0;

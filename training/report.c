@@ -38,7 +38,8 @@ static void count_experts(void *user, const char *name, const kin_tensor *x)
     const int32_t *idx = x->data;
     int64_t *n = e->n + layer * (e->experts + 1);
     for (int64_t i = 0; i < tokens * k; i++) {
-        /* note: a token of a null sample names the unconditional expert in every slot but uses one */
+        /* note: a token of a null sample names the unconditional expert in every slot but uses one
+         */
         if (idx[i] > e->experts || idx[i] < 0 || (idx[i] == e->experts && i % k != 0))
             continue;
         n[idx[i]]++;
@@ -59,8 +60,8 @@ void kin_trainer_watch_experts(kin_trainer *t, bool on)
     }
 }
 
-/* Shares of the routed experts among the tokens that are routed, then the share of all tokens that went to the
- * unconditional one. */
+/* Shares of the routed experts among the tokens that are routed, then the share of all tokens that
+ * went to the unconditional one. */
 static void log_experts(kin_trainer *t)
 {
     const kin_expert_counts *e = &t->experts;
@@ -267,8 +268,8 @@ static kin_status sample_prompts(kin_trainer *t)
     if (!text || !t->prompt)
         status = kin_fail(&t->ctx->error, KIN_ERR_MEM, "samples: out of memory");
     for (int64_t i = 0; i < n && status == KIN_OK; i++) {
-        status = kin_source_prompt(t->source, held ? i % held : i, held > 0, &text[i],
-                                   &t->ctx->error);
+        status =
+            kin_source_prompt(t->source, held ? i % held : i, held > 0, &text[i], &t->ctx->error);
         if (status == KIN_OK)
             bytes += strlen(text[i]) + 1;
     }

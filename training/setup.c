@@ -56,10 +56,9 @@ static kin_status train_tokenizer(kin_trainer *t, void **model, size_t *bytes)
     int n = 0;
     kin_status status = sentences(t, &list, &n);
     if (status == KIN_OK)
-        status = kin_tokenizer_train_type(t->cfg.tokenizer.type, (const char *const *)list, n,
-                                          (int)t->cfg.tokenizer.vocab_size,
-                                          t->cfg.tokenizer.byte_fallback, model, bytes,
-                                          &t->ctx->error);
+        status = kin_tokenizer_train_type(
+            t->cfg.tokenizer.type, (const char *const *)list, n, (int)t->cfg.tokenizer.vocab_size,
+            t->cfg.tokenizer.byte_fallback, model, bytes, &t->ctx->error);
     for (int i = 0; i < n; i++)
         kin_free(list[i]);
     kin_free(list);
@@ -97,9 +96,9 @@ static kin_status new_pipeline(kin_trainer *t)
     KIN_TRY(get_tokenizer(t));
     if (!c->scheduler)
         KIN_TRY(default_scheduler(t, &scheduler));
-    kin_status status = kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, t->spiece,
-                                            t->spiece_bytes, c->scheduler ? c->scheduler : scheduler,
-                                            c->seed, &t->pipe);
+    kin_status status =
+        kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, t->spiece, t->spiece_bytes,
+                            c->scheduler ? c->scheduler : scheduler, c->seed, &t->pipe);
     cJSON_Delete(scheduler);
     KIN_TRY(status);
     t->pipe->frames = c->data.frames;
@@ -122,8 +121,7 @@ static kin_status check_pipeline(kin_trainer *t)
         if (kin_source_classes(t->source) > info->num_classes)
             return kin_fail(&t->ctx->error, KIN_ERR_ARG,
                             "train: %lld classes in the data must be at most the model's %lld",
-                            (long long)kin_source_classes(t->source),
-                            (long long)info->num_classes);
+                            (long long)kin_source_classes(t->source), (long long)info->num_classes);
         return KIN_OK;
     }
     if (!t->pipe->text || !t->pipe->tokenizer)

@@ -140,8 +140,8 @@ static kin_status open_records(kin_source *s, const kin_train_config *c, kin_err
 
 static kin_status open_classes(kin_source *s, const kin_train_config *c, kin_error *err)
 {
-    KIN_TRY(kin_class_folder_open(c->data.path, c->data.split[0] ? c->data.split : NULL,
-                                  &s->folder, err));
+    KIN_TRY(kin_class_folder_open(c->data.path, c->data.split[0] ? c->data.split : NULL, &s->folder,
+                                  err));
     s->count = kin_class_folder_count(s->folder);
     for (int64_t i = 0; i < s->count; i++)
         s->fingerprint = fnv_text(s->fingerprint, kin_class_folder_at(s->folder, i)->name);
@@ -258,8 +258,8 @@ kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **tex
     if (s->simulate) {
         kin_sim_clip clip;
         kin_physics_prior prior;
-        KIN_TRY(simulate(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, &clip,
-                         &prior, err));
+        KIN_TRY(simulate(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, &clip, &prior,
+                         err));
         *text = prompt_of(s->caption, &prior);
         kin_sim_clip_free(&clip);
         kin_physics_prior_free(&prior);
@@ -292,8 +292,8 @@ static kin_status read_simulated(kin_source *s, uint64_t index, const kin_sample
     memcpy(out->quant, prior.quant, sizeof prior.quant);
     *out->label = 0;
     char *prompt = prompt_of(s->caption, &prior);
-    kin_status status = prompt ? tokenize(s, prompt, out, err)
-                               : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+    kin_status status =
+        prompt ? tokenize(s, prompt, out, err) : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
     kin_free(prompt);
     kin_sim_clip_free(&clip);
     kin_physics_prior_free(&prior);
@@ -303,8 +303,8 @@ static kin_status read_simulated(kin_source *s, uint64_t index, const kin_sample
 /* Any clip or picture to the size of the training samples. */
 static kin_status fit(const kin_source *s, const kin_tensor *src, uint8_t *frames, kin_error *err)
 {
-    kin_tensor dst = KIN_TENSOR(frames, KIN_DTYPE_U8, s->shape.frames, s->shape.height,
-                                s->shape.width, 3);
+    kin_tensor dst =
+        KIN_TENSOR(frames, KIN_DTYPE_U8, s->shape.frames, s->shape.height, s->shape.width, 3);
     if (src->size[1] == s->shape.height && src->size[2] == s->shape.width) {
         memcpy(frames, src->data, kin_sample_frame_bytes(&s->shape));
         return KIN_OK;

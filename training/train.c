@@ -24,9 +24,8 @@ static kin_status write_config(const kin_trainer *t)
 
 static kin_status save(kin_trainer *t)
 {
-    const kin_checkpoint_info info = {.step = t->step,
-                                      .fingerprint = kin_source_fingerprint(t->source),
-                                      .config = t->cfg.json};
+    const kin_checkpoint_info info = {
+        .step = t->step, .fingerprint = kin_source_fingerprint(t->source), .config = t->cfg.json};
     return kin_checkpoint_save(t->opt->run, t->pipe, t->optim, &info, t->cfg.checkpoint.keep,
                                &t->ctx->error);
 }
@@ -59,7 +58,8 @@ static bool due(int64_t step, int64_t every)
     return every > 0 && step % every == 0;
 }
 
-/* What follows a step: log, validation, samples, checkpoint, in this order, so that a checkpoint's log is complete. */
+/* What follows a step: log, validation, samples, checkpoint, in this order, so that a checkpoint's
+ * log is complete. */
 static kin_status after_step(kin_trainer *t, const kin_train_losses *losses,
                              const kin_optimizer_report *update)
 {
@@ -176,7 +176,8 @@ static kin_status prepare_run(kin_trainer *t)
     return kin_checkpoint_clean(o->run, err);
 }
 
-/* The planned peak, by a twin of this run on a plan context. A tokenizer made for it is handed to `heir` (or NULL). */
+/* The planned peak, by a twin of this run on a plan context. A tokenizer made for it is handed to
+ * `heir` (or NULL). */
 static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, kin_trainer *heir, uint64_t *peak)
 {
     const kin_ctx_options options = {
@@ -225,8 +226,8 @@ static kin_status check_memory(kin_trainer *t)
                         "train: the run needs about %" PRIu64 " MB, %" PRIu64
                         " MB are free (force tries anyway)",
                         peak / mb, left / mb);
-    kin_trainer_message(t, "the run needs about %" PRIu64 " MB, %" PRIu64 " MB are free",
-                        peak / mb, left / mb);
+    kin_trainer_message(t, "the run needs about %" PRIu64 " MB, %" PRIu64 " MB are free", peak / mb,
+                        left / mb);
     return KIN_OK;
 }
 

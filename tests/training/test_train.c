@@ -1,11 +1,12 @@
-/* tests/training/test_train.c: whole runs: exactness of resuming, independence of threads, errors that keep the run. */
+/* tests/training/test_train.c: whole runs: exactness of resuming, independence of threads, errors
+ * that keep the run. */
 #include "tests/training/tiny.h"
 
-#define OPTIMIZER                                                                                  \
-    "\"lr\":0.002,\"ema_decay\":0.9,\"warmup_steps\":4,\"schedule\":\"cosine\","                   \
+#define OPTIMIZER                                                                \
+    "\"lr\":0.002,\"ema_decay\":0.9,\"warmup_steps\":4,\"schedule\":\"cosine\"," \
     "\"lr_factors\":{\"condition_embedder.time_embedder.\":0.2}"
-#define STEPS10                                                                                    \
-    "\"steps\":10,\"batch_size\":3,\"log_every\":1,\"validation\":{\"every\":5},"                  \
+#define STEPS10                                                                   \
+    "\"steps\":10,\"batch_size\":3,\"log_every\":1,\"validation\":{\"every\":5}," \
     "\"checkpoint\":{\"every\":4,\"keep\":2},"
 
 static char *dir;

@@ -1,5 +1,6 @@
-/* tests/training/test_train_kill.c: a run that is killed, or that finds no room, leaves a checkpoint that loads. Children run
- * with one thread, so that the parent never owns an OpenMP team when it forks. */
+/* tests/training/test_train_kill.c: a run that is killed, or that finds no room, leaves a
+ * checkpoint that loads. Children run with one thread, so that the parent never owns an OpenMP team
+ * when it forks. */
 #include "tests/training/tiny.h"
 
 #include <signal.h>
@@ -23,7 +24,7 @@ static int drop_dir(void **state)
     return 0;
 }
 
-#define EVERY_STEP                                                                                 \
+#define EVERY_STEP \
     "\"steps\":100000,\"batch_size\":1,\"log_every\":1,\"checkpoint\":{\"every\":1,\"keep\":2},"
 
 static void train_in_child(const char *name, bool resume)
@@ -96,7 +97,8 @@ static void killed_at_any_moment_it_goes_on(void **state)
         assert_true(pid >= 0);
         if (pid == 0)
             train_in_child("kill", i > 0);
-        /* nothing but checkpoints is going on: whenever the kill comes, it likely hits one being written */
+        /* nothing but checkpoints is going on: whenever the kill comes, it likely hits one being
+         * written */
         for (int tries = 0; step_named(latest) <= step && tries < 3000; tries++)
             wait_ms(2);
         wait_ms(3 + 7 * i);

@@ -1,4 +1,5 @@
-/* tests/training/tiny.h: a model of a few thousand weights on simulated clips of 4 frames of 16x16, and runs of it. */
+/* tests/training/tiny.h: a model of a few thousand weights on simulated clips of 4 frames of 16x16,
+ * and runs of it. */
 #ifndef KIN_TESTS_TRAINING_TINY_H
 #define KIN_TESTS_TRAINING_TINY_H
 
@@ -16,13 +17,14 @@
 #include "training/checkpoint.h"
 #include "training/train.h"
 
-#define TINY_MOE                                                                                   \
-    "\"model\":\"promoe_tc\",\"MoE_config\":{\"num_routed_experts\":3,"                            \
+#define TINY_MOE                                                        \
+    "\"model\":\"promoe_tc\",\"MoE_config\":{\"num_routed_experts\":3," \
     "\"moe_intermediate_size\":16,\"shared_expert_intermediate_size\":16}"
 #define TINY_DENSE "\"model\":\"dense\""
 #define TINY_SIMULATE "\"simulate\":{\"seed\":5,\"count\":12}"
 
-/* A train.json from its changing parts; `extra` are more members of the whole ("\"batch_size\":2,"). */
+/* A train.json from its changing parts; `extra` are more members of the whole
+ * ("\"batch_size\":2,"). */
 static inline void tiny_write(const char *path, const char *ffn, const char *data,
                               const char *optimizer, const char *extra)
 {
@@ -70,8 +72,8 @@ static inline void tiny_open(tiny_run *t, const char *dir, const char *name, int
     assert_ok(kin_ctx_create(&o, &t->ctx, &err), &err);
     snprintf(t->run, sizeof t->run, "%s/%s", dir, name);
     snprintf(t->config, sizeof t->config, "%s/%s.json", dir, name);
-    t->opt = (kin_train_options){
-        .config = t->config, .run = t->run, .report = tiny_report, .user = t};
+    t->opt =
+        (kin_train_options){.config = t->config, .run = t->run, .report = tiny_report, .user = t};
 }
 
 static inline void tiny_close(tiny_run *t)
@@ -94,7 +96,8 @@ static inline void tiny_remove(const char *dir)
 }
 
 /* note: inlined, gcc 12 takes the result for a pointer to the local */
-__attribute__((noinline, unused)) static char *tiny_read(const char *dir, const char *name, size_t *bytes)
+__attribute__((noinline, unused)) static char *tiny_read(const char *dir, const char *name,
+                                                         size_t *bytes)
 {
     char path[KIN_PATH_MAX], *found = NULL;
     kin_error err;
