@@ -1,5 +1,6 @@
-/* training/config.h: train.json. Every key is checked, every default is written back, so that the tree that was read becomes
- * the resolved configuration that is saved beside the run. docs/training.md lists the keys. */
+/* training/config.h: train.json. Every key is checked, every default is written back, so that the
+ * tree that was read becomes the resolved configuration that is saved beside the run.
+ * docs/training.md lists the keys. */
 #ifndef KIN_TRAINING_CONFIG_H
 #define KIN_TRAINING_CONFIG_H
 
@@ -20,7 +21,7 @@ typedef enum kin_caption_field {
 typedef struct kin_train_config {
     cJSON *json; /* resolved tree; the pointers below lead into it */
     const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given */
-    char init_from[KIN_PATH_MAX];                        /* a model directory to start from, or "" */
+    char init_from[KIN_PATH_MAX]; /* a model directory to start from, or "" */
     uint64_t seed;
     int64_t steps, batch, accumulation, log_every;
     bool has_compute, checkpointing;
@@ -65,16 +66,20 @@ typedef struct kin_train_config {
     } checkpoint;
 } kin_train_config;
 
-/* Reads and checks the file; paths in it are relative to its folder. data, steps: overrides (NULL, 0: none). Fails: IO, FORMAT
- * (unknown key: the nearest known one is named), ARG. Free with kin_train_config_free. */
-kin_status kin_train_config_read(const char *path, const char *data, int64_t steps, kin_train_config *out, kin_error *err);
+/* Reads and checks the file; paths in it are relative to its folder. data, steps: overrides (NULL,
+ * 0: none). Fails: IO, FORMAT (unknown key: the nearest known one is named), ARG. Free with
+ * kin_train_config_free. */
+kin_status kin_train_config_read(const char *path, const char *data, int64_t steps,
+                                 kin_train_config *out, kin_error *err);
 /* The same from a tree, which is copied; dir: the folder of relative paths. */
-kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data, int64_t steps, kin_train_config *out,
-                                  kin_error *err);
+kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data,
+                                  int64_t steps, kin_train_config *out, kin_error *err);
 void kin_train_config_free(kin_train_config *c);
 
-/* Fails (ARG, naming the first different key) unless a run of `saved` (a resolved tree) may go on with c. Steps, cadences of
- * log, validation, samples and checkpoints, and where the data lie may change. */
-kin_status kin_train_config_compatible(const kin_train_config *c, const cJSON *saved, kin_error *err);
+/* Fails (ARG, naming the first different key) unless a run of `saved` (a resolved tree) may go on
+ * with c. Steps, cadences of log, validation, samples and checkpoints, and where the data lie may
+ * change. */
+kin_status kin_train_config_compatible(const kin_train_config *c, const cJSON *saved,
+                                       kin_error *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* training/log.h: run/log.jsonl, one JSON object per line. What a line says is a function of the run alone, but for its last
- * member "time". Nothing is allocated after the first lines. */
+/* training/log.h: run/log.jsonl, one JSON object per line. What a line says is a function of the
+ * run alone, but for its last member "time". Nothing is allocated after the first lines. */
 #ifndef KIN_TRAINING_LOG_H
 #define KIN_TRAINING_LOG_H
 
@@ -17,7 +17,8 @@ typedef struct kin_log {
     char *path;
 } kin_log;
 
-/* Opens run/log.jsonl; lines of steps beyond `step` and an unfinished last line are cut off. Fails: IO, MEM. */
+/* Opens run/log.jsonl; lines of steps beyond `step` and an unfinished last line are cut off. Fails:
+ * IO, MEM. */
 kin_status kin_log_open(const char *run, int64_t step, kin_log *log, kin_error *err);
 void kin_log_close(kin_log *log);
 

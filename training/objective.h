@@ -1,5 +1,6 @@
-/* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based draws, forward, loss,
- * backward. Rectified flow with NATIVE's condition dropout; the text encoder is trained with the transformer. */
+/* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based
+ * draws, forward, loss, backward. Rectified flow with NATIVE's condition dropout; the text encoder
+ * is trained with the transformer. */
 #ifndef KIN_TRAINING_OBJECTIVE_H
 #define KIN_TRAINING_OBJECTIVE_H
 
@@ -7,7 +8,8 @@
 #include "diffusion/pipeline.h"
 #include "training/loader.h"
 
-/* What a forward of a batch reads; tensors in the workspace. data NULL: the model has no such input. */
+/* What a forward of a batch reads; tensors in the workspace. data NULL: the model has no such
+ * input. */
 typedef struct kin_train_inputs {
     kin_tensor x0;           /* [B,C,F,H,W], image models [B,C,H,W] */
     kin_tensor noise, sigma; /* as x0; [B] */
@@ -17,8 +19,8 @@ typedef struct kin_train_inputs {
     kin_tensor null;         /* u8 [B] */
     kin_tensor prior, quant; /* after dropout */
     kin_tensor true_prior;
-    kin_tensor u;            /* [phys_blocks,B,phys_heads] */
-    kin_tensor label;        /* i32 [B] after dropout */
+    kin_tensor u;     /* [phys_blocks,B,phys_heads] */
+    kin_tensor label; /* i32 [B] after dropout */
 } kin_train_inputs;
 
 /* The empty prompt as ids, for dropped samples. */
@@ -34,18 +36,21 @@ typedef struct kin_train_task {
     kin_null_text null_text;
 } kin_train_task;
 
-/* x0, ids, mask, null, prior, quant, label of a batch as they are stored, without dropout. Fails: ARG for a model that does not
- * take RGB clips of this size; MEM. */
-kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch, kin_train_inputs *in);
-/* The above with everything drawn for training step `step` (from 1): noise, times, dropped conditions, gate flips. All draws
- * are keyed by (seed, purpose, global sample index, step). */
-kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch, uint32_t step,
-                          kin_train_inputs *in);
-/* Encoder states [B,T,text_dim] of in->ids, rows after the eos 0; data NULL without text. Differentiable. */
-kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in, kin_tensor *states);
+/* x0, ids, mask, null, prior, quant, label of a batch as they are stored, without dropout. Fails:
+ * ARG for a model that does not take RGB clips of this size; MEM. */
+kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                           kin_train_inputs *in);
+/* The above with everything drawn for training step `step` (from 1): noise, times, dropped
+ * conditions, gate flips. All draws are keyed by (seed, purpose, global sample index, step). */
+kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                          uint32_t step, kin_train_inputs *in);
+/* Encoder states [B,T,text_dim] of in->ids, rows after the eos 0; data NULL without text.
+ * Differentiable. */
+kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                            kin_tensor *states);
 /* Forward of the model on in->xt. */
-kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in, const kin_tensor *text,
-                             kin_model_output *out);
+kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                             const kin_tensor *text, kin_model_output *out);
 
 /* Values of the parts of the loss. */
 typedef struct kin_train_losses {
@@ -53,9 +58,9 @@ typedef struct kin_train_losses {
     bool has_bce, has_aux;
 } kin_train_losses;
 
-/* Draws, forward, backward of one micro-batch: gradients are added to the tables, losses to *sum. The workspace is left as
- * found. Fails: NUMERIC when the loss is not finite (before backward). */
-kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch, uint32_t step,
-                                kin_train_losses *sum);
+/* Draws, forward, backward of one micro-batch: gradients are added to the tables, losses to *sum.
+ * The workspace is left as found. Fails: NUMERIC when the loss is not finite (before backward). */
+kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                                uint32_t step, kin_train_losses *sum);
 
 #endif

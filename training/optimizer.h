@@ -1,6 +1,6 @@
 /* training/optimizer.h: AdamW (Loshchilov and Hutter, arXiv 1711.05101) over parameter tables, with
- * global-norm clipping, learning-rate schedule and moving average of the weights (EMA). The state is
- * one block each for first moments, second moments and averages. */
+ * global-norm clipping, learning-rate schedule and moving average of the weights (EMA). The state
+ * is one block each for first moments, second moments and averages. */
 #ifndef KIN_TRAINING_OPTIMIZER_H
 #define KIN_TRAINING_OPTIMIZER_H
 
@@ -58,11 +58,13 @@ typedef struct kin_optimizer {
     bool swapped;                             /* the parameters show the averages */
 } kin_optimizer;
 
-/* tables[n] (n <= 2; NULL entries are left out) with the prefixes of their full names ("", "text_encoder."). Values must be
- * f32; the averages start at the values. plan: sizes only. Parameters without gradient keep their value. *out is the
- * caller's: kin_optimizer_destroy. Fails: ARG (values not f32, a factor that names nothing), MEM. */
-kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *const *tables, const char *const *prefixes,
-                                int n, bool plan, kin_optimizer **out, kin_error *err);
+/* tables[n] (n <= 2; NULL entries are left out) with the prefixes of their full names ("",
+ * "text_encoder."). Values must be f32; the averages start at the values. plan: sizes only.
+ * Parameters without gradient keep their value. *out is the caller's: kin_optimizer_destroy. Fails:
+ * ARG (values not f32, a factor that names nothing), MEM. */
+kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *const *tables,
+                                const char *const *prefixes, int n, bool plan, kin_optimizer **out,
+                                kin_error *err);
 void kin_optimizer_destroy(kin_optimizer **opt);
 
 /* What one update did. */
@@ -72,12 +74,15 @@ typedef struct kin_optimizer_report {
 } kin_optimizer_report;
 
 /* L2 norm of all gradients times `scale`, in a fixed order of sums. */
-kin_status kin_optimizer_grad_norm(kin_ctx *ctx, const kin_optimizer *o, double scale, double *norm);
-/* One update from the gradients times `scale` (1/micro-batches); touches the parameters. Fails: NUMERIC when the norm is not
- * finite (nothing is changed then). */
-kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale, kin_optimizer_report *report);
+kin_status kin_optimizer_grad_norm(kin_ctx *ctx, const kin_optimizer *o, double scale,
+                                   double *norm);
+/* One update from the gradients times `scale` (1/micro-batches); touches the parameters. Fails:
+ * NUMERIC when the norm is not finite (nothing is changed then). */
+kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
+                              kin_optimizer_report *report);
 
-/* Exchanges what the parameters point to: weights <-> averages, for validation and samples. Twice is nothing. */
+/* Exchanges what the parameters point to: weights <-> averages, for validation and samples. Twice
+ * is nothing. */
 void kin_optimizer_swap_ema(kin_optimizer *o);
 /* The average of a parameter, or NULL for one that is not in table `table`. */
 const float *kin_optimizer_ema(const kin_optimizer *o, int table, const kin_param *p);

@@ -1,5 +1,6 @@
-/* training/source.h: where training clips come from: simulated on the fly, a WISA-style set, or class folders. Clips are
- * addressed by index, decoded to one size, and kept in memory as far as the budget goes. */
+/* training/source.h: where training clips come from: simulated on the fly, a WISA-style set, or
+ * class folders. Clips are addressed by index, decoded to one size, and kept in memory as far as
+ * the budget goes. */
 #ifndef KIN_TRAINING_SOURCE_H
 #define KIN_TRAINING_SOURCE_H
 
@@ -29,16 +30,18 @@ typedef struct kin_source kin_source;
 /* Notes on dropped records and mended annotations, one line each. */
 typedef void (*kin_source_note)(void *user, const char *text);
 
-/* classes: class folders (image models) instead of clips with captions. Reads and checks all records (not the clips). Fails: IO,
- * FORMAT (no record is left), ARG (more held out than there is), MEM. *out: kin_source_close. */
-kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_note note, void *user, kin_source **out,
-                           kin_error *err);
+/* classes: class folders (image models) instead of clips with captions. Reads and checks all
+ * records (not the clips). Fails: IO, FORMAT (no record is left), ARG (more held out than there
+ * is), MEM. *out: kin_source_close. */
+kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_note note,
+                           void *user, kin_source **out, kin_error *err);
 void kin_source_close(kin_source **s);
 
 int64_t kin_source_count(const kin_source *s);    /* training clips, 0 = endless */
 int64_t kin_source_held_out(const kin_source *s); /* held-out clips */
 int64_t kin_source_classes(const kin_source *s);  /* class folders, else 0 */
-uint64_t kin_source_fingerprint(const kin_source *s); /* of names and captions: the same set gives the same number */
+uint64_t kin_source_fingerprint(
+    const kin_source *s); /* of names and captions: the same set gives the same number */
 
 /* Prompt text of training clip i (held_out: of held-out clip i), *text the caller's (kin_free). */
 kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **text, kin_error *err);
@@ -48,11 +51,14 @@ kin_sample_shape kin_source_shape(const kin_source *s);
 
 /* Reserves the cache (at most cache_mb), after the tokenizer is set. Fails: MEM. */
 kin_status kin_source_reserve(kin_source *s, kin_error *err);
-size_t kin_source_cache_bytes(const kin_source *s); /* what kin_source_reserve takes or would take */
+size_t
+kin_source_cache_bytes(const kin_source *s); /* what kin_source_reserve takes or would take */
 
-/* Reads training clip i. For one thread at a time. Fails: IO, FORMAT (the clip is gone or damaged; named), MEM. */
+/* Reads training clip i. For one thread at a time. Fails: IO, FORMAT (the clip is gone or damaged;
+ * named), MEM. */
 kin_status kin_source_read(kin_source *s, int64_t i, const kin_sample *out, kin_error *err);
 /* Reads held-out clip i, never cached. */
-kin_status kin_source_read_held_out(kin_source *s, int64_t i, const kin_sample *out, kin_error *err);
+kin_status kin_source_read_held_out(kin_source *s, int64_t i, const kin_sample *out,
+                                    kin_error *err);
 
 #endif

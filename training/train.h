@@ -17,25 +17,25 @@ typedef struct kin_train_report {
 } kin_train_report;
 
 typedef struct kin_train_options {
-    const char *config;        /* train.json */
-    const char *data;          /* dataset: json, folder or tar; overrides the config's "data" */
-    const char *run;           /* run folder */
-    bool resume;               /* go on from run/latest, exactly */
-    int64_t steps;             /* > 0 overrides the config */
-    bool dry_run;              /* plan only: fills peak_bytes */
-    bool force;                /* start although the plan does not fit */
-    int64_t stop_at;           /* > 0: save and stop after this step as a signal would (tests) */
+    const char *config; /* train.json */
+    const char *data;   /* dataset: json, folder or tar; overrides the config's "data" */
+    const char *run;    /* run folder */
+    bool resume;        /* go on from run/latest, exactly */
+    int64_t steps;      /* > 0 overrides the config */
+    bool dry_run;       /* plan only: fills peak_bytes */
+    bool force;         /* start although the plan does not fit */
+    int64_t stop_at;    /* > 0: save and stop after this step as a signal would (tests) */
     /* Polled after every step: a signal number asks to save and stop. */
     int (*interrupted)(void *user);
     void (*report)(void *user, const kin_train_report *r);
     void (*message)(void *user, const char *text); /* notes and warnings, one line each */
     void *user;
     /* out */
-    uint64_t peak_bytes;       /* dry run: planned peak */
+    uint64_t peak_bytes; /* dry run: planned peak */
 } kin_train_options;
 
-/* Trains on ctx. Fails: FORMAT (config, data), IO (vanished clip, full disk), NUMERIC (NaN loss: last good checkpoint stays),
- * MEM, INTERRUPTED (saved; err.signal). */
+/* Trains on ctx. Fails: FORMAT (config, data), IO (vanished clip, full disk), NUMERIC (NaN loss:
+ * last good checkpoint stays), MEM, INTERRUPTED (saved; err.signal). */
 kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt);
 
 #endif

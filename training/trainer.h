@@ -31,29 +31,34 @@ typedef struct kin_trainer {
     size_t spiece_bytes;
     char *prompts; /* of the sample grid, zero-separated */
     const char **prompt;
-    double started, logged; /* monotonic seconds */
+    double started, logged;      /* monotonic seconds */
     int64_t logged_step, tokens; /* tokens per step */
     int64_t step;
     kin_train_report report;
 } kin_trainer;
 
 /* A note or warning to the user. */
-void kin_trainer_message(const kin_trainer *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void kin_trainer_message(const kin_trainer *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 double kin_trainer_clock(void);
 
-/* setup.c: everything up to the first step; checkpoint: folder to go on from, or NULL. On a plan context only shapes are made. */
+/* setup.c: everything up to the first step; checkpoint: folder to go on from, or NULL. On a plan
+ * context only shapes are made. */
 kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint);
 void kin_trainer_close(kin_trainer *t);
 
-/* plan.c: planned peak of the process in bytes, by running one step of t (on a plan context) without data. */
+/* plan.c: planned peak of the process in bytes, by running one step of t (on a plan context)
+ * without data. */
 kin_status kin_trainer_plan(kin_trainer *t, uint64_t *peak);
-/* Bytes the machine still has for us: the smaller of MemAvailable and what the cgroup leaves; 0: unknown. */
+/* Bytes the machine still has for us: the smaller of MemAvailable and what the cgroup leaves; 0:
+ * unknown. */
 uint64_t kin_memory_available(void);
 
 /* report.c */
 kin_status kin_trainer_experts_alloc(kin_trainer *t);
 void kin_trainer_watch_experts(kin_trainer *t, bool on);
-kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *losses, const kin_optimizer_report *update);
+kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *losses,
+                                const kin_optimizer_report *update);
 kin_status kin_trainer_validate(kin_trainer *t);
 kin_status kin_trainer_samples(kin_trainer *t);
 
