@@ -13,6 +13,7 @@ endif()
 if(KIN_SANITIZE)
   target_compile_options(kin_flags INTERFACE -fsanitize=${KIN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(kin_flags INTERFACE -fsanitize=${KIN_SANITIZE})
+  target_compile_definitions(kin_flags INTERFACE KIN_SANITIZED) # tests that measure memory or time look at it
   # gcc's flow warnings are wrong in instrumented code (the other builds keep them)
   if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
     target_compile_options(kin_flags INTERFACE -Wno-format-truncation -Wno-maybe-uninitialized
