@@ -9,7 +9,9 @@
 
 /* KC: steps of k per pass; row blocks per task where B is packed, and where it is packed on the fly
  * (then the passes are shorter for wide B: FLY_FLOATS of B at a time). */
-enum { KC = 512, MC_PACKED = 12, MC_FLY = 32, FLY_FLOATS = 131072, FLY_MIN = 128 };
+enum { KC = 512, MC_PACKED = 12, MC_FLY = 32, FLY_FLOATS = 32768, FLY_MIN = 128 };
+/* Panels of B taken together where one pass does (see run_group). */
+enum { GROUP_FLOATS = 65536, GROUP_MAX = 8 };
 
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 {
@@ -117,6 +119,14 @@ static void copy_tile(int rows, int64_t cols, const float *src, int64_t ld_src, 
         memcpy(dst + r * ld_dst, src + r * ld_src, (size_t)cols * sizeof(float));
 }
 
+/* Panels taken together: B of a group stays in the L2 cache, a row block of them in the L1 cache.
+ */
+static int64_t group_panels(const kin_simd *s, int64_t steps)
+{
+    int64_t n = GROUP_FLOATS / (steps * s->nr + 1);
+    return n < 1 ? 1 : n > GROUP_MAX ? GROUP_MAX : n;
+}
+
 typedef struct tile_place {
     int64_t row0, rows, col0;
     int64_t steps;
@@ -150,6 +160,28 @@ static void run_tile(const kin_gemm *g, const kin_simd *s, kin_product mode, con
         copy_tile(rows, cols, tile, s->nr, c, ldc);
 }
 
+/* Panels [p0, p1) of one row block whose sum takes a single pass: through a buffer in the L1 cache,
+ * so that what follows the product runs over long rows. */
+static void run_group(const kin_gemm *g, const kin_simd *s, kin_product mode, const tile_place *t,
+                      const float *a, const float *b, int64_t b_step, int64_t p0, int64_t p1,
+                      float *buf)
+{
+    int64_t col0 = p0 * s->nr, end = p1 * s->nr < g->n ? p1 * s->nr : g->n, ld = (p1 - p0) * s->nr;
+    for (int64_t p = p0; p < p1; p++, b += b_step) {
+        bool half = end - p * s->nr <= s->nr / 2;
+        float *c = buf + (p - p0) * s->nr;
+        if (mode == KIN_PRODUCT_DOT)
+            (half ? s->tile16_half : s->tile16)((int)t->rows, t->steps, a, b, c, ld, false);
+        else
+            (half ? s->tile_half : s->tile)((int)t->rows, t->steps, a, b, c, ld, false);
+    }
+    if (g->epi)
+        s->epilogue(g->epi, t->row0, col0, (int)t->rows, (int)(end - col0), buf, ld);
+    else
+        s->put_rows(t->rows, end - col0, 1.0f, buf, ld, g->c + t->row0 * g->ldc + col0, g->ldc,
+                    g->acc);
+}
+
 static void run_task(const kin_gemm *g, const kin_simd *s, kin_product mode, const split *sp,
                      int64_t task, const thread_scratch *w)
 {
@@ -165,13 +197,21 @@ static void run_task(const kin_gemm *g, const kin_simd *s, kin_product mode, con
         pack_a(g, s, mode, sp, b0, b1, k0, kn, w->a);
         if (!g->b_pack)
             pack_b(g, s, mode, p0, p1, k0, kn, w->b);
-        for (int64_t p = p0; p < p1; p++) {
-            const float *b = g->b_pack ? g->b_pack + (p * all + (dot ? k0 / 2 : k0)) * s->nr
-                                       : w->b + (p - p0) * t.steps * s->nr;
+        /* packed steps between panels, and the first of them */
+        int64_t b_step = (g->b_pack ? all : t.steps) * s->nr;
+        const float *b = g->b_pack ? g->b_pack + p0 * b_step + (dot ? k0 / 2 : k0) * s->nr : w->b;
+        bool group = t.first && t.last;
+        int64_t step = group ? group_panels(s, t.steps) : 1;
+        for (int64_t p = p0; p < p1; p += step, b += step * b_step) {
+            int64_t end = p + step < p1 ? p + step : p1;
             t.col0 = p * s->nr;
             for (int64_t i = b0; i < b1; i++) {
+                const float *a = w->a + (i - b0) * t.steps * s->mr;
                 t.rows = block_rows(g, s, sp, i, &t.row0);
-                run_tile(g, s, mode, &t, w->a + (i - b0) * t.steps * s->mr, b, w->tile);
+                if (group)
+                    run_group(g, s, mode, &t, a, b, b_step, p, end, w->tile);
+                else
+                    run_tile(g, s, mode, &t, a, b, w->tile);
             }
         }
     }
@@ -206,7 +246,7 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
         b_floats = b_need > b_floats ? b_need : b_floats;
     }
     a_floats = (a_floats + 15) / 16 * 16;
-    size_t t_floats = (size_t)s->mr * (size_t)s->nr;
+    size_t t_floats = (size_t)s->mr * (size_t)s->nr * GROUP_MAX;
     size_t per_thread = (a_floats + b_floats + t_floats + 15) / 16 * 16;
     int threads = first[count] < ctx->threads ? (int)first[count] : ctx->threads;
     if (threads > 0) {

@@ -107,7 +107,7 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 
 static void bias_sums(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
-    enum { STRIP = 64 };
+    enum { STRIP = 128 };
     const kin_simd *s = kin_cpu_simd(ctx);
     const int32_t *offset = ints(&a->d->offset);
     int64_t strips = (a->n + STRIP - 1) / STRIP;

@@ -88,7 +88,7 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
         KIN_TRY(kin_cpu_gemm(ctx, &g, 1, kin_cpu_product(ctx)));
     }
     if (a->b && a->b->grad.data) {
-        enum { STRIP = 64 };
+        enum { STRIP = 128 };
         int64_t strips = (a->n + STRIP - 1) / STRIP;
         float *db = a->b->grad.data;
 #pragma omp parallel for num_threads(ctx->threads) if (ctx->threads > 1 && a->m * a->n > 16384)

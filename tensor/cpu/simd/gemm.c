@@ -123,25 +123,40 @@ void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, fl
     tile_rows_half_any(rows, k, a, b, c, ldc, acc);
 }
 
+/* Eight vectors of columns at a time: rows are read in long pieces. */
+static void eight_sums(const float *src, int64_t ld, int64_t rows, float *dst)
+{
+    vf s0 = vf_zero(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+    for (int64_t r = 0; r < rows; r++, src += ld) {
+        s0 = vf_add(s0, vf_load(src));
+        s1 = vf_add(s1, vf_load(src + VL));
+        s2 = vf_add(s2, vf_load(src + 2 * VL));
+        s3 = vf_add(s3, vf_load(src + 3 * VL));
+        s4 = vf_add(s4, vf_load(src + 4 * VL));
+        s5 = vf_add(s5, vf_load(src + 5 * VL));
+        s6 = vf_add(s6, vf_load(src + 6 * VL));
+        s7 = vf_add(s7, vf_load(src + 7 * VL));
+    }
+    vf_store(dst, vf_add(vf_load(dst), s0));
+    vf_store(dst + VL, vf_add(vf_load(dst + VL), s1));
+    vf_store(dst + 2 * VL, vf_add(vf_load(dst + 2 * VL), s2));
+    vf_store(dst + 3 * VL, vf_add(vf_load(dst + 3 * VL), s3));
+    vf_store(dst + 4 * VL, vf_add(vf_load(dst + 4 * VL), s4));
+    vf_store(dst + 5 * VL, vf_add(vf_load(dst + 5 * VL), s5));
+    vf_store(dst + 6 * VL, vf_add(vf_load(dst + 6 * VL), s6));
+    vf_store(dst + 7 * VL, vf_add(vf_load(dst + 7 * VL), s7));
+}
+
 void KIN_SIMD(column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst)
 {
-    for (int64_t c = 0; c < cols; c += 2 * VL) {
-        int64_t n0 = cols - c, n1 = cols - c - VL;
-        vf s0 = vf_zero(), s1 = vf_zero();
-        if (n1 >= VL) {
-            for (int64_t r = 0; r < rows; r++) {
-                s0 = vf_add(s0, vf_load(src + r * ld + c));
-                s1 = vf_add(s1, vf_load(src + r * ld + c + VL));
-            }
-        } else {
-            for (int64_t r = 0; r < rows; r++) {
-                s0 = vf_add(s0, vf_loadn(src + r * ld + c, n0));
-                if (n1 > 0)
-                    s1 = vf_add(s1, vf_loadn(src + r * ld + c + VL, n1));
-            }
-        }
-        vf_storen(dst + c, vf_add(vf_loadn(dst + c, n0), s0), n0);
-        if (n1 > 0)
-            vf_storen(dst + c + VL, vf_add(vf_loadn(dst + c + VL, n1), s1), n1);
+    int64_t c = 0;
+    for (; c + 8 * VL <= cols; c += 8 * VL)
+        eight_sums(src + c, ld, rows, dst + c);
+    for (; c < cols; c += VL) {
+        int64_t n = cols - c;
+        vf s = vf_zero();
+        for (int64_t r = 0; r < rows; r++)
+            s = vf_add(s, vf_loadn(src + r * ld + c, n));
+        vf_storen(dst + c, vf_add(vf_loadn(dst + c, n), s), n);
     }
 }

@@ -30,11 +30,14 @@ VINL void vf_store(float *p, vf v)
 }
 VINL vf vf_loadn(const float *p, int64_t n)
 {
-    return _mm512_maskz_loadu_ps(vm_first(n), p);
+    return n >= VL ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(vm_first(n), p);
 }
 VINL void vf_storen(float *p, vf v, int64_t n)
 {
-    _mm512_mask_storeu_ps(p, vm_first(n), v);
+    if (n >= VL)
+        _mm512_storeu_ps(p, v);
+    else
+        _mm512_mask_storeu_ps(p, vm_first(n), v);
 }
 VINL vf vf_set(float x)
 {
