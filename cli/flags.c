@@ -17,6 +17,7 @@
 #define C KIN_VERB_CHECK
 #define E KIN_VERB_EVALUATE
 #define I KIN_VERB_INSPECT
+#define V KIN_VERB_CONVERT
 
 static const kin_verb_row verb_rows[] = {
     {G, "generate", NULL, "[PROMPT]", "prompt", "make a video or images from text"},
@@ -28,6 +29,8 @@ static const kin_verb_row verb_rows[] = {
     {E, "evaluate", NULL, "[MODEL]", "model", "judge a model by measurement"},
     {I, "inspect", NULL, "[MODEL]", "model",
      "show parameters and routing; read any one input file to its end"},
+    {V, "convert", NULL, "[MODEL]", "model",
+     "write a model or a run's EMA weights as a model directory of another weight type"},
     {KIN_VERB_NONE, NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -41,14 +44,14 @@ static const kin_flag flag_rows[] = {
     {"class", 0, KIN_FLAG_TEXT, "A-B,C", NULL, 0, 0, G, true, "class labels of a class-conditional model, taken in turn"},
     {"physics", 0, KIN_FLAG_TEXT, "FILE|none", NULL, 0, 0, G | I, true,
      "annotation to give the model; default: rules over the prompt's words"},
-    {"model", 'm', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, G | E | I, true,
+    {"model", 'm', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, G | E | I | V, true,
      "model directory or run folder; default: the bundled model"},
     {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G | S | E, false, "settings as JSON (names of flags as keys)"},
     {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, T, false, "training configuration (JSON)"},
     {"data", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, T | E, false, "data set: wisa.json, its folder, or a tar of it"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", "output.mp4", 0, 0, G, false,
      "x.mp4, x.png (frames side by side) or out/%03d.png; x-%03d.mp4 for several clips"},
-    {"output", 'o', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, T | S, false, "folder to write"},
+    {"output", 'o', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, T | S | V, false, "folder to write"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, E, false, "also keep the generated clips, e.g. clips/%03d.mp4"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, I, false, "draw the routing maps into this PNG"},
     {"suite", 0, KIN_FLAG_CHOICE, "physics|loss", "physics", 0, 0, E, true,
@@ -90,9 +93,10 @@ static const kin_flag flag_rows[] = {
     {"strict", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, C, false, "anything odd is an error (exit 3)"},
     {"threads", 't', KIN_FLAG_INT, "N", "0", 0, 1024, KIN_VERB_ALL, true, "threads; 0: all cores; never changes the result"},
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "f32", 0, 0, G | E | I, true, "precision of products and attention"},
+    {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "bf16", 0, 0, V, true, "type of the matrices; all else stays f32"},
     {"dry-run", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T, false, "print the planned peak of memory and stop"},
-    {"force", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T | S, false,
-     "go on although memory looks short or the folder holds a set"},
+    {"force", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T | S | V, false,
+     "go on although memory looks short or the folder is there"},
     {"allow-flat", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | E, true, "let flat or motionless frames pass"},
     {"progress", 0, KIN_FLAG_CHOICE, "auto|plain|json|none", "auto", 0, 0, KIN_VERB_ALL, true, "progress on standard error"},
     {"quiet", 'q', KIN_FLAG_BOOL, NULL, NULL, 0, 0, KIN_VERB_ALL, false, "no progress and no notes"},
@@ -107,6 +111,7 @@ static const kin_flag flag_rows[] = {
 #undef C
 #undef E
 #undef I
+#undef V
 
 _Static_assert(sizeof flag_rows / sizeof flag_rows[0] <= KIN_ARGS_MAX, "more flags than values");
 

@@ -20,7 +20,8 @@ typedef enum kin_verb {
     KIN_VERB_CHECK = 8,
     KIN_VERB_EVALUATE = 16,
     KIN_VERB_INSPECT = 32,
-    KIN_VERB_ALL = 63
+    KIN_VERB_CONVERT = 64,
+    KIN_VERB_ALL = 127
 } kin_verb;
 
 typedef enum kin_flag_type {

@@ -16,6 +16,7 @@ static kin_status run(const kin_args *args, kin_error *err)
     case KIN_VERB_CHECK: return kin_cmd_check(args, err);
     case KIN_VERB_EVALUATE: return kin_cmd_evaluate(args, err);
     case KIN_VERB_INSPECT: return kin_cmd_inspect(args, err);
+    case KIN_VERB_CONVERT: return kin_cmd_convert(args, err);
     default: return kin_fail(err, KIN_ERR_ARG, "kinema: no verb");
     }
 }

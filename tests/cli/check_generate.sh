@@ -48,6 +48,12 @@ that "another seed, another clip" test "$(cmp -s a.mp4 s.mp4; echo $?)" = 1
 expect 0 "environment" env KINEMA_MODEL=run KINEMA_STEPS=4 KINEMA_SEED=3 "$kinema" generate \
     "a red ball falls and bounces on a gray floor" -o e.mp4 -q
 that "the environment says the same" cmp a.mp4 e.mp4
+expect 0 "convert" "$kinema" convert run -o small --dtype f32
+expect 2 "convert over a folder that is there" "$kinema" convert run -o small
+expect 0 "the converted model" "$kinema" generate "a red ball falls and bounces on a gray floor" -m small --steps 4 --seed 3 -o v.mp4 -q
+that "f32 weights draw the same clip" cmp a.mp4 v.mp4
+expect 0 "convert to bf16" "$kinema" convert run -o half
+that "bf16 is smaller" test "$(du -sb half | cut -f1)" -lt "$(du -sb small | cut -f1)"
 expect 0 "guidance on physics" "${gen[@]}" -o m.mp4 --cfg-mode multi --phys-cfg 2 -q
 expect 0 "without physics" "${gen[@]}" -o n.mp4 --physics none
 has err "physics: none"
