@@ -22,20 +22,14 @@ kin_product kin_cpu_product(const kin_ctx *ctx);
 /* True where vdpbf16ps gives more than the f32 multiply-add: see tensor/cpu/isa.c. */
 bool kin_isa_fast_dot(void);
 
-/* c [m,n] (+)= A B with A [m,k] and B [k,n].
- * A: a[i*lda + kk], or a[kk*lda + i] when a_kmajor; a_rows: row i is a_rows[i] (not with a_kmajor).
- * B: packed panels (kin_cpu_pack), or rows b[kk*ldb + j] packed on the fly, b_rows: row kk is
- * b_rows[kk]. epi: instead of c. One element is one chain of sums over k, cut at fixed places. */
+/* c [m,n] (+)= A B with A [m,k] rows a[i*lda...] (a_rows: row i is a_rows[i]) and B [k,n] in packed
+ * panels (kin_cpu_pack). epi: instead of c. One element is one chain of sums over k. */
 typedef struct kin_gemm {
     int64_t m, n, k;
     const float *a;
     int64_t lda;
-    bool a_kmajor;
     const int32_t *a_rows;
     const float *b_pack;
-    const float *b;
-    int64_t ldb;
-    const int32_t *b_rows;
     float *c;
     int64_t ldc;
     bool acc;
@@ -45,6 +39,19 @@ typedef struct kin_gemm {
 /* Runs `count` products, split over all threads together. Scratch from the workspace, released on
  * return. */
 kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_product mode);
+
+/* c [m,n] += A^T B with A [k,m] and B [k,n] in rows (b_rows: row i of B is b_rows[i]). */
+typedef struct kin_gemm_tn {
+    int64_t m, n, k;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t ldb;
+    const int32_t *b_rows;
+    float *c;
+    int64_t ldc;
+} kin_gemm_tn;
+kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode);
 
 /* Packed panels of weight w seen as [n,k]: transposed false for x w^T (k is summed), true for dy w
  * (n is summed). Made once per version of w. Fails: MEM. */

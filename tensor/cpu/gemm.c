@@ -7,9 +7,8 @@
 
 #include "tensor/cpu/cpu.h"
 
-/* KC: steps of k per pass; row blocks per task where B is packed, and where it is packed on the fly
- * (then the passes are shorter for wide B: FLY_FLOATS of B at a time). */
-enum { KC = 512, MC_PACKED = 12, MC_FLY = 32, FLY_FLOATS = 32768, FLY_MIN = 128 };
+/* Steps of k per pass, row blocks per task. */
+enum { KC = 512, MAX_BLOCKS = 12 };
 /* Panels of B taken together where one pass does (see run_group). */
 enum { GROUP_FLOATS = 65536, GROUP_MAX = 8 };
 
@@ -37,10 +36,9 @@ static split split_of(const kin_gemm *g, const kin_simd *s, int64_t want)
     split p;
     p.blocks = (g->m + s->mr - 1) / s->mr;
     p.panels = (g->n + s->nr - 1) / s->nr;
-    int64_t cap = g->b_pack ? MC_PACKED : MC_FLY;
     p.block_step = (p.blocks + want - 1) / want;
-    if (p.block_step > cap)
-        p.block_step = cap;
+    if (p.block_step > MAX_BLOCKS)
+        p.block_step = MAX_BLOCKS;
     if (p.block_step < 4)
         p.block_step = p.blocks < 4 ? p.blocks : 4;
     p.mtasks = (p.blocks + p.block_step - 1) / p.block_step;
@@ -53,26 +51,12 @@ static split split_of(const kin_gemm *g, const kin_simd *s, int64_t want)
 }
 
 typedef struct thread_scratch {
-    float *a, *b, *tile;
+    float *a, *tile;
 } thread_scratch;
 
-/* Packed steps of k per pass; a function of the shape alone. */
-static int64_t pass_steps(const kin_gemm *g)
+/* Rows [*row0, *row0 + result) of row block i. */
+static int64_t block_rows(const kin_gemm *g, const split *p, int64_t i, int64_t *row0)
 {
-    if (g->b_pack)
-        return KC;
-    int64_t steps = FLY_FLOATS / g->n / 2 * 2;
-    return steps > KC ? KC : steps < FLY_MIN ? FLY_MIN : steps;
-}
-
-/* Rows [*row0, *row0 + result) of row block i: equal blocks, or whole ones where A is k-major. */
-static int64_t block_rows(const kin_gemm *g, const kin_simd *s, const split *p, int64_t i,
-                          int64_t *row0)
-{
-    if (g->a_kmajor) {
-        *row0 = i * s->mr;
-        return g->m - *row0 < s->mr ? g->m - *row0 : s->mr;
-    }
     *row0 = i * g->m / p->blocks;
     return (i + 1) * g->m / p->blocks - *row0;
 }
@@ -83,33 +67,14 @@ static void pack_a(const kin_gemm *g, const kin_simd *s, kin_product mode, const
 {
     bool dot = mode == KIN_PRODUCT_DOT;
     int64_t floats = (dot ? (kn + 1) / 2 : kn) * s->mr, row0;
-    if (g->a_kmajor) {
-        int64_t end = b1 * s->mr < g->m ? b1 * s->mr : g->m;
-        row0 = b0 * s->mr;
-        (dot ? s->pack_n16 : s->pack_n)(g->a + k0 * g->lda + row0, g->lda, NULL, end - row0, s->mr,
-                                        kn, dst);
-    }
-    for (int64_t i = b0; i < b1 && !g->a_kmajor; i++) {
-        int64_t rows = block_rows(g, s, sp, i, &row0);
+    for (int64_t i = b0; i < b1; i++) {
+        int64_t rows = block_rows(g, sp, i, &row0);
         const float *src = g->a + k0 + (g->a_rows ? 0 : row0 * g->lda);
         (dot ? s->pack_t16 : s->pack_t)(src, g->lda, g->a_rows ? g->a_rows + row0 : NULL, rows,
                                         s->mr, kn, dst + (i - b0) * floats);
     }
     if (mode == KIN_PRODUCT_ROUND)
         s->round_bf16(dst, (b1 - b0) * floats);
-}
-
-/* Panels of B packed on the fly for steps [k0, k0+kn): columns of panels [p0, p1). */
-static void pack_b(const kin_gemm *g, const kin_simd *s, kin_product mode, int64_t p0, int64_t p1,
-                   int64_t k0, int64_t kn, float *dst)
-{
-    bool dot = mode == KIN_PRODUCT_DOT;
-    int64_t end = p1 * s->nr < g->n ? p1 * s->nr : g->n;
-    const float *src = g->b + p0 * s->nr + (g->b_rows ? 0 : k0 * g->ldb);
-    (dot ? s->pack_n16 : s->pack_n)(src, g->ldb, g->b_rows ? g->b_rows + k0 : NULL,
-                                    end - p0 * s->nr, s->nr, kn, dst);
-    if (mode == KIN_PRODUCT_ROUND)
-        s->round_bf16(dst, (p1 - p0) * kn * s->nr);
 }
 
 static void copy_tile(int rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
@@ -189,17 +154,15 @@ static void run_task(const kin_gemm *g, const kin_simd *s, kin_product mode, con
     int64_t b1 = b0 + sp->block_step < sp->blocks ? b0 + sp->block_step : sp->blocks;
     int64_t p1 = p0 + sp->panel_step < sp->panels ? p0 + sp->panel_step : sp->panels;
     bool dot = mode == KIN_PRODUCT_DOT;
-    int64_t kc = pass_steps(g) * (dot ? 2 : 1), all = dot ? (g->k + 1) / 2 : g->k;
+    int64_t kc = KC * (dot ? 2 : 1), all = dot ? (g->k + 1) / 2 : g->k;
     for (int64_t k0 = 0; k0 == 0 || k0 < g->k; k0 += kc) {
         int64_t kn = g->k - k0 < kc ? g->k - k0 : kc;
         tile_place t = {
             .steps = dot ? (kn + 1) / 2 : kn, .first = k0 == 0, .last = k0 + kn >= g->k};
         pack_a(g, s, mode, sp, b0, b1, k0, kn, w->a);
-        if (!g->b_pack)
-            pack_b(g, s, mode, p0, p1, k0, kn, w->b);
         /* packed steps between panels, and the first of them */
-        int64_t b_step = (g->b_pack ? all : t.steps) * s->nr;
-        const float *b = g->b_pack ? g->b_pack + p0 * b_step + (dot ? k0 / 2 : k0) * s->nr : w->b;
+        int64_t b_step = all * s->nr;
+        const float *b = g->b_pack + p0 * b_step + (dot ? k0 / 2 : k0) * s->nr;
         bool group = t.first && t.last;
         int64_t step = group ? group_panels(s, t.steps) : 1;
         for (int64_t p = p0; p < p1; p += step, b += step * b_step) {
@@ -207,7 +170,7 @@ static void run_task(const kin_gemm *g, const kin_simd *s, kin_product mode, con
             t.col0 = p * s->nr;
             for (int64_t i = b0; i < b1; i++) {
                 const float *a = w->a + (i - b0) * t.steps * s->mr;
-                t.rows = block_rows(g, s, sp, i, &t.row0);
+                t.rows = block_rows(g, sp, i, &t.row0);
                 if (group)
                     run_group(g, s, mode, &t, a, b, b_step, p, end, w->tile);
                 else
@@ -226,7 +189,7 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
     if (!sp || !first)
         return ctx->error.status;
     int64_t rows = 0;
-    size_t a_floats = 0, b_floats = 0;
+    size_t a_floats = 0;
     for (int64_t i = 0; i < count; i++)
         rows += g[i].m;
     first[0] = 0;
@@ -239,15 +202,12 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
             continue;
         sp[i] = split_of(&g[i], s, want > 0 ? want : 1);
         first[i + 1] += sp[i].mtasks * sp[i].ptasks;
-        size_t steps = (size_t)pass_steps(&g[i]);
-        size_t a_need = (size_t)(sp[i].block_step * s->mr) * steps + 32;
-        size_t b_need = g[i].b_pack ? 0 : (size_t)(sp[i].panel_step * s->nr) * steps + 32;
-        a_floats = a_need > a_floats ? a_need : a_floats;
-        b_floats = b_need > b_floats ? b_need : b_floats;
+        size_t need = (size_t)(sp[i].block_step * s->mr) * KC + 32;
+        a_floats = need > a_floats ? need : a_floats;
     }
     a_floats = (a_floats + 15) / 16 * 16;
     size_t t_floats = (size_t)s->mr * (size_t)s->nr * GROUP_MAX;
-    size_t per_thread = (a_floats + b_floats + t_floats + 15) / 16 * 16;
+    size_t per_thread = (a_floats + t_floats + 15) / 16 * 16;
     int threads = first[count] < ctx->threads ? (int)first[count] : ctx->threads;
     if (threads > 0) {
         float *work = kin_ws_bytes(ctx, (size_t)threads * per_thread * sizeof(float));
@@ -256,7 +216,7 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             float *mine = work + (size_t)omp_get_thread_num() * per_thread;
-            thread_scratch w = {mine, mine + a_floats, mine + a_floats + b_floats};
+            thread_scratch w = {mine, mine + a_floats};
             int64_t e = 0;
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < first[count]; t++) {

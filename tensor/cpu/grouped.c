@@ -127,30 +127,24 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
     if (!kin_is_f32(a->dy))
         return kin_ref_grouped_dw(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    int64_t groups = a->d->groups, jobs = 0;
     const int32_t *offset = ints(&a->d->offset), *rows;
-    kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
-    if (!g)
-        return ctx->error.status;
     KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
-    for (int64_t e = 0; e < groups; e++) {
+    for (int64_t e = 0; e < a->d->groups; e++) {
         int64_t s0 = offset[e], m = offset[e + 1] - s0;
         if (m == 0 || !a->w[e]->grad.data)
             continue;
-        g[jobs++] = (kin_gemm){.m = a->n,
-                               .n = a->k,
-                               .k = m,
-                               .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
-                               .lda = kin_ld(a->dy),
-                               .a_kmajor = true,
-                               .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
-                               .ldb = kin_ld(a->x),
-                               .b_rows = rows ? rows + s0 : NULL,
-                               .c = a->w[e]->grad.data,
-                               .ldc = a->k,
-                               .acc = true};
+        kin_gemm_tn g = {.m = a->n,
+                         .n = a->k,
+                         .k = m,
+                         .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                         .lda = kin_ld(a->dy),
+                         .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                         .ldb = kin_ld(a->x),
+                         .b_rows = rows ? rows + s0 : NULL,
+                         .c = a->w[e]->grad.data,
+                         .ldc = a->k};
+        KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, kin_cpu_product(ctx)));
     bias_sums(ctx, a);
     kin_ws_release(ctx, mark);
     return KIN_OK;

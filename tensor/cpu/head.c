@@ -57,7 +57,7 @@ void kin_head_pack_left_cols(const kin_head_maths *h, const float *src, int64_t 
                              int64_t k, float *dst)
 {
     const kin_simd *s = h->s;
-    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, count, s->mr, k, dst);
+    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, count, s->mr, k, 0, dst);
     round_if_asked(h, dst, k * s->mr);
 }
 
@@ -77,7 +77,8 @@ void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, 
                          float *dst)
 {
     const kin_simd *s = h->s;
-    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, h->d, s->nr, rows, dst);
+    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, h->d, s->nr, rows,
+                                                           kin_head_steps(h, rows) * s->nr, dst);
     round_if_asked(h, dst, kin_head_steps(h, rows) * h->d_pad);
 }
 

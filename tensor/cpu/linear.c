@@ -74,18 +74,16 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
         return kin_ref_linear_dw(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
     if (a->w && a->w->grad.data) {
-        kin_gemm g = {.m = a->n,
-                      .n = a->k,
-                      .k = a->m,
-                      .a = kin_f32(a->dy),
-                      .lda = kin_ld(a->dy),
-                      .a_kmajor = true,
-                      .b = kin_f32(a->x),
-                      .ldb = kin_ld(a->x),
-                      .c = a->w->grad.data,
-                      .ldc = a->k,
-                      .acc = true};
-        KIN_TRY(kin_cpu_gemm(ctx, &g, 1, kin_cpu_product(ctx)));
+        kin_gemm_tn g = {.m = a->n,
+                         .n = a->k,
+                         .k = a->m,
+                         .a = kin_f32(a->dy),
+                         .lda = kin_ld(a->dy),
+                         .b = kin_f32(a->x),
+                         .ldb = kin_ld(a->x),
+                         .c = a->w->grad.data,
+                         .ldc = a->k};
+        KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
     }
     if (a->b && a->b->grad.data) {
         enum { STRIP = 128 };

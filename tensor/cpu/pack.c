@@ -29,7 +29,7 @@ static void pack_panel(const kin_simd *s, const kin_param *w, int64_t n, int64_t
             ld = len;
         }
         if (transposed)
-            (dot ? s->pack_n16 : s->pack_n)(f, ld, NULL, cn, s->nr, dn, out);
+            (dot ? s->pack_n16 : s->pack_n)(f, ld, NULL, cn, s->nr, dn, 0, out);
         else
             (dot ? s->pack_t16 : s->pack_t)(f, ld, NULL, cn, s->nr, dn, out);
         if (mode == KIN_PRODUCT_ROUND)

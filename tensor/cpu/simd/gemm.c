@@ -50,13 +50,13 @@ VINL void put_lanes(const float *s, int64_t n, int lanes, float *d, bool last)
 }
 
 void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                      int64_t k, float *dst)
+                      int64_t k, int64_t step, float *dst)
 {
     for (int64_t i = 0; i < k; i++) {
         const float *s = src + (rows ? rows[i] : i) * ld;
         float *d = dst + i * lanes;
-        for (int64_t c = 0; c < ncols; c += lanes, d += k * lanes)
-            put_lanes(s + c, ncols - c < lanes ? ncols - c : lanes, lanes, d, i + 1 == k);
+        for (int64_t c = 0; c < ncols; c += lanes, d += step)
+            put_lanes(s + c, ncols - c, lanes, d, i + 1 == k);
     }
 }
 

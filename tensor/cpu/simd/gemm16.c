@@ -49,17 +49,21 @@ TILE_TARGET void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t 
     }
 }
 
-/* One row of pairs of a panel: `lanes` pairs, n of them from rows s0 and s1 (NULL: zeros). */
+/* One row of pairs of a panel: `lanes` pairs from rows s0 and s1 (NULL: zeros), n columns of which
+ * are left. */
 TILE_TARGET VINL void put_pairs(const float *s0, const float *s1, int64_t n, int lanes, float *d,
                                 bool last)
 {
+    /* words 0, 16, 1, 17, ...: the two halves of cvtne2ps interleaved */
+    const vi order =
+        _mm512_set_epi32(0x001f000f, 0x001e000e, 0x001d000d, 0x001c000c, 0x001b000b, 0x001a000a,
+                         0x00190009, 0x00180008, 0x00170007, 0x00160006, 0x00150005, 0x00140004,
+                         0x00130003, 0x00120002, 0x00110001, 0x00100000);
     for (int c = 0; c < lanes; c += VL) {
         int64_t m = n - c;
         vf lo = m > 0 ? vf_loadn(s0 + c, m) : vf_zero();
         vf hi = m > 0 && s1 ? vf_loadn(s1 + c, m) : vf_zero();
-        vi l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo));
-        vi h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
-        vf v = vi_float(vi_or(l, vi_shl(h, 16)));
+        vf v = vi_float(_mm512_permutexvar_epi16(order, vf_bits(pairs_of(lo, hi))));
         if (lanes - c >= VL || (c == 0 && !last))
             vf_store(d + c, v);
         else
@@ -68,16 +72,15 @@ TILE_TARGET VINL void put_pairs(const float *s0, const float *s1, int64_t n, int
 }
 
 TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows,
-                                    int64_t ncols, int lanes, int64_t k, float *dst)
+                                    int64_t ncols, int lanes, int64_t k, int64_t step, float *dst)
 {
     int64_t pairs = (k + 1) / 2;
     for (int64_t i = 0; i < pairs; i++) {
         const float *s0 = src + (rows ? rows[2 * i] : 2 * i) * ld;
         const float *s1 = 2 * i + 1 < k ? src + (rows ? rows[2 * i + 1] : 2 * i + 1) * ld : NULL;
         float *d = dst + i * lanes;
-        for (int64_t c = 0; c < ncols; c += lanes, d += pairs * lanes)
-            put_pairs(s0 + c, s1 ? s1 + c : NULL, ncols - c < lanes ? ncols - c : lanes, lanes, d,
-                      i + 1 == pairs);
+        for (int64_t c = 0; c < ncols; c += lanes, d += step)
+            put_pairs(s0 + c, s1 ? s1 + c : NULL, ncols - c, lanes, d, i + 1 == pairs);
     }
 }
 

@@ -57,7 +57,7 @@ typedef struct kin_simd {
     /* The same of k rows of ncols contiguous values; row i at src + rows[i]*ld, or i*ld. More
      * columns than lanes make further panels, k*lanes floats apart. */
     void (*pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                   int64_t k, float *dst);
+                   int64_t k, int64_t step, float *dst);
     /* c[rows][nr] (+)= a[k][mr] b[k][nr], summed in the order of k. rows <= mr. */
     void (*tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                  bool acc);
@@ -69,7 +69,7 @@ typedef struct kin_simd {
     void (*pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                      int64_t k, float *dst);
     void (*pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                     int64_t k, float *dst);
+                     int64_t k, int64_t step, float *dst);
     void (*tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c, int64_t ldc,
                    bool acc);
     void (*tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
@@ -149,7 +149,7 @@ extern const kin_simd kin_avx2_simd, kin_avx512_simd;
 void KIN_SIMD(pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                       int64_t k, float *dst);
 void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                      int64_t k, float *dst);
+                      int64_t k, int64_t step, float *dst);
 void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                     bool acc);
 void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
@@ -157,7 +157,7 @@ void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, fl
 void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                        int64_t k, float *dst);
+                        int64_t k, int64_t step, float *dst);
 void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                       int64_t ldc, bool acc);
 void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
