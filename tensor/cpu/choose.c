@@ -1,12 +1,12 @@
 /* tensor/cpu/choose.c: which engine does the dense products, from measurement (docs/SPEED.md).
  *
- * | level          | compute | engine | why |
- * |----------------|---------|--------|------------------------------------------------------------------|
- * | avx2, avx512   | f32     | own    | 0.85-0.93 of the FMA peak, oneDNN 2.6 no faster; epilogue
- * fused, | |                |         |        | bits of a row independent of rows and threads by
- * construction    | | avx2, avx512   | bf16    | own    | vdpbf16ps on Zen 4, rounded f32 elsewhere
- * (there twice as fast)  | | amx            | f32     | own    | as avx512 | | amx            |
- * bf16    | oneDNN | its AMX tiles: 7-12 times the f32 peak                           |
+ * | level        | compute | engine | why |
+ * |--------------|---------|--------|---------------------------------------------------------------|
+ * | avx2, avx512 | f32     | own    | as fast as oneDNN 2.6 (0.83-0.87 of the peak), 4 times faster
+ * | |              |         |        | for few rows, and a row's bits depend on nothing but the
+ * row  | | avx2, avx512 | bf16    | own    | vdpbf16ps on Zen 4; rounded f32 where that is slower |
+ * | amx          | f32     | own    | as avx512 | | amx          | bf16    | oneDNN | its AMX
+ * tiles: 7-12 times the f32 peak                        |
  *
  * note: oneDNN's own limit (dnnl_set_max_cpu_isa) can be set once per process, so lower levels are
  * never left to it: they use the own kernels. */

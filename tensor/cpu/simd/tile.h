@@ -59,59 +59,44 @@
 #define TILE_TARGET
 #endif
 
+/* clang-format off */
 #ifdef __AVX512F__
 enum { MR = 14 };
-#define TILE_FAMILY(ONE, linkage, name)                                                       \
-    ONE(linkage, name, 1)                                                                     \
-    ONE(linkage, name, 2)                                                                     \
-    ONE(linkage, name, 3)                                                                     \
-    ONE(linkage, name, 4)                                                                     \
-    ONE(linkage, name, 5)                                                                     \
-    ONE(linkage, name, 6)                                                                     \
-    ONE(linkage, name, 7)                                                                     \
-    ONE(linkage, name, 8) ONE(linkage, name, 9) ONE(linkage, name, 10) ONE(linkage, name, 11) \
-        ONE(linkage, name, 12) ONE(linkage, name, 13) ONE(linkage, name, 14)
-#define TILE_ANY(linkage, name)                                                              \
-                                                                                             \
-    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c,   \
-                            int64_t ldc, bool acc)                                           \
-    {                                                                                        \
-        switch (rows) {                                                                      \
-            TILE_CASE(name, 1)                                                               \
-            TILE_CASE(name, 2)                                                               \
-            TILE_CASE(name, 3)                                                               \
-            TILE_CASE(name, 4)                                                               \
-            TILE_CASE(name, 5)                                                               \
-            TILE_CASE(name, 6)                                                               \
-            TILE_CASE(name, 7)                                                               \
-            TILE_CASE(name, 8) TILE_CASE(name, 9) TILE_CASE(name, 10) TILE_CASE(name, 11)    \
-                TILE_CASE(name, 12) TILE_CASE(name, 13) TILE_CASE(name, 14) default : break; \
-        }                                                                                    \
-    }
+#define TILE_FAMILY(ONE, linkage, name) \
+    ONE(linkage, name, 1) ONE(linkage, name, 2) ONE(linkage, name, 3) ONE(linkage, name, 4) \
+    ONE(linkage, name, 5) ONE(linkage, name, 6) ONE(linkage, name, 7) ONE(linkage, name, 8) \
+    ONE(linkage, name, 9) ONE(linkage, name, 10) ONE(linkage, name, 11) ONE(linkage, name, 12) \
+    ONE(linkage, name, 13) ONE(linkage, name, 14)
+#define TILE_CASES(name) \
+    TILE_CASE(name, 1) TILE_CASE(name, 2) TILE_CASE(name, 3) TILE_CASE(name, 4) \
+    TILE_CASE(name, 5) TILE_CASE(name, 6) TILE_CASE(name, 7) TILE_CASE(name, 8) \
+    TILE_CASE(name, 9) TILE_CASE(name, 10) TILE_CASE(name, 11) TILE_CASE(name, 12) \
+    TILE_CASE(name, 13) TILE_CASE(name, 14)
 #else
 enum { MR = 6 };
 #define TILE_FAMILY(ONE, linkage, name) \
-    ONE(linkage, name, 1)               \
-    ONE(linkage, name, 2)               \
-    ONE(linkage, name, 3) ONE(linkage, name, 4) ONE(linkage, name, 5) ONE(linkage, name, 6)
-#define TILE_ANY(linkage, name)                                                            \
-                                                                                           \
-    linkage void name##_any(int rows, int64_t k, const float *a, const float *b, float *c, \
-                            int64_t ldc, bool acc)                                         \
-    {                                                                                      \
-        switch (rows) {                                                                    \
-            TILE_CASE(name, 1)                                                             \
-            TILE_CASE(name, 2)                                                             \
-            TILE_CASE(name, 3)                                                             \
-            TILE_CASE(name, 4) TILE_CASE(name, 5) TILE_CASE(name, 6) default : break;      \
-        }                                                                                  \
-    }
+    ONE(linkage, name, 1) ONE(linkage, name, 2) ONE(linkage, name, 3) ONE(linkage, name, 4) \
+    ONE(linkage, name, 5) ONE(linkage, name, 6)
+#define TILE_CASES(name) \
+    TILE_CASE(name, 1) TILE_CASE(name, 2) TILE_CASE(name, 3) TILE_CASE(name, 4) \
+    TILE_CASE(name, 5) TILE_CASE(name, 6)
 #endif
 
+#define TILE_ANY(linkage, name)                                                       \
+    linkage void name##_any(int rows, int64_t k, const float *a, const float *b,      \
+                            float *c, int64_t ldc, bool acc)                          \
+    {                                                                                 \
+        switch (rows) {                                                               \
+            TILE_CASES(name)                                                          \
+        default:                                                                      \
+            break;                                                                    \
+        }                                                                             \
+    }
 #define KIN_TILES(linkage, name)          \
     TILE_FAMILY(TILE_FULL, linkage, name) \
     TILE_ANY(linkage, name)               \
     TILE_FAMILY(TILE_HALF, linkage, name) \
     TILE_ANY(linkage, name##_half)
+/* clang-format on */
 
 #endif
