@@ -9,31 +9,8 @@
 #include "base/path.h"
 #include "base/text.h"
 #include "io/check.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
-
-static char dir[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/kin_dataset_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return kin_path_remove_tree(dir, NULL) == KIN_OK ? 0 : -1;
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][KIN_PATH_MAX];
-    static int turn;
-    turn = (turn + 1) % 4;
-    kin_path_join(path[turn], dir, name, NULL);
-    return path[turn];
-}
 
 static const char annotation[] =
     "{\"phys_law\":\"l\",\"n0\":\"\",\"n1\":\"\",\"n2\":\"\",\"q0\":\"\",\"q1\":\"\",\"q2\":\"\","
@@ -97,8 +74,8 @@ static void bad_records_fail_or_drop(void **state)
         kin_strbuf_add(&b, ",");
         record(&b, bad[i].file, bad[i].annotation, bad[i].change);
         kin_strbuf_add(&b, "]");
-        assert_ok(kin_file_write(in("r.json"), b.data, b.len, &err), &err);
-        assert_ok(kin_dataset_open(in("r.json"), &o, &ds, &err), &err);
+        assert_ok(kin_file_write(kin_test_path("r.json"), b.data, b.len, &err), &err);
+        assert_ok(kin_dataset_open(kin_test_path("r.json"), &o, &ds, &err), &err);
         assert_int_equal(ds->count, 1);
         assert_int_equal(ds->total, 2);
         assert_int_equal(ds->dropped, 1);
@@ -108,7 +85,7 @@ static void bad_records_fail_or_drop(void **state)
             fail_msg("case %zu: %s", i, s.text);
         kin_dataset_close(&ds);
         o.strict = true;
-        assert_int_equal(kin_dataset_open(in("r.json"), &o, &ds, &err), KIN_ERR_FORMAT);
+        assert_int_equal(kin_dataset_open(kin_test_path("r.json"), &o, &ds, &err), KIN_ERR_FORMAT);
         assert_null(ds);
         assert_non_null(strstr(err.text, "r.json"));
         assert_non_null(strstr(err.text, "record 1"));
@@ -126,8 +103,8 @@ static void missing_members_are_noted(void **state)
     kin_dataset *ds;
     seen s = {0};
     kin_dataset_options o = {.note = on_note, .user = &s};
-    assert_ok(kin_file_write(in("m.json"), text, sizeof text - 1, &err), &err);
-    assert_ok(kin_dataset_open(in("m.json"), &o, &ds, &err), &err);
+    assert_ok(kin_file_write(kin_test_path("m.json"), text, sizeof text - 1, &err), &err);
+    assert_ok(kin_dataset_open(kin_test_path("m.json"), &o, &ds, &err), &err);
     assert_int_equal(ds->fallbacks, 1);
     assert_int_equal(s.fallbacks, 1);
     assert_non_null(strstr(s.text, "quantify_n1"));
@@ -140,10 +117,10 @@ static void missing_members_are_noted(void **state)
     assert_int_equal(kin_dataset_read_clip(ds, 1, 0, &clip, &err), KIN_ERR_ARG);
     kin_dataset_close(&ds);
     o.strict = true;
-    assert_int_equal(kin_dataset_open(in("m.json"), &o, &ds, &err), KIN_ERR_FORMAT);
-    assert_ok(kin_file_write(in("e.json"), "[]", 2, &err), &err);
-    assert_int_equal(kin_dataset_open(in("e.json"), NULL, &ds, &err), KIN_ERR_FORMAT);
-    assert_int_equal(kin_dataset_open(in("none.json"), NULL, &ds, &err), KIN_ERR_IO);
+    assert_int_equal(kin_dataset_open(kin_test_path("m.json"), &o, &ds, &err), KIN_ERR_FORMAT);
+    assert_ok(kin_file_write(kin_test_path("e.json"), "[]", 2, &err), &err);
+    assert_int_equal(kin_dataset_open(kin_test_path("e.json"), NULL, &ds, &err), KIN_ERR_FORMAT);
+    assert_int_equal(kin_dataset_open(kin_test_path("none.json"), NULL, &ds, &err), KIN_ERR_IO);
 }
 
 /* The shipped example: as a json, as a folder, as a tar of the folder. */
@@ -157,7 +134,7 @@ static void wisa(void **state)
         skip();
     kin_path_join(paths[0], data, "wisa/wisa.json", NULL);
     kin_path_join(paths[1], data, "wisa", NULL);
-    kin_path_join(paths[2], dir, "wisa.tar", NULL);
+    kin_path_join(paths[2], kin_test_folder(), "wisa.tar", NULL);
     snprintf(command, sizeof command, "tar -C '%s' -cf '%s' wisa", data, paths[2]);
     assert_int_equal(system(command), 0);
     uint8_t first[3][64];
@@ -230,11 +207,11 @@ static void out_of_memory(void **state)
     kin_strbuf_add(&b, "[");
     record(&b, "ok.mp4", annotation, "");
     kin_strbuf_add(&b, "]");
-    assert_ok(kin_file_write(in("o.json"), b.data, b.len, &err), &err);
+    assert_ok(kin_file_write(kin_test_path("o.json"), b.data, b.len, &err), &err);
     kin_strbuf_free(&b);
     for (uint64_t k = 1; k < 50; k++) {
         kin_alloc_fail_at(k);
-        kin_status s = kin_dataset_open(in("o.json"), NULL, &ds, &err);
+        kin_status s = kin_dataset_open(kin_test_path("o.json"), NULL, &ds, &err);
         kin_alloc_fail_at(0);
         if (s == KIN_OK) {
             kin_dataset_close(&ds);
@@ -256,5 +233,5 @@ int main(void)
         cmocka_unit_test(shipped_files_pass_the_check),
         cmocka_unit_test(out_of_memory),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }

@@ -7,31 +7,8 @@
 #include "io/jpeg.h"
 #include "io/png.h"
 #include "io/tar.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
-
-static char dir[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/kin_images_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return kin_path_remove_tree(dir, NULL) == KIN_OK ? 0 : -1;
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][KIN_PATH_MAX];
-    static int turn;
-    turn = (turn + 1) % 4;
-    kin_path_join(path[turn], dir, name, NULL);
-    return path[turn];
-}
 
 static void png_round_trip(void **state)
 {
@@ -43,9 +20,9 @@ static void png_round_trip(void **state)
         rgb[i] = (uint8_t)(i * i / 7);
     kin_tensor t = KIN_TENSOR(rgb, KIN_DTYPE_U8, H, W, 3);
     const char *meta[] = {"prompt", "a red ball \xE2\x98\xBA", "seed", "42", "empty", "", NULL};
-    assert_ok(kin_png_write(in("a.png"), &t, meta, &err), &err);
+    assert_ok(kin_png_write(kin_test_path("a.png"), &t, meta, &err), &err);
     kin_image image;
-    assert_ok(kin_png_read(in("a.png"), &image, &err), &err);
+    assert_ok(kin_png_read(kin_test_path("a.png"), &image, &err), &err);
     assert_int_equal(image.width, W);
     assert_int_equal(image.height, H);
     assert_memory_equal(image.rgb, rgb, sizeof rgb);
@@ -53,19 +30,19 @@ static void png_round_trip(void **state)
     assert_true(kin_tensor_same_shape(&view, &t));
     kin_image_free(&image);
     kin_strbuf text = {0};
-    assert_ok(kin_png_read_text(in("a.png"), "prompt", &text, &err), &err);
+    assert_ok(kin_png_read_text(kin_test_path("a.png"), "prompt", &text, &err), &err);
     assert_string_equal(text.data, meta[1]);
     kin_strbuf_add(&text, "|");
-    assert_ok(kin_png_read_text(in("a.png"), "seed", &text, &err), &err);
-    assert_ok(kin_png_read_text(in("a.png"), "none", &text, &err), &err);
+    assert_ok(kin_png_read_text(kin_test_path("a.png"), "seed", &text, &err), &err);
+    assert_ok(kin_png_read_text(kin_test_path("a.png"), "none", &text, &err), &err);
     assert_string_equal(text.data, "a red ball \xE2\x98\xBA|42");
     kin_strbuf_free(&text);
     /* the same bytes again */
     char *a, *b;
     size_t na, nb;
-    assert_ok(kin_png_write(in("b.png"), &t, meta, &err), &err);
-    assert_ok(kin_file_read(in("a.png"), 1 << 20, &a, &na, &err), &err);
-    assert_ok(kin_file_read(in("b.png"), 1 << 20, &b, &nb, &err), &err);
+    assert_ok(kin_png_write(kin_test_path("b.png"), &t, meta, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("a.png"), 1 << 20, &a, &na, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("b.png"), 1 << 20, &b, &nb, &err), &err);
     assert_int_equal(na, nb);
     assert_memory_equal(a, b, na);
     kin_free(a);
@@ -80,18 +57,18 @@ static void png_bad_arguments(void **state)
     kin_tensor t = KIN_TENSOR(rgb, KIN_DTYPE_U8, 4, 4, 3),
                gray = KIN_TENSOR(rgb, KIN_DTYPE_U8, 4, 4, 1);
     const char *no_key[] = {"", "x", NULL}, *no_utf8[] = {"k", "\xFF", NULL};
-    assert_int_equal(kin_png_write(in("c.png"), &gray, NULL, &err), KIN_ERR_SHAPE);
-    assert_int_equal(kin_png_write(in("c.png"), &t, no_key, &err), KIN_ERR_ARG);
-    assert_int_equal(kin_png_write(in("c.png"), &t, no_utf8, &err), KIN_ERR_ARG);
-    assert_false(kin_path_exists(in("c.png")));
-    assert_int_equal(kin_png_write(in("no/c.png"), &t, NULL, &err), KIN_ERR_IO);
+    assert_int_equal(kin_png_write(kin_test_path("c.png"), &gray, NULL, &err), KIN_ERR_SHAPE);
+    assert_int_equal(kin_png_write(kin_test_path("c.png"), &t, no_key, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_png_write(kin_test_path("c.png"), &t, no_utf8, &err), KIN_ERR_ARG);
+    assert_false(kin_path_exists(kin_test_path("c.png")));
+    assert_int_equal(kin_png_write(kin_test_path("no/c.png"), &t, NULL, &err), KIN_ERR_IO);
     kin_image image;
-    assert_int_equal(kin_image_read(in("none.png"), &image, &err), KIN_ERR_IO);
+    assert_int_equal(kin_image_read(kin_test_path("none.png"), &image, &err), KIN_ERR_IO);
     assert_int_equal(kin_image_decode("GIF89a", 6, "x", &image, &err), KIN_ERR_FORMAT);
     for (uint64_t k = 1; k <= 2; k++) {
-        assert_ok(kin_png_write(in("m.png"), &t, NULL, &err), &err);
+        assert_ok(kin_png_write(kin_test_path("m.png"), &t, NULL, &err), &err);
         kin_alloc_fail_at(k);
-        assert_int_equal(kin_png_read(in("m.png"), &image, &err), KIN_ERR_MEM);
+        assert_int_equal(kin_png_read(kin_test_path("m.png"), &image, &err), KIN_ERR_MEM);
         kin_alloc_fail_at(0);
     }
 }
@@ -163,5 +140,5 @@ int main(void)
         cmocka_unit_test(png_rgba16),
         cmocka_unit_test(jpeg_cut),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }

@@ -6,31 +6,8 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
-
-static char dir[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/kin_st_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return kin_path_remove_tree(dir, NULL) == KIN_OK ? 0 : -1;
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][KIN_PATH_MAX];
-    static int turn;
-    turn = (turn + 1) % 4;
-    kin_path_join(path[turn], dir, name, NULL);
-    return path[turn];
-}
 
 /* length + header + n data bytes of value 1 */
 static void put_file(const char *name, const char *header, size_t n)
@@ -41,7 +18,7 @@ static void put_file(const char *name, const char *header, size_t n)
     bytes[1] = (unsigned char)(h >> 8);
     memcpy(bytes + 8, header, h);
     memset(bytes + 8 + h, 1, n);
-    assert_int_equal(kin_file_write(in(name), bytes, 8 + h + n, NULL), KIN_OK);
+    assert_int_equal(kin_file_write(kin_test_path(name), bytes, 8 + h + n, NULL), KIN_OK);
 }
 
 static void official_layout(void **state)
@@ -58,7 +35,7 @@ static void official_layout(void **state)
     };
     const char *names[] = {"flags", "w", "ids", "a \"quoted\" \xC3\xA9", "none"};
     const char *meta[] = {"format", "pt", "line", "a\nb", NULL};
-    assert_ok(kin_safetensors_write(in("f"), names, t, NULL, 5, meta, &err), &err);
+    assert_ok(kin_safetensors_write(kin_test_path("f"), names, t, NULL, 5, meta, &err), &err);
     /* the bytes the official library gives: larger types first, names in order, blanks up to 8 */
     static const char header[] =
         "{\"__metadata__\":{\"format\":\"pt\",\"line\":\"a\\nb\"},"
@@ -69,7 +46,7 @@ static void official_layout(void **state)
         "\"flags\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[44,47]}}";
     char *data;
     size_t bytes, padded = (sizeof header - 1 + 7) / 8 * 8;
-    assert_ok(kin_file_read(in("f"), 10000, &data, &bytes, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("f"), 10000, &data, &bytes, &err), &err);
     assert_int_equal(bytes, 8 + padded + 47);
     assert_int_equal((unsigned char)data[0] + 256 * (unsigned char)data[1], padded);
     assert_memory_equal(data + 8, header, sizeof header - 1);
@@ -78,7 +55,7 @@ static void official_layout(void **state)
     kin_free(data);
 
     kin_safetensors *st;
-    assert_ok(kin_safetensors_open(in("f"), &st, &err), &err);
+    assert_ok(kin_safetensors_open(kin_test_path("f"), &st, &err), &err);
     assert_int_equal(kin_safetensors_count(st), 5);
     assert_string_equal(kin_safetensors_at(st, 0)->name, "ids");
     kin_tensor r;
@@ -116,8 +93,9 @@ static void converts_on_write(void **state)
     for (int k = 0; k < 3; k++) {
         kin_safetensors *st;
         kin_tensor r;
-        assert_ok(kin_safetensors_write(in("c"), names, &t, &kinds[k], 1, NULL, &err), &err);
-        assert_ok(kin_safetensors_open(in("c"), &st, &err), &err);
+        assert_ok(kin_safetensors_write(kin_test_path("c"), names, &t, &kinds[k], 1, NULL, &err),
+                  &err);
+        assert_ok(kin_safetensors_open(kin_test_path("c"), &st, &err), &err);
         assert_ok(kin_safetensors_get(st, "w", &r, &err), &err);
         assert_int_equal(r.dtype, kinds[k]);
         for (int i = 0; i < N; i++) {
@@ -130,8 +108,9 @@ static void converts_on_write(void **state)
         kin_safetensors_close(&st);
     }
     kin_dtype wrong = KIN_DTYPE_I32;
-    assert_int_equal(kin_safetensors_write(in("d"), names, &t, &wrong, 1, NULL, &err), KIN_ERR_ARG);
-    assert_false(kin_path_exists(in("d")));
+    assert_int_equal(kin_safetensors_write(kin_test_path("d"), names, &t, &wrong, 1, NULL, &err),
+                     KIN_ERR_ARG);
+    assert_false(kin_path_exists(kin_test_path("d")));
     kin_free(w);
 }
 
@@ -142,12 +121,15 @@ static void refuses_bad_arguments(void **state)
     float w[4] = {0};
     kin_tensor t[2] = {KIN_TENSOR(w, KIN_DTYPE_F32, 2, 2), KIN_TENSOR(w, KIN_DTYPE_F32, 4)};
     const char *twice[] = {"a", "a"}, *bytes[] = {"a", "\xFF"}, *two[] = {"a", "b"};
-    assert_int_equal(kin_safetensors_write(in("e"), twice, t, NULL, 2, NULL, &err), KIN_ERR_ARG);
-    assert_int_equal(kin_safetensors_write(in("e"), bytes, t, NULL, 2, NULL, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_safetensors_write(kin_test_path("e"), twice, t, NULL, 2, NULL, &err),
+                     KIN_ERR_ARG);
+    assert_int_equal(kin_safetensors_write(kin_test_path("e"), bytes, t, NULL, 2, NULL, &err),
+                     KIN_ERR_ARG);
     t[0] = kin_tensor_slice(&t[0], 1, 0, 1);
-    assert_int_equal(kin_safetensors_write(in("e"), two, t, NULL, 2, NULL, &err), KIN_ERR_ARG);
-    assert_false(kin_path_exists(in("e")));
-    assert_int_equal(kin_safetensors_write(in("no/e"), two, t + 1, NULL, 1, NULL, &err),
+    assert_int_equal(kin_safetensors_write(kin_test_path("e"), two, t, NULL, 2, NULL, &err),
+                     KIN_ERR_ARG);
+    assert_false(kin_path_exists(kin_test_path("e")));
+    assert_int_equal(kin_safetensors_write(kin_test_path("no/e"), two, t + 1, NULL, 1, NULL, &err),
                      KIN_ERR_IO);
 }
 
@@ -159,29 +141,29 @@ static void unaligned_and_foreign(void **state)
     kin_tensor r;
     /* header of 59 bytes: the data starts at an odd address */
     put_file("odd", "{\"a\":{\"dtype\":\"F64\",\"shape\":[2],\"data_offsets\":[0,16]}     }", 16);
-    assert_ok(kin_safetensors_open(in("odd"), &st, &err), &err);
+    assert_ok(kin_safetensors_open(kin_test_path("odd"), &st, &err), &err);
     assert_ok(kin_safetensors_get(st, "a", &r, &err), &err);
     assert_int_equal((uintptr_t)r.data % 8, 0);
     assert_true(((double *)r.data)[0] == ((double *)r.data)[1]);
     kin_safetensors_close(&st);
     put_file("bool", "{\"a\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[0,3]}}", 3);
-    assert_ok(kin_safetensors_open(in("bool"), &st, &err), &err);
+    assert_ok(kin_safetensors_open(kin_test_path("bool"), &st, &err), &err);
     assert_ok(kin_safetensors_get(st, "a", &r, &err), &err);
     assert_int_equal(r.dtype, KIN_DTYPE_U8);
     kin_safetensors_close(&st);
     put_file("u16", "{\"a\":{\"dtype\":\"U16\",\"shape\":[3],\"data_offsets\":[0,6]}}", 6);
-    assert_ok(kin_safetensors_open(in("u16"), &st, &err), &err);
+    assert_ok(kin_safetensors_open(kin_test_path("u16"), &st, &err), &err);
     assert_int_equal(kin_safetensors_get(st, "a", &r, &err), KIN_ERR_UNSUPPORTED);
     kin_safetensors_close(&st);
     put_file("d8", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}",
              1);
-    assert_ok(kin_safetensors_open(in("d8"), &st, &err), &err);
+    assert_ok(kin_safetensors_open(kin_test_path("d8"), &st, &err), &err);
     assert_int_equal(kin_safetensors_at(st, 0)->ndim, 8);
     assert_int_equal(kin_safetensors_get(st, "a", &r, &err), KIN_ERR_SHAPE);
     kin_safetensors_close(&st);
     put_file("d9",
              "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1);
-    assert_int_equal(kin_safetensors_open(in("d9"), &st, &err), KIN_ERR_FORMAT);
+    assert_int_equal(kin_safetensors_open(kin_test_path("d9"), &st, &err), KIN_ERR_FORMAT);
     assert_null(st);
 }
 
@@ -195,8 +177,11 @@ static void shards(void **state)
     const kin_tensor t[] = {kin_tensor_of(&a, KIN_DTYPE_F32, 0, NULL),
                             kin_tensor_of(&b, KIN_DTYPE_F32, 0, NULL)};
     const char *na[] = {"a"}, *nb[] = {"b"};
-    assert_ok(kin_safetensors_write(in("m-1.safetensors"), na, t, NULL, 1, NULL, &err), &err);
-    assert_ok(kin_safetensors_write(in("m-2.safetensors"), nb, t + 1, NULL, 1, NULL, &err), &err);
+    assert_ok(kin_safetensors_write(kin_test_path("m-1.safetensors"), na, t, NULL, 1, NULL, &err),
+              &err);
+    assert_ok(
+        kin_safetensors_write(kin_test_path("m-2.safetensors"), nb, t + 1, NULL, 1, NULL, &err),
+        &err);
     static const struct {
         const char *map;
         bool ok;
@@ -213,10 +198,10 @@ static void shards(void **state)
         {"[]", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_ok(kin_file_write(in("m.safetensors.index.json"), cases[i].map, strlen(cases[i].map),
-                                 &err),
+        assert_ok(kin_file_write(kin_test_path("m.safetensors.index.json"), cases[i].map,
+                                 strlen(cases[i].map), &err),
                   &err);
-        kin_status s = kin_safetensors_open_dir(dir, "m.safetensors", &st, &err);
+        kin_status s = kin_safetensors_open_dir(kin_test_folder(), "m.safetensors", &st, &err);
         if ((s == KIN_OK) != cases[i].ok)
             fail_msg("%s: %s", cases[i].map, err.text);
         if (!cases[i].ok) {
@@ -228,7 +213,8 @@ static void shards(void **state)
         assert_true(*(float *)r.data == 2);
         kin_safetensors_close(&st);
     }
-    assert_int_equal(kin_safetensors_open_dir(dir, "none.safetensors", &st, &err), KIN_ERR_IO);
+    assert_int_equal(kin_safetensors_open_dir(kin_test_folder(), "none.safetensors", &st, &err),
+                     KIN_ERR_IO);
 }
 
 /* Each allocation fails once; nothing crashes or leaks (the sanitizer build sees leaks). */
@@ -239,7 +225,7 @@ static void out_of_memory(void **state)
     for (uint64_t k = 1; k < 100; k++) {
         kin_safetensors *st;
         kin_alloc_fail_at(k);
-        kin_status s = kin_safetensors_open(in("f"), &st, &err);
+        kin_status s = kin_safetensors_open(kin_test_path("f"), &st, &err);
         kin_alloc_fail_at(0);
         if (s == KIN_OK) {
             kin_safetensors_close(&st);
@@ -262,5 +248,5 @@ int main(void)
         cmocka_unit_test(shards),
         cmocka_unit_test(out_of_memory),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }

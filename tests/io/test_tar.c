@@ -10,31 +10,8 @@
 #include "io/check.h"
 #include "io/class_folder.h"
 #include "io/png.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
-
-static char dir[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/kin_tar_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return kin_path_remove_tree(dir, NULL) == KIN_OK ? 0 : -1;
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][KIN_PATH_MAX];
-    static int turn;
-    turn = (turn + 1) % 4;
-    kin_path_join(path[turn], dir, name, NULL);
-    return path[turn];
-}
 
 static size_t length;
 static uint8_t archive[64 * 1024];
@@ -68,8 +45,8 @@ static uint8_t *put(const char *name, char type, const char *data)
 
 static kin_status open_archive(kin_tar **tar, kin_error *err)
 {
-    assert_int_equal(kin_file_write(in("t.tar"), archive, length, NULL), KIN_OK);
-    return kin_tar_open(in("t.tar"), tar, err);
+    assert_int_equal(kin_file_write(kin_test_path("t.tar"), archive, length, NULL), KIN_OK);
+    return kin_tar_open(kin_test_path("t.tar"), tar, err);
 }
 
 static void finish(void)
@@ -209,23 +186,24 @@ static void class_folders(void **state)
     length = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char folder[KIN_PATH_MAX];
-        kin_path_dir(folder, in(files[i]), NULL);
+        kin_path_dir(folder, kin_test_path(files[i]), NULL);
         assert_ok(kin_path_make_dirs(folder, &err), &err);
         memset(rgb, (int)i * 10, sizeof rgb);
         if (strstr(files[i], "png"))
-            assert_ok(kin_png_write(in(files[i]), &t, NULL, &err), &err);
+            assert_ok(kin_png_write(kin_test_path(files[i]), &t, NULL, &err), &err);
         else
-            assert_ok(kin_file_write(in(files[i]), "x", 1, &err), &err);
+            assert_ok(kin_file_write(kin_test_path(files[i]), "x", 1, &err), &err);
     }
     /* the same as a tar, made by the system's tar */
     char command[300];
-    snprintf(command, sizeof command, "tar -C %s -cf %s/set.tar set", dir, dir);
+    snprintf(command, sizeof command, "tar -C %s -cf %s/set.tar set", kin_test_folder(),
+             kin_test_folder());
     assert_int_equal(system(command), 0);
     static const char *const paths[] = {"set", "set.tar"};
     for (int k = 0; k < 2; k++) {
         kin_class_folder *set;
         kin_image image;
-        assert_ok(kin_class_folder_open(in(paths[k]), "train", &set, &err), &err);
+        assert_ok(kin_class_folder_open(kin_test_path(paths[k]), "train", &set, &err), &err);
         assert_int_equal(kin_class_folder_classes(set), 2);
         assert_string_equal(kin_class_folder_class_name(set, 0), "cat");
         assert_string_equal(kin_class_folder_class_name(set, 1), "dog");
@@ -238,16 +216,17 @@ static void class_folders(void **state)
             kin_image_free(&image);
         }
         kin_class_folder_close(&set);
-        assert_int_equal(kin_class_folder_open(in(paths[k]), "val", &set, &err), KIN_ERR_FORMAT);
+        assert_int_equal(kin_class_folder_open(kin_test_path(paths[k]), "val", &set, &err),
+                         KIN_ERR_FORMAT);
         assert_null(set);
     }
     kin_class_folder *set;
-    assert_ok(kin_class_folder_open(in("set/train"), NULL, &set, &err), &err);
+    assert_ok(kin_class_folder_open(kin_test_path("set/train"), NULL, &set, &err), &err);
     assert_int_equal(kin_class_folder_count(set), 3);
     kin_class_folder_close(&set);
     for (uint64_t k = 1; k < 60; k++) {
         kin_alloc_fail_at(k);
-        kin_status s = kin_class_folder_open(in("set.tar"), "train", &set, &err);
+        kin_status s = kin_class_folder_open(kin_test_path("set.tar"), "train", &set, &err);
         kin_alloc_fail_at(0);
         if (s == KIN_OK) {
             kin_class_folder_close(&set);
@@ -306,5 +285,5 @@ int main(void)
         cmocka_unit_test(class_folders),
         cmocka_unit_test(cifar),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }

@@ -9,31 +9,8 @@
 #include "base/alloc.h"
 #include "io/image.h"
 #include "io/png.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
-
-static char dir[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/kin_video_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return kin_path_remove_tree(dir, NULL) == KIN_OK ? 0 : -1;
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][KIN_PATH_MAX];
-    static int turn;
-    turn = (turn + 1) % 4;
-    kin_path_join(path[turn], dir, name, NULL);
-    return path[turn];
-}
 
 /* A coloured square that wanders over a smooth background. */
 static uint8_t *draw(int frames, int h, int w)
@@ -85,8 +62,8 @@ static void mp4_round_trip(void **state)
         p.fps_num = cases[i].num;
         p.fps_den = cases[i].den;
         p.chroma_444 = cases[i].chroma_444;
-        assert_ok(kin_video_write(in("a.mp4"), &p, &t, &err), &err);
-        assert_ok(kin_video_read(in("a.mp4"), NULL, &clip, &err), &err);
+        assert_ok(kin_video_write(kin_test_path("a.mp4"), &p, &t, &err), &err);
+        assert_ok(kin_video_read(kin_test_path("a.mp4"), NULL, &clip, &err), &err);
         assert_int_equal(clip.frames, F);
         assert_int_equal(clip.total, F);
         assert_int_equal(clip.height, H);
@@ -122,8 +99,8 @@ static void colours_survive(void **state)
         kin_tensor t = KIN_TENSOR(rgb, KIN_DTYPE_U8, 2, 16, 16, 3);
         kin_video_params p = kin_video_params_default();
         p.width = p.height = 16;
-        assert_ok(kin_video_write(in("c.mp4"), &p, &t, &err), &err);
-        assert_ok(kin_video_read(in("c.mp4"), NULL, &clip, &err), &err);
+        assert_ok(kin_video_write(kin_test_path("c.mp4"), &p, &t, &err), &err);
+        assert_ok(kin_video_read(kin_test_path("c.mp4"), NULL, &clip, &err), &err);
         for (size_t i = 0; i < sizeof rgb; i++)
             if (abs(clip.rgb[i] - rgb[i]) > 3)
                 fail_msg("colour %zu channel %zu: %d, not %d", k, i % 3, clip.rgb[i], rgb[i]);
@@ -144,19 +121,19 @@ static void same_bytes_and_moov_first(void **state)
     p.metadata = meta;
     char *a, *b;
     size_t na, nb;
-    assert_ok(kin_video_write(in("x.mp4"), &p, &t, &err), &err);
-    assert_ok(kin_file_read(in("x.mp4"), 1 << 20, &a, &na, &err), &err);
+    assert_ok(kin_video_write(kin_test_path("x.mp4"), &p, &t, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("x.mp4"), 1 << 20, &a, &na, &err), &err);
     /* the second time frame by frame, under another name */
     kin_video *v;
-    assert_ok(kin_video_open(in("y: z.mp4"), &p, &v, &err), &err);
+    assert_ok(kin_video_open(kin_test_path("y: z.mp4"), &p, &v, &err), &err);
     for (int f = 0; f < 9; f++) {
         kin_tensor one = kin_tensor_select(&t, 0, f);
         assert_ok(kin_video_put(v, &one, &err), &err);
     }
-    assert_false(kin_path_exists(in("y: z.mp4")));
+    assert_false(kin_path_exists(kin_test_path("y: z.mp4")));
     assert_ok(kin_video_close(&v, &err), &err);
     assert_null(v);
-    assert_ok(kin_file_read(in("y: z.mp4"), 1 << 20, &b, &nb, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("y: z.mp4"), 1 << 20, &b, &nb, &err), &err);
     assert_int_equal(na, nb);
     assert_memory_equal(a, b, na);
     char *moov = memmem(a, na, "moov", 4), *mdat = memmem(a, na, "mdat", 4);
@@ -190,27 +167,28 @@ static void nothing_stays_after_abort(void **state)
     p.width = 64;
     p.height = 48;
     char folder[KIN_PATH_MAX];
-    strcpy(folder, in("abort"));
+    strcpy(folder, kin_test_path("abort"));
     assert_ok(kin_path_make_dirs(folder, &err), &err);
     uint8_t *rgb = draw(2, 48, 64);
     kin_tensor t = KIN_TENSOR(rgb, KIN_DTYPE_U8, 2, 48, 64, 3);
-    assert_ok(kin_video_open(in("abort/a.mp4"), &p, &v, &err), &err);
+    assert_ok(kin_video_open(kin_test_path("abort/a.mp4"), &p, &v, &err), &err);
     assert_ok(kin_video_put(v, &t, &err), &err);
     assert_int_equal(files_in(folder), 1);
     kin_video_abort(&v);
     kin_video_abort(&v);
     assert_int_equal(files_in(folder), 0);
-    assert_ok(kin_video_open(in("abort/b.mp4"), &p, &v, &err), &err);
+    assert_ok(kin_video_open(kin_test_path("abort/b.mp4"), &p, &v, &err), &err);
     assert_int_equal(kin_video_close(&v, &err), KIN_ERR_ARG);
     assert_int_equal(files_in(folder), 0);
     kin_tensor wrong = KIN_TENSOR(rgb, KIN_DTYPE_U8, 2, 64, 48, 3);
-    assert_int_equal(kin_video_write(in("abort/c.mp4"), &p, &wrong, &err), KIN_ERR_SHAPE);
+    assert_int_equal(kin_video_write(kin_test_path("abort/c.mp4"), &p, &wrong, &err),
+                     KIN_ERR_SHAPE);
     assert_int_equal(files_in(folder), 0);
-    assert_int_equal(kin_video_write(in("abort/c.avi"), &p, &t, &err), KIN_ERR_ARG);
-    assert_int_equal(kin_video_write(in("none/c.mp4"), &p, &t, &err), KIN_ERR_IO);
+    assert_int_equal(kin_video_write(kin_test_path("abort/c.avi"), &p, &t, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_video_write(kin_test_path("none/c.mp4"), &p, &t, &err), KIN_ERR_IO);
     assert_non_null(strstr(err.text, "none/c.mp4"));
     p.crf = 99;
-    assert_int_equal(kin_video_open(in("abort/c.mp4"), &p, &v, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_video_open(kin_test_path("abort/c.mp4"), &p, &v, &err), KIN_ERR_ARG);
     kin_free(rgb);
 }
 
@@ -224,18 +202,18 @@ static void png_sequence(void **state)
     p.width = 7;
     p.height = 5;
     p.first_index = 9;
-    assert_ok(kin_video_write(in("s%02d.png"), &p, &t, &err), &err);
+    assert_ok(kin_video_write(kin_test_path("s%02d.png"), &p, &t, &err), &err);
     static const char *const names[] = {"s09.png", "s10.png", "s11.png"};
     for (int f = 0; f < 3; f++) {
         kin_image image;
-        assert_ok(kin_image_read(in(names[f]), &image, &err), &err);
+        assert_ok(kin_image_read(kin_test_path(names[f]), &image, &err), &err);
         assert_memory_equal(image.rgb, rgb + f * 105, 105);
         kin_image_free(&image);
     }
-    assert_int_equal(kin_video_write(in("one.png"), &p, &t, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_video_write(kin_test_path("one.png"), &p, &t, &err), KIN_ERR_ARG);
     kin_tensor first = kin_tensor_select(&t, 0, 0);
-    assert_ok(kin_video_write(in("single.png"), &p, &first, &err), &err);
-    assert_true(kin_path_exists(in("single.png")));
+    assert_ok(kin_video_write(kin_test_path("single.png"), &p, &first, &err), &err);
+    assert_true(kin_path_exists(kin_test_path("single.png")));
     kin_free(rgb);
 }
 
@@ -280,7 +258,7 @@ static void selects_evenly(void **state)
     kin_video_params p = kin_video_params_default();
     p.width = p.height = 32;
     p.fps_num = 10;
-    assert_ok(kin_video_write(in("sel.mp4"), &p, &t, &err), &err);
+    assert_ok(kin_video_write(kin_test_path("sel.mp4"), &p, &t, &err), &err);
     static const struct {
         int64_t n;
         int index[16];
@@ -292,8 +270,8 @@ static void selects_evenly(void **state)
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         kin_clip all, some;
         kin_video_select s = {.num_frames = cases[k].n};
-        assert_ok(kin_video_read(in("sel.mp4"), NULL, &all, &err), &err);
-        assert_ok(kin_video_read(in("sel.mp4"), &s, &some, &err), &err);
+        assert_ok(kin_video_read(kin_test_path("sel.mp4"), NULL, &all, &err), &err);
+        assert_ok(kin_video_read(kin_test_path("sel.mp4"), &s, &some, &err), &err);
         assert_int_equal(some.frames, cases[k].n);
         assert_int_equal(some.total, 11);
         for (int64_t i = 0; i < cases[k].n; i++) {
@@ -305,12 +283,12 @@ static void selects_evenly(void **state)
     }
     kin_clip clip;
     kin_video_select s = {.max_frames = 10};
-    assert_int_equal(kin_video_read(in("sel.mp4"), &s, &clip, &err), KIN_ERR_FORMAT);
+    assert_int_equal(kin_video_read(kin_test_path("sel.mp4"), &s, &clip, &err), KIN_ERR_FORMAT);
     s = (kin_video_select){.max_bytes = 11 * 3072 - 1};
-    assert_int_equal(kin_video_read(in("sel.mp4"), &s, &clip, &err), KIN_ERR_MEM);
+    assert_int_equal(kin_video_read(kin_test_path("sel.mp4"), &s, &clip, &err), KIN_ERR_MEM);
     assert_non_null(strstr(err.text, "sel.mp4"));
     s.max_bytes++;
-    assert_ok(kin_video_read(in("sel.mp4"), &s, &clip, &err), &err);
+    assert_ok(kin_video_read(kin_test_path("sel.mp4"), &s, &clip, &err), &err);
     kin_clip_free(&clip);
     kin_free(rgb);
 }
@@ -326,8 +304,8 @@ static void damaged_files(void **state)
     p.width = p.height = 32;
     char *data;
     size_t n;
-    assert_ok(kin_video_write(in("dmg.mp4"), &p, &t, &err), &err);
-    assert_ok(kin_file_read(in("dmg.mp4"), 1 << 20, &data, &n, &err), &err);
+    assert_ok(kin_video_write(kin_test_path("dmg.mp4"), &p, &t, &err), &err);
+    assert_ok(kin_file_read(kin_test_path("dmg.mp4"), 1 << 20, &data, &n, &err), &err);
     for (size_t cut = 0; cut < n; cut += 37) {
         kin_clip clip;
         if (kin_video_decode(data, cut, "cut", NULL, &clip, &err) == KIN_OK)
@@ -357,7 +335,7 @@ static void out_of_memory(void **state)
     for (uint64_t k = 1; k < 20; k++) {
         kin_clip clip;
         kin_alloc_fail_at(k);
-        kin_status s = kin_video_read(in("sel.mp4"), NULL, &clip, &err);
+        kin_status s = kin_video_read(kin_test_path("sel.mp4"), NULL, &clip, &err);
         kin_alloc_fail_at(0);
         if (s == KIN_OK) {
             kin_clip_free(&clip);
@@ -382,5 +360,5 @@ int main(void)
         cmocka_unit_test(damaged_files),
         cmocka_unit_test(out_of_memory),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }
