@@ -31,16 +31,16 @@ static size_t padded(int64_t floats)
 static size_t fwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, float *base,
                         fwd_scratch *w)
 {
-    int64_t blocks = kin_head_blocks(h, queries), mr = h->s->mr;
+    int64_t blocks = kin_head_blocks(h, queries), mr = h->e->mr;
     size_t at = 0;
     const struct {
         float **p;
         int64_t n;
-    } parts[] = {{&w->q, blocks * mr * h->d},
-                 {&w->k, h->key_pad * h->d},
-                 {&w->v, h->key_pad * h->d_pad},
+    } parts[] = {{&w->q, blocks * mr * h->d_steps},
+                 {&w->k, h->key_pad / h->e->nr * h->d_steps * h->e->right_words},
+                 {&w->v, kin_head_steps(h, h->key_pad) * h->d_pad / h->e->nr * h->e->right_words},
                  {&w->p, mr * h->key_pad},
-                 {&w->left, mr * h->key_pad},
+                 {&w->left, mr * kin_head_steps(h, h->key_pad)},
                  {&w->o, (queries + mr) * h->d_pad},
                  {&w->max, queries},
                  {&w->sum, queries},
@@ -76,7 +76,7 @@ static void fwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
                   (t->q0 + row0) * a->bias->stride[1] + k0;
         sc.ld_bias = a->bias->stride[1];
     }
-    kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * s->mr, w->k, kn, w->p,
+    kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * h->e->mr, w->k, kn, w->p,
                      h->key_pad, false);
     s->softmax_block(&sc, (int)rows, kn, w->p, h->key_pad, w->max + row0, w->sum + row0, w->factor);
     float *o = w->o + row0 * h->d_pad;
@@ -107,7 +107,7 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
         kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn, w->k);
         kin_head_pack_steps(h, kin_head_at(a->v, t->b, k0, t->head), a->v->stride[1], kn, w->v);
         for (int64_t i = 0; i < blocks; i++) {
-            int64_t rows = kin_head_block_rows(n, blocks, i, &row0);
+            int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0);
             fwd_block(a, h, t, w, i, row0, rows, k0, kn);
         }
     }
@@ -145,6 +145,7 @@ kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         fwd_scratch w;
+        kin_engine_enter(h.e);
         fwd_carve(&h, step < nq ? step : nq, a->k->size[1],
                   work + (size_t)omp_get_thread_num() * each, &w);
 #pragma omp for schedule(dynamic, 1)
@@ -153,6 +154,7 @@ kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
             fwd_task t = {unit / heads, unit % heads, q0, q0 + step < nq ? q0 + step : nq};
             fwd_run(a, &h, &t, &w);
         }
+        kin_engine_leave(h.e);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

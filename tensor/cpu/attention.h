@@ -11,18 +11,17 @@ enum { KIN_KEY_BLOCK = 256, KIN_QUERY_BLOCK = 144 };
 
 typedef struct kin_head_maths {
     const kin_simd *s;
-    kin_product mode;
+    const kin_engine *e;
     int64_t d, d_pad; /* head size, rounded up to whole panels */
-    int64_t d_steps;  /* packed steps over d (pairs for DOT) */
+    int64_t d_steps;  /* packed steps over d */
     int64_t key_block, key_pad;
     int64_t query_block;
 } kin_head_maths;
 
 void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h);
 int64_t kin_head_steps(const kin_head_maths *h, int64_t k);
-/* Row blocks of `rows` rows (equal, <= mr each), and rows of block i. */
+/* Row blocks of `rows` rows. */
 int64_t kin_head_blocks(const kin_head_maths *h, int64_t rows);
-int64_t kin_head_block_rows(int64_t rows, int64_t blocks, int64_t i, int64_t *row0);
 
 /* Rows of d values as left operand, [blocks][steps][mr]. */
 void kin_head_pack_left(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,

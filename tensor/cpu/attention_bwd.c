@@ -26,19 +26,22 @@ typedef struct bwd_task {
 static size_t bwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, float *base,
                         bwd_scratch *w)
 {
-    int64_t mr = h->s->mr, qb = h->query_block + mr;
-    int64_t longest = h->key_pad > qb ? h->key_pad : qb;
+    int64_t mr = h->e->mr, qb = h->query_block + mr;
+    int64_t longest = kin_head_steps(h, h->key_pad > qb ? h->key_pad : qb);
+    /* words of a right operand: keys as columns of d steps, or as steps of d columns */
+    int64_t panels = h->d_pad / h->e->nr * h->e->right_words;
+    int64_t as_rows = h->key_pad / h->e->nr * h->d_steps * h->e->right_words;
     size_t at = 0;
     const struct {
         float **p;
         int64_t n;
-    } parts[] = {{&w->q_left, 2 * qb * h->d},
-                 {&w->do_left, 2 * qb * h->d},
-                 {&w->q_right, qb * h->d_pad},
-                 {&w->do_right, qb * h->d_pad},
-                 {&w->k_rows, h->key_pad * h->d},
-                 {&w->v_rows, h->key_pad * h->d},
-                 {&w->k_steps, h->key_pad * h->d_pad},
+    } parts[] = {{&w->q_left, qb * h->d_steps},
+                 {&w->do_left, qb * h->d_steps},
+                 {&w->q_right, kin_head_steps(h, qb) * panels},
+                 {&w->do_right, kin_head_steps(h, qb) * panels},
+                 {&w->k_rows, as_rows},
+                 {&w->v_rows, as_rows},
+                 {&w->k_steps, kin_head_steps(h, h->key_pad) * panels},
                  {&w->p, qb * h->key_pad},
                  {&w->ds, qb * h->key_pad},
                  {&w->left, mr * longest},
@@ -60,13 +63,13 @@ static void bwd_scores(const kin_attention_args *a, const kin_head_maths *h, con
                        const bwd_scratch *w, int64_t i0, int64_t n, int64_t k0, int64_t kn)
 {
     const kin_simd *s = h->s;
-    int64_t blocks = kin_head_blocks(h, n), size = h->d_steps * s->mr, row0;
+    int64_t blocks = kin_head_blocks(h, n), size = h->d_steps * h->e->mr, row0;
     kin_head_pack_left(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n, h->d,
                        w->q_left);
     kin_head_pack_left(h, kin_head_at(a->dout, t->b, i0, t->head), a->dout->stride[1], n, h->d,
                        w->do_left);
     for (int64_t i = 0; i < blocks; i++) {
-        int64_t rows = kin_head_block_rows(n, blocks, i, &row0), r = i0 - t->q0 + row0;
+        int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0), r = i0 - t->q0 + row0;
         float *p = w->p + row0 * h->key_pad, *ds = w->ds + row0 * h->key_pad;
         kin_score sc = {.scale = a->scale, .keep = a->mask && a->mask->data ? w->keep + k0 : NULL};
         if (a->bias && a->bias->data) {
@@ -89,7 +92,7 @@ static void bwd_keys(const kin_head_maths *h, const bwd_scratch *w, const float 
 {
     int64_t blocks = kin_head_blocks(h, kn), row0;
     for (int64_t i = 0; i < blocks; i++) {
-        int64_t rows = kin_head_block_rows(kn, blocks, i, &row0);
+        int64_t rows = kin_engine_block_rows(h->e, kn, blocks, i, &row0);
         kin_head_pack_left_cols(h, x + row0, h->key_pad, rows, n, w->left);
         kin_head_product(h, rows, kin_head_steps(h, n), w->left, right, h->d, dst + row0 * h->d_pad,
                          h->d_pad, acc);
@@ -116,7 +119,7 @@ static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
     if (t->want_q) {
         int64_t blocks = kin_head_blocks(h, n), row0;
         for (int64_t i = 0; i < blocks; i++) {
-            int64_t rows = kin_head_block_rows(n, blocks, i, &row0);
+            int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0);
             kin_head_pack_left(h, w->ds + row0 * h->key_pad, h->key_pad, rows, kn, w->left);
             kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->k_steps, h->d,
                              w->dq + (i0 - t->q0 + row0) * h->d_pad, h->d_pad, k0 > t->k0);
@@ -170,7 +173,7 @@ static void bwd_run(const kin_attention_args *a, const kin_head_maths *h, bwd_ta
     for (int64_t i = t->q0; i < t->q1; i++) {
         /* note: <dout, o> = sum p dp; dout rounded as in dp, so that the two cancel where they
          * should */
-        w->delta[i - t->q0] = (h->mode == KIN_PRODUCT_F32 ? h->s->dot : h->s->dot_bf16)(
+        w->delta[i - t->q0] = (h->e->rounded ? h->s->dot_bf16 : h->s->dot)(
             kin_head_at(a->dout, t->b, i, t->head), kin_head_at(a->o, t->b, i, t->head), h->d);
         w->lse[i - t->q0] =
             ((const float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
@@ -217,6 +220,7 @@ static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         bwd_scratch w;
+        kin_engine_enter(h->e);
         bwd_carve(h, p->q_step, nk, work + (size_t)omp_get_thread_num() * each, &w);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < tasks; i++) {
@@ -233,6 +237,7 @@ static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_
             for (t.b = b0; t.b < b1; t.b++)
                 bwd_run(a, h, &t, &w);
         }
+        kin_engine_leave(h->e);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

@@ -7,18 +7,16 @@
 #include "tensor/cpu/simd/simd.h"
 #include "tensor/kernels.h"
 
-/* How products treat their operands. */
-typedef enum kin_product {
-    KIN_PRODUCT_F32 = 0,
-    KIN_PRODUCT_ROUND, /* operands rounded to bf16, kept in f32 */
-    KIN_PRODUCT_DOT    /* pairs of bf16, vdpbf16ps */
-} kin_product;
-
 /* Routines of the context's ISA level. */
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx);
 /* How this context's products are done (compute dtype, ISA level, what this processor is fast at).
  */
 kin_product kin_cpu_product(const kin_ctx *ctx);
+/* Packing and tile of a mode that this level has. */
+static inline const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
+{
+    return &kin_cpu_simd(ctx)->engines[mode];
+}
 /* True where vdpbf16ps gives more than the f32 multiply-add: see tensor/cpu/isa.c. */
 bool kin_isa_fast_dot(void);
 

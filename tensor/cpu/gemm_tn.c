@@ -12,52 +12,44 @@ enum { PACK_ROWS = 128, MAX_STEPS = 256, BUDGET = 2097152 };
 typedef struct stretch {
     const kin_gemm_tn *g;
     const kin_simd *s;
-    kin_product mode;
+    const kin_engine *e;
     int64_t blocks, panels; /* row blocks of c, column panels of c */
     int64_t k0, kn, steps;  /* rows of this stretch, packed steps */
-    float *a, *b;           /* [blocks][steps][mr], [panels][steps][nr] */
+    float *a, *b;           /* [blocks][steps][mr], [panels][steps][right_words] */
     float *tiles;           /* one tile per thread */
 } stretch;
 
-/* Packs rows [r0, r1) of the stretch (r0 even) of one operand. */
+/* Packs rows [r0, r1) of the stretch of one operand; r0 is a multiple of PACK_ROWS. */
 static void pack_rows(const stretch *t, bool left, int64_t r0, int64_t r1)
 {
     const kin_gemm_tn *g = t->g;
-    bool dot = t->mode == KIN_PRODUCT_DOT;
-    int lanes = left ? t->s->mr : t->s->nr;
-    const float *src = left ? g->a : g->b;
-    const int32_t *rows = left ? NULL : g->b_rows;
-    int64_t ld = left ? g->lda : g->ldb, cols = left ? g->m : g->n, at = t->k0 + r0;
-    int64_t step = t->steps * lanes;
-    float *dst = (left ? t->a : t->b) + (dot ? r0 / 2 : r0) * lanes;
-    (dot ? t->s->pack_n16 : t->s->pack_n)(rows ? src : src + at * ld, ld, rows ? rows + at : NULL,
-                                          cols, lanes, r1 - r0, step, dst);
-    if (t->mode == KIN_PRODUCT_ROUND) {
-        for (int64_t p = 0; p < (left ? t->blocks : t->panels); p++)
-            t->s->round_bf16(dst + p * step, (r1 - r0) * lanes);
-    }
+    const kin_engine *e = t->e;
+    const int32_t *rows = left || !g->b_rows ? NULL : g->b_rows + t->k0 + r0;
+    int64_t ld = left ? g->lda : g->ldb, at = kin_engine_steps(e, r0);
+    const float *src = (left ? g->a : g->b) + (rows ? 0 : (t->k0 + r0) * ld);
+    if (left)
+        e->left_cols(src, ld, rows, g->m, e->mr, r1 - r0, t->steps * e->mr, t->a + at * e->mr);
+    else
+        e->right_steps(src, ld, rows, g->n, e->nr, r1 - r0, t->steps * e->right_words,
+                       t->b + at * e->right_words);
 }
 
 static void tile_of(const stretch *t, int64_t i, int64_t p)
 {
     const kin_gemm_tn *g = t->g;
-    const kin_simd *s = t->s;
-    int64_t row0 = i * s->mr, col0 = p * s->nr;
-    int rows = (int)(g->m - row0 < s->mr ? g->m - row0 : s->mr);
-    int64_t cols = g->n - col0 < s->nr ? g->n - col0 : s->nr;
-    const float *a = t->a + i * t->steps * s->mr, *b = t->b + p * t->steps * s->nr;
-    float *c = g->c + row0 * g->ldc + col0, *tile = t->tiles + omp_get_thread_num() * s->mr * s->nr;
-    bool dot = t->mode == KIN_PRODUCT_DOT;
-    if (cols == s->nr) {
-        (dot ? s->tile16 : s->tile)(rows, t->steps, a, b, c, g->ldc, true);
+    const kin_engine *e = t->e;
+    int64_t row0 = i * e->mr, col0 = p * e->nr;
+    int rows = (int)(g->m - row0 < e->mr ? g->m - row0 : e->mr);
+    int64_t cols = g->n - col0 < e->nr ? g->n - col0 : e->nr;
+    const float *a = t->a + i * t->steps * e->mr, *b = t->b + p * t->steps * e->right_words;
+    float *c = g->c + row0 * g->ldc + col0, *tile = t->tiles + omp_get_thread_num() * e->mr * e->nr;
+    if (cols == e->nr) {
+        e->tile(rows, t->steps, a, b, c, g->ldc, true);
         return;
     }
-    s->put_rows(rows, cols, 1.0f, c, g->ldc, tile, s->nr, false);
-    if (cols <= s->nr / 2)
-        (dot ? s->tile16_half : s->tile_half)(rows, t->steps, a, b, tile, s->nr, true);
-    else
-        (dot ? s->tile16 : s->tile)(rows, t->steps, a, b, tile, s->nr, true);
-    s->put_rows(rows, cols, 1.0f, tile, s->nr, c, g->ldc, false);
+    t->s->put_rows(rows, cols, 1.0f, c, g->ldc, tile, e->nr, false);
+    (cols <= e->nr / 2 ? e->tile_half : e->tile)(rows, t->steps, a, b, tile, e->nr, true);
+    t->s->put_rows(rows, cols, 1.0f, tile, e->nr, c, g->ldc, false);
 }
 
 /* Inside a parallel region: packs the stretch, then multiplies. */
@@ -65,6 +57,7 @@ static void run_stretch(const stretch *t, int64_t block_step)
 {
     int64_t pieces = (t->kn + PACK_ROWS - 1) / PACK_ROWS;
     int64_t groups = (t->blocks + block_step - 1) / block_step;
+    kin_engine_enter(t->e);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < 2 * pieces; i++) {
         int64_t r0 = i / 2 * PACK_ROWS, r1 = r0 + PACK_ROWS < t->kn ? r0 + PACK_ROWS : t->kn;
@@ -77,33 +70,35 @@ static void run_stretch(const stretch *t, int64_t block_step)
         for (int64_t j = b0; j < b1; j++)
             tile_of(t, j, i / groups);
     }
+    kin_engine_leave(t->e);
 }
 
 kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode)
 {
-    stretch t = {.g = g, .s = kin_cpu_simd(ctx), .mode = mode};
+    const kin_engine *e = kin_cpu_engine(ctx, mode);
+    stretch t = {.g = g, .s = kin_cpu_simd(ctx), .e = e};
     size_t mark = kin_ws_mark(ctx);
-    int mr = t.s->mr, nr = t.s->nr;
     if (g->m <= 0 || g->n <= 0 || g->k <= 0)
         return KIN_OK;
-    t.blocks = (g->m + mr - 1) / mr;
-    t.panels = (g->n + nr - 1) / nr;
-    int64_t width = t.blocks * mr + t.panels * nr, most = BUDGET / width / PACK_ROWS * PACK_ROWS;
+    t.blocks = (g->m + e->mr - 1) / e->mr;
+    t.panels = (g->n + e->nr - 1) / e->nr;
+    int64_t width = t.blocks * e->mr + t.panels * e->right_words;
+    int64_t most = BUDGET / width / PACK_ROWS * PACK_ROWS;
     most = most < PACK_ROWS ? PACK_ROWS : most > MAX_STEPS ? MAX_STEPS : most;
-    most = mode == KIN_PRODUCT_DOT ? 2 * most : most;
+    most = most / e->parts * e->group;
     most = most < g->k ? most : g->k;
-    int64_t steps = mode == KIN_PRODUCT_DOT ? (most + 1) / 2 : most;
+    int64_t steps = kin_engine_steps(e, most);
     int threads = kin_cpu_threads(ctx, g->m * g->n / 64 * g->k);
-    t.a = kin_ws_bytes(ctx, (size_t)(t.blocks * mr * steps + 16) * sizeof(float));
-    t.b = kin_ws_bytes(ctx, (size_t)(t.panels * nr * steps + 16) * sizeof(float));
-    t.tiles = kin_ws_bytes(ctx, (size_t)(threads * mr * nr) * sizeof(float));
+    t.a = kin_ws_bytes(ctx, (size_t)(t.blocks * e->mr * steps + 16) * sizeof(float));
+    t.b = kin_ws_bytes(ctx, (size_t)(t.panels * e->right_words * steps + 16) * sizeof(float));
+    t.tiles = kin_ws_bytes(ctx, (size_t)(threads * e->mr * e->nr) * sizeof(float));
     if (!t.a || !t.b || !t.tiles)
         return ctx->error.status;
     int64_t block_step = t.blocks * t.panels / (8 * (int64_t)threads);
     block_step = block_step < 1 ? 1 : block_step > 8 ? 8 : block_step;
     for (t.k0 = 0; t.k0 < g->k; t.k0 += most) {
         t.kn = g->k - t.k0 < most ? g->k - t.k0 : most;
-        t.steps = mode == KIN_PRODUCT_DOT ? (t.kn + 1) / 2 : t.kn;
+        t.steps = kin_engine_steps(e, t.kn);
 #pragma omp parallel num_threads(threads) if (threads > 1)
         run_stretch(&t, block_step);
     }

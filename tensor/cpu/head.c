@@ -4,8 +4,8 @@
 void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h)
 {
     h->s = kin_cpu_simd(ctx);
-    h->mode = kin_cpu_product(ctx);
-    int64_t nr = h->s->nr, nk = a->k->size[1], nq = a->q->size[1];
+    h->e = kin_cpu_engine(ctx, kin_cpu_product(ctx));
+    int64_t nr = h->e->nr, nk = a->k->size[1], nq = a->q->size[1];
     h->d = a->q->size[3];
     h->d_pad = (h->d + nr - 1) / nr * nr;
     h->d_steps = kin_head_steps(h, h->d);
@@ -20,79 +20,53 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
 
 int64_t kin_head_steps(const kin_head_maths *h, int64_t k)
 {
-    return h->mode == KIN_PRODUCT_DOT ? (k + 1) / 2 : k;
+    return kin_engine_steps(h->e, k);
 }
 
 int64_t kin_head_blocks(const kin_head_maths *h, int64_t rows)
 {
-    return (rows + h->s->mr - 1) / h->s->mr;
-}
-
-int64_t kin_head_block_rows(int64_t rows, int64_t blocks, int64_t i, int64_t *row0)
-{
-    *row0 = i * rows / blocks;
-    return (i + 1) * rows / blocks - *row0;
-}
-
-static void round_if_asked(const kin_head_maths *h, float *x, int64_t n)
-{
-    if (h->mode == KIN_PRODUCT_ROUND)
-        h->s->round_bf16(x, n);
+    return (rows + h->e->mr - 1) / h->e->mr;
 }
 
 void kin_head_pack_left(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
                         int64_t k, float *dst)
 {
-    const kin_simd *s = h->s;
-    int64_t blocks = kin_head_blocks(h, rows), size = kin_head_steps(h, k) * s->mr, row0;
+    const kin_engine *e = h->e;
+    int64_t blocks = kin_head_blocks(h, rows), size = kin_head_steps(h, k) * e->mr, row0;
     for (int64_t i = 0; i < blocks; i++) {
-        int64_t n = kin_head_block_rows(rows, blocks, i, &row0);
-        (h->mode == KIN_PRODUCT_DOT ? s->pack_t16 : s->pack_t)(src + row0 * ld, ld, NULL, n, s->mr,
-                                                               k, dst + i * size);
+        int64_t n = kin_engine_block_rows(e, rows, blocks, i, &row0);
+        e->left_rows(src + row0 * ld, ld, NULL, n, e->mr, k, dst + i * size);
     }
-    round_if_asked(h, dst, blocks * size);
 }
 
 void kin_head_pack_left_cols(const kin_head_maths *h, const float *src, int64_t ld, int64_t count,
                              int64_t k, float *dst)
 {
-    const kin_simd *s = h->s;
-    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, count, s->mr, k, 0, dst);
-    round_if_asked(h, dst, k * s->mr);
+    h->e->left_cols(src, ld, NULL, count, h->e->mr, k, 0, dst);
 }
 
 void kin_head_pack_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
                         float *dst)
 {
-    const kin_simd *s = h->s;
-    int64_t size = h->d_steps * s->nr;
-    for (int64_t r = 0; r < rows; r += s->nr, dst += size) {
-        (h->mode == KIN_PRODUCT_DOT ? s->pack_t16 : s->pack_t)(src + r * ld, ld, NULL, rows - r,
-                                                               s->nr, h->d, dst);
-        round_if_asked(h, dst, size);
-    }
+    const kin_engine *e = h->e;
+    for (int64_t r = 0; r < rows; r += e->nr, dst += h->d_steps * e->right_words)
+        e->right_rows(src + r * ld, ld, NULL, rows - r, e->nr, h->d, dst);
 }
 
 void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
                          float *dst)
 {
-    const kin_simd *s = h->s;
-    (h->mode == KIN_PRODUCT_DOT ? s->pack_n16 : s->pack_n)(src, ld, NULL, h->d, s->nr, rows,
-                                                           kin_head_steps(h, rows) * s->nr, dst);
-    round_if_asked(h, dst, kin_head_steps(h, rows) * h->d_pad);
+    const kin_engine *e = h->e;
+    e->right_steps(src, ld, NULL, h->d, e->nr, rows, kin_head_steps(h, rows) * e->right_words, dst);
 }
 
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,
                       const float *right, int64_t cols, float *c, int64_t ldc, bool acc)
 {
-    const kin_simd *s = h->s;
-    bool dot = h->mode == KIN_PRODUCT_DOT;
-    for (int64_t j = 0; j < cols; j += s->nr, right += steps * s->nr) {
-        if (cols - j > s->nr / 2)
-            (dot ? s->tile16 : s->tile)((int)rows, steps, left, right, c + j, ldc, acc);
-        else
-            (dot ? s->tile16_half : s->tile_half)((int)rows, steps, left, right, c + j, ldc, acc);
-    }
+    const kin_engine *e = h->e;
+    for (int64_t j = 0; j < cols; j += e->nr, right += steps * e->right_words)
+        (cols - j > e->nr / 2 ? e->tile : e->tile_half)((int)rows, steps, left, right, c + j, ldc,
+                                                        acc);
 }
 
 bool kin_head_keep(const kin_tensor *mask, int64_t b, int64_t keys, float *keep)

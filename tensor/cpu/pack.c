@@ -1,23 +1,21 @@
-/* tensor/cpu/pack.c: packed forms of weights, made once per version and kept with the parameter.
- * Panels of nr columns, each [k][nr] (or [pairs of k][nr] for bf16 pairs); the last panel is padded
- * with zeros. */
+/* tensor/cpu/pack.c: packed forms of weights, made once per version and kept with the parameter:
+ * the engine's panels of nr columns, the last one padded with zeros. */
 #include <omp.h>
 
 #include "tensor/cpu/cpu.h"
 
 enum { CHUNK = 256 };
 
-static void pack_panel(const kin_simd *s, const kin_param *w, int64_t n, int64_t k, bool transposed,
-                       kin_product mode, int64_t panel, float *tmp, float *dst)
+static void pack_panel(const kin_simd *s, const kin_engine *e, const kin_param *w, int64_t n,
+                       int64_t k, bool transposed, int64_t panel, float *tmp, float *dst)
 {
-    bool dot = mode == KIN_PRODUCT_DOT;
     int64_t cols = transposed ? k : n, depth = transposed ? n : k;
-    int64_t c0 = panel * s->nr, cn = cols - c0 < s->nr ? cols - c0 : s->nr;
+    int64_t c0 = panel * e->nr, cn = cols - c0 < e->nr ? cols - c0 : e->nr;
     size_t item = kin_dtype_size(w->value.dtype);
     const char *src = w->value.data;
     for (int64_t d0 = 0; d0 < depth; d0 += CHUNK) {
         int64_t dn = depth - d0 < CHUNK ? depth - d0 : CHUNK;
-        float *out = dst + (dot ? d0 / 2 : d0) * s->nr;
+        float *out = dst + kin_engine_steps(e, d0) * e->right_words;
         const char *at = src + (size_t)(transposed ? d0 * k + c0 : c0 * k + d0) * item;
         const float *f = (const float *)(const void *)at;
         int64_t ld = k;
@@ -29,11 +27,9 @@ static void pack_panel(const kin_simd *s, const kin_param *w, int64_t n, int64_t
             ld = len;
         }
         if (transposed)
-            (dot ? s->pack_n16 : s->pack_n)(f, ld, NULL, cn, s->nr, dn, 0, out);
+            e->right_steps(f, ld, NULL, cn, e->nr, dn, 0, out);
         else
-            (dot ? s->pack_t16 : s->pack_t)(f, ld, NULL, cn, s->nr, dn, out);
-        if (mode == KIN_PRODUCT_ROUND)
-            s->round_bf16(out, dn * s->nr);
+            e->right_rows(f, ld, NULL, cn, e->nr, dn, out);
     }
 }
 
@@ -41,29 +37,30 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
                         kin_product mode, const float **out)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
-    uint64_t key = 0x100u + (uint64_t)s->nr * 16u + (uint64_t)mode * 2u + (transposed ? 1u : 0u);
+    const kin_engine *e = kin_cpu_engine(ctx, mode);
+    uint64_t key = 0x100u + (uint64_t)e->nr * 64u + (uint64_t)mode * 2u + (transposed ? 1u : 0u);
     kin_pack *pack = kin_param_pack_find(w, key);
     if (pack) {
         *out = pack->data;
         return KIN_OK;
     }
     int64_t cols = transposed ? k : n, depth = transposed ? n : k;
-    int64_t steps = mode == KIN_PRODUCT_DOT ? (depth + 1) / 2 : depth;
-    int64_t panels = (cols + s->nr - 1) / s->nr;
-    pack = kin_param_pack_get(w, key, (size_t)(panels * steps * s->nr + 16) * sizeof(float));
+    int64_t panels = (cols + e->nr - 1) / e->nr;
+    int64_t words = kin_engine_steps(e, depth) * e->right_words;
+    pack = kin_param_pack_get(w, key, (size_t)(panels * words + 16) * sizeof(float));
     if (!pack)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "pack: %s: out of memory",
                         w->name ? w->name : "weight");
-    int threads = panels * depth * s->nr < 65536 ? 1 : ctx->threads;
-    size_t mark = kin_ws_mark(ctx), per_thread = (size_t)CHUNK * (size_t)s->nr;
+    int threads = panels * depth * e->nr < 65536 ? 1 : ctx->threads;
+    size_t mark = kin_ws_mark(ctx), per_thread = (size_t)(CHUNK * e->nr);
     float *tmp = kin_ws_bytes(ctx, (size_t)threads * per_thread * sizeof(float));
     if (!tmp)
         return ctx->error.status;
     float *dst = pack->data;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t p = 0; p < panels; p++)
-        pack_panel(s, w, n, k, transposed, mode, p, tmp + (size_t)omp_get_thread_num() * per_thread,
-                   dst + p * steps * s->nr);
+        pack_panel(s, e, w, n, k, transposed, p, tmp + (size_t)omp_get_thread_num() * per_thread,
+                   dst + p * words);
     kin_ws_release(ctx, mark);
     *out = pack->data;
     return KIN_OK;

@@ -60,10 +60,25 @@ void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t
     }
 }
 
-void KIN_SIMD(round_bf16)(float *x, int64_t n)
+static void round_all(float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VL)
         vf_storen(x + i, vf_round_bf16(vf_loadn(x + i, n - i)), n - i);
+}
+
+void KIN_SIMD(pack_t_round)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                            int lanes, int64_t k, float *dst)
+{
+    KIN_SIMD(pack_t)(src, ld, rows, nrows, lanes, k, dst);
+    round_all(dst, k * lanes);
+}
+
+void KIN_SIMD(pack_n_round)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
+                            int lanes, int64_t k, int64_t step, float *dst)
+{
+    KIN_SIMD(pack_n)(src, ld, rows, ncols, lanes, k, step, dst);
+    for (int64_t c = 0; c < ncols; c += lanes, dst += step)
+        round_all(dst, k * lanes);
 }
 
 void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst)

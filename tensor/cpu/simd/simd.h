@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tensor/cpu/simd/engine.h"
 #include "tensor/kernels.h"
 
 /* What follows a product, per output row r and column c: v = sum + bias[c]; pre = v; y = act(v), or
@@ -49,32 +50,7 @@ typedef struct kin_norm_job {
 } kin_norm_job;
 
 typedef struct kin_simd {
-    int mr, nr; /* register tile of the products */
-    /* Packs k columns of nrows vectors (row i at src + rows[i]*ld, or i*ld) as dst[k][lanes];
-     * missing rows are 0. dst has room for k*lanes + 16 floats. */
-    void (*pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
-                   int64_t k, float *dst);
-    /* The same of k rows of ncols contiguous values; row i at src + rows[i]*ld, or i*ld. More
-     * columns than lanes make further panels, k*lanes floats apart. */
-    void (*pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                   int64_t k, int64_t step, float *dst);
-    /* c[rows][nr] (+)= a[k][mr] b[k][nr], summed in the order of k. rows <= mr. */
-    void (*tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
-                 bool acc);
-    /* the same for the first nr/2 columns of the panel (results are equal) */
-    void (*tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
-                      bool acc);
-    /* The same three with pairs of bf16 in 32 bits (k counts elements; odd k is padded); NULL: not
-     * at this level. */
-    void (*pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
-                     int64_t k, float *dst);
-    void (*pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
-                     int64_t k, int64_t step, float *dst);
-    void (*tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c, int64_t ldc,
-                   bool acc);
-    void (*tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
-                        int64_t ldc, bool acc);
-    void (*round_bf16)(float *x, int64_t n); /* in place */
+    const kin_engine *engines; /* [KIN_PRODUCT_COUNT] */
     void (*to_bf16)(const float *src, int64_t n, uint16_t *dst);
     void (*to_f32)(const void *src, kin_dtype dtype, int64_t n,
                    float *dst); /* from f32, bf16, f16 */
@@ -146,23 +122,27 @@ extern const kin_simd kin_avx2_simd, kin_avx512_simd;
 #define KIN_SIMD_EXPAND(isa, name) KIN_SIMD_PASTE(isa, name)
 #define KIN_SIMD(name) KIN_SIMD_EXPAND(KIN_SIMD_ISA, name)
 
+/* the parts of the engines */
 void KIN_SIMD(pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                       int64_t k, float *dst);
 void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                       int64_t k, int64_t step, float *dst);
-void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+void KIN_SIMD(pack_t_round)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                            int lanes, int64_t k, float *dst);
+void KIN_SIMD(pack_n_round)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
+                            int lanes, int64_t k, int64_t step, float *dst);
+void KIN_SIMD(tile)(int rows, int64_t steps, const float *a, const float *b, float *c, int64_t ldc,
                     bool acc);
-void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
-                         bool acc);
+void KIN_SIMD(tile_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                         int64_t ldc, bool acc);
 void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                         int64_t k, int64_t step, float *dst);
-void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+void KIN_SIMD(tile16)(int rows, int64_t steps, const float *a, const float *b, float *c,
                       int64_t ldc, bool acc);
-void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+void KIN_SIMD(tile16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
                            int64_t ldc, bool acc);
-void KIN_SIMD(round_bf16)(float *x, int64_t n);
 void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst);
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
 void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,

@@ -1,23 +1,46 @@
 /* tensor/cpu/simd/table.c: the routines of this ISA level. */
 #include "tensor/cpu/simd/simd.h"
 
-const kin_simd KIN_SIMD(simd) = {
 #ifdef __AVX512F__
-    .mr = 14,
-    .nr = 32,
-    .pack_t16 = KIN_SIMD(pack_t16),
-    .pack_n16 = KIN_SIMD(pack_n16),
-    .tile16 = KIN_SIMD(tile16),
-    .tile16_half = KIN_SIMD(tile16_half),
+enum { ROWS = 14, COLUMNS = 32 };
 #else
-    .mr = 6,
-    .nr = 16,
+enum { ROWS = 6, COLUMNS = 16 };
 #endif
-    .pack_t = KIN_SIMD(pack_t),
-    .pack_n = KIN_SIMD(pack_n),
-    .tile = KIN_SIMD(tile),
-    .tile_half = KIN_SIMD(tile_half),
-    .round_bf16 = KIN_SIMD(round_bf16),
+#define BASE                                                                                  \
+    .mr = ROWS, .nr = COLUMNS, .row_unit = 1, .right_words = COLUMNS, .group = 1, .align = 1, \
+    .parts = 1, .pass = 512, .blocks = 12
+
+static const kin_engine engines[KIN_PRODUCT_COUNT] = {
+    [KIN_PRODUCT_F32] = {BASE, .left_rows = KIN_SIMD(pack_t), .right_rows = KIN_SIMD(pack_t),
+                         .left_cols = KIN_SIMD(pack_n), .right_steps = KIN_SIMD(pack_n),
+                         .tile = KIN_SIMD(tile), .tile_half = KIN_SIMD(tile_half)},
+    [KIN_PRODUCT_ROUND] = {BASE, .rounded = true, .left_rows = KIN_SIMD(pack_t_round),
+                           .right_rows = KIN_SIMD(pack_t_round),
+                           .left_cols = KIN_SIMD(pack_n_round),
+                           .right_steps = KIN_SIMD(pack_n_round), .tile = KIN_SIMD(tile),
+                           .tile_half = KIN_SIMD(tile_half)},
+#ifdef __AVX512F__
+    [KIN_PRODUCT_DOT] = {.mr = ROWS,
+                         .nr = COLUMNS,
+                         .row_unit = 1,
+                         .right_words = COLUMNS,
+                         .group = 2,
+                         .align = 1,
+                         .parts = 1,
+                         .pass = 512,
+                         .blocks = 12,
+                         .rounded = true,
+                         .left_rows = KIN_SIMD(pack_t16),
+                         .right_rows = KIN_SIMD(pack_t16),
+                         .left_cols = KIN_SIMD(pack_n16),
+                         .right_steps = KIN_SIMD(pack_n16),
+                         .tile = KIN_SIMD(tile16),
+                         .tile_half = KIN_SIMD(tile16_half)},
+#endif
+};
+
+const kin_simd KIN_SIMD(simd) = {
+    .engines = engines,
     .to_bf16 = KIN_SIMD(to_bf16),
     .to_f32 = KIN_SIMD(to_f32),
     .epilogue = KIN_SIMD(epilogue),

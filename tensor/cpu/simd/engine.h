@@ -1,0 +1,86 @@
+/* tensor/cpu/simd/engine.h: one way of doing products: how both operands are packed and the
+ * register tile that takes them. gemm.c, gemm_tn.c, grouped.c, pack.c and attention know products
+ * only through this table, so a new mode is a new row of it.
+ *
+ * Packed operands are counted in steps of k. A step of the left operand has `mr` words of 32 bits,
+ * a step of a right panel (nr columns) `right_words`. A word holds `group` consecutive elements of
+ * k. The order of words inside `align` steps is the engine's own; whole runs of `align` steps
+ * follow each other, so an operand may be cut at any element that is a multiple of group*align, and
+ * what is left over is padded with zeros. */
+#ifndef KIN_CPU_SIMD_ENGINE_H
+#define KIN_CPU_SIMD_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How products treat their operands. */
+typedef enum kin_product {
+    KIN_PRODUCT_F32 = 0,
+    KIN_PRODUCT_ROUND, /* operands rounded to bf16, kept in f32 */
+    KIN_PRODUCT_DOT,   /* pairs of bf16, vdpbf16ps */
+    KIN_PRODUCT_COUNT
+} kin_product;
+
+/* Packs k elements of each of nrows vectors (row i at src + rows[i]*ld, or i*ld) for `lanes` lanes;
+ * missing rows are 0. dst has room for 16 words more. */
+typedef void (*kin_pack_rows)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                              int lanes, int64_t k, float *dst);
+/* The same of k rows of ncols contiguous values, one step after the other: lane c is column c. More
+ * columns than lanes make further panels, `step` words apart. */
+typedef void (*kin_pack_cols)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
+                              int lanes, int64_t k, int64_t step, float *dst);
+/* c[rows][nr] (+)= a b over `steps`, each element one chain in the order of k that depends neither
+ * on its neighbours nor on rows. rows <= mr, exactly these are written. */
+typedef void (*kin_tile)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                         int64_t ldc, bool acc);
+
+typedef struct kin_engine {
+    int mr, nr;      /* rows and columns of the tile; mr 0: not at this level */
+    int row_unit;    /* rows are best cut at multiples of this */
+    int right_words; /* words of a step of a right panel */
+    int group;       /* elements of k in a word */
+    int align;       /* steps are padded to a multiple of this */
+    int parts;       /* words that hold one group (2: high and low halves of split f32) */
+    int pass;        /* steps per pass over k: what stays in the caches */
+    int blocks;      /* row blocks per task, at most */
+    bool rounded;    /* operands are rounded to bf16 */
+    kin_pack_rows left_rows, right_rows; /* right_rows: x row^T; one panel */
+    kin_pack_cols left_cols, right_steps;
+    kin_tile tile, tile_half; /* half: the first nr/2 columns of the panel, the same bits */
+    void (*enter)(void);      /* once per thread and parallel region, around all tiles; or NULL */
+    void (*leave)(void);
+} kin_engine;
+
+/* Steps of k elements, padding included; also the place of element k (a multiple of group*align).
+ */
+static inline int64_t kin_engine_steps(const kin_engine *e, int64_t k)
+{
+    int64_t unit = (int64_t)e->group * e->align;
+    return (k + unit - 1) / unit * e->align * e->parts;
+}
+/* Elements of k in one pass. */
+static inline int64_t kin_engine_pass(const kin_engine *e)
+{
+    return (int64_t)e->pass / e->parts * e->group;
+}
+/* Row block i of `blocks` almost equal ones; returns its rows, *row0 the first. */
+static inline int64_t kin_engine_block_rows(const kin_engine *e, int64_t m, int64_t blocks,
+                                            int64_t i, int64_t *row0)
+{
+    int64_t units = (m + e->row_unit - 1) / e->row_unit;
+    int64_t end = (i + 1) * units / blocks * e->row_unit;
+    *row0 = i * units / blocks * e->row_unit;
+    return (end < m ? end : m) - *row0;
+}
+static inline void kin_engine_enter(const kin_engine *e)
+{
+    if (e->enter)
+        e->enter();
+}
+static inline void kin_engine_leave(const kin_engine *e)
+{
+    if (e->leave)
+        e->leave();
+}
+
+#endif
