@@ -30,9 +30,9 @@ kin_status kin_time_sinusoid(kin_ctx *ctx, const kin_tensor *t, int64_t freq, ki
 }
 
 void kin_positions_register(kin_params *params, const char *prefix, const int64_t grid[3],
-                            int64_t width, kin_positions *p)
+                            int64_t width, float start_deviation, kin_positions *p)
 {
-    const kin_init start = KIN_INIT(KIN_INIT_NORMAL, 0.3f);
+    const kin_init start = KIN_INIT(KIN_INIT_NORMAL, start_deviation);
 
     p->frame = kin_params_add(params, start, KIN_DIMS(grid[0], width), "%sframe", prefix);
     p->row = kin_params_add(params, start, KIN_DIMS(grid[1], width), "%srow", prefix);

@@ -20,12 +20,13 @@ kin_status kin_mlp_forward(kin_ctx *ctx, const kin_mlp *mlp, const kin_tensor *x
  * even. */
 kin_status kin_time_sinusoid(kin_ctx *ctx, const kin_tensor *t, int64_t freq, kin_tensor *y);
 
-/* Learned absolute positions: one table per axis, added to the video tokens. */
+/* Learned absolute positions: one table per axis, added to the video tokens, started as
+ * N(0, start_deviation^2). */
 typedef struct kin_positions {
     kin_param *frame, *row, *column; /* [F',D], [H',D], [W',D]; frame NULL: none */
 } kin_positions;
 void kin_positions_register(kin_params *params, const char *prefix, const int64_t grid[3],
-                            int64_t width, kin_positions *p);
+                            int64_t width, float start_deviation, kin_positions *p);
 /* y = tokens [B,N,D] + frame[f] + row[h] + column[w]. Fails: ARG when grid is larger than the
  * tables. */
 kin_status kin_positions_add(kin_ctx *ctx, const kin_positions *p, const kin_tensor *tokens,

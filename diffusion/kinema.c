@@ -51,6 +51,8 @@ static kin_status small_keys(const cJSON *j, kin_video_config *c, kin_error *err
     KIN_TRY(choice(j, "pos_embed", "none", "learned", &c->positions, err));
     KIN_TRY(kin_config_f32(j, "rope_theta", 1, 1e9, &c->rope_theta, err));
     KIN_TRY(kin_config_f32(j, "gate_start", -100, 100, &c->gate_start, err));
+    KIN_TRY(kin_config_f32(j, "pos_embed_start", 0, 100, &c->pos_start, err));
+    KIN_TRY(choice(j, "text_embedder_start", "normal", "xavier", &c->text_xavier, err));
     KIN_TRY(kin_json_get_i64(j, "sample_frames", 1, 1 << 16, &c->sample[0], err));
     KIN_TRY(kin_json_get_i64(j, "sample_height", 1, 1 << 16, &c->sample[1], err));
     KIN_TRY(kin_json_get_i64(j, "sample_width", 1, 1 << 16, &c->sample[2], err));
@@ -131,6 +133,8 @@ kin_status kin_kinema_create(const cJSON *config, kin_params *params, kin_model 
                                         "rope_theta",
                                         "quantity_modulation",
                                         "gate_start",
+                                        "pos_embed_start",
+                                        "text_embedder_start",
                                         "sample_frames",
                                         "sample_height",
                                         "sample_width",

@@ -53,12 +53,12 @@ static void register_embedding(kin_params *params, video_model *m)
         kin_params_add(params, zero, KIN_DIMS(6 * d), "condition_embedder.time_proj.bias");
     kin_mlp_register(params, "condition_embedder.text_embedder.linear_1",
                      "condition_embedder.text_embedder.linear_2", c->text_dim, d, d,
-                     KIN_ACT_GELU_TANH, small, &m->text);
+                     KIN_ACT_GELU_TANH, c->text_xavier ? xavier : small, &m->text);
     if (c->positions) {
         const int64_t grid[3] = {c->sample[0] / c->patch[0], c->sample[1] / c->patch[1],
                                  c->sample[2] / c->patch[2]};
 
-        kin_positions_register(params, "pos_embed.", grid, d, &m->positions);
+        kin_positions_register(params, "pos_embed.", grid, d, c->pos_start, &m->positions);
     }
 }
 

@@ -35,6 +35,8 @@ typedef struct kin_video_config {
     /* small models */
     bool predicts_sample, positions;
     float sample_loss_floor, rope_theta, gate_start;
+    float pos_start;   /* deviation of the position tables at the start */
+    bool text_xavier;  /* text MLP started as other linears, not N(0, 0.02^2) */
     int64_t sample[3]; /* native frames, height, width; 0: unknown */
 } kin_video_config;
 

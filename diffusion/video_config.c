@@ -20,6 +20,7 @@ kin_video_config kin_video_config_default(void)
                  .flip = 0.2f,
                  .floor = 0.1f},
         .rope_theta = 10000.0f,
+        .pos_start = 0.3f,
     };
 }
 

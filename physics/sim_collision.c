@@ -94,9 +94,10 @@ kin_status kin_sim_make_collision(kin_sim_scene *s, kin_error *err)
     t->motion.event = at;
     KIN_TRY(
         run(s, sign > 0 ? start : w - start, sign > 0 ? second : w - second, y, sign * v, e, err));
-    const char *adverb = kin_sim_adverb(s, speed), *dir = sign > 0 ? "right" : "left";
-    kin_sim_say(s, "%s moves %s to the %s from the %s edge and {hits|strikes|bumps into} %s",
-                kin_sim_name(s, 0, "", name[0]), adverb, dir, sign > 0 ? "left" : "right",
-                kin_sim_name(s, 1, "resting", name[1]));
+    kin_sim_say(s, "%s moves %s %s", kin_sim_name(s, 0, "", name[0]), kin_sim_adverb(s, speed),
+                kin_sim_sideways(sign));
+    if (kin_sim_chance(s, 0.5))
+        kin_sim_say(s, " from the %s edge", sign > 0 ? "left" : "right");
+    kin_sim_say(s, " and {hits|strikes|bumps into} %s", kin_sim_name(s, 1, "resting", name[1]));
     return KIN_OK;
 }

@@ -73,7 +73,8 @@ kin_status kin_sim_make_uniform(kin_sim_scene *s, kin_error *err)
         {" on the left", " in the center", " on the right"},
         {" near the ceiling", " at mid height", " near the ground"},
     };
-    static const char *const way[2][2] = {{"upward", "downward"}, {"to the left", "to the right"}};
+    const char *const way[2][2] = {{"upward", "downward"},
+                                   {kin_sim_sideways(-1), kin_sim_sideways(1)}};
     kin_sim_truth *t = &s->clip->truth;
     kin_sim_object *ob = kin_sim_add_object(s, plain_or(s, 0.6), 1);
     bool h = kin_sim_chance(s, 0.7);
@@ -97,7 +98,8 @@ kin_status kin_sim_make_uniform(kin_sim_scene *s, kin_error *err)
         kin_sim_say(s, "{moves|travels|glides|slides} %s %s", dir, adverb);
     else
         kin_sim_say(s, "{moves|travels|glides|slides} %s %s", adverb, dir);
-    say_path(s, h ? place_x[sign < 0] : place_y[sign < 0], from, to);
+    if (to >= 0 || kin_sim_chance(s, 0.5))
+        say_path(s, h ? place_x[sign < 0] : place_y[sign < 0], from, to);
     kin_sim_say(s, "%s", lanes[h][lane]);
     return KIN_OK;
 }
@@ -129,13 +131,11 @@ kin_status kin_sim_make_throw(kin_sim_scene *s, kin_error *err)
     t->motion.ax = 0;
     t->motion.ay = s->d.gravity;
     KIN_TRY(fly(s, p, v, s->d.gravity, accel_gravity, err));
-    const char *adverb = kin_sim_adverb(s, speed), *dir = sign > 0 ? "right" : "left";
-    kin_sim_say(s, "%s ", kin_sim_name(s, 0, "", name));
-    if (kin_sim_chance(s, 0.5))
-        kin_sim_say(s, "is thrown %s to the %s in {an|a high} arc", adverb, dir);
-    else
-        kin_sim_say(s, "flies %s to the %s in {an|a high} arc", adverb, dir);
-    say_path(s, place_x[sign < 0], from, to);
+    const char *adverb = kin_sim_adverb(s, speed);
+    kin_sim_say(s, "%s {is thrown|flies} %s %s in {an|a high} arc", kin_sim_name(s, 0, "", name),
+                adverb, kin_sim_sideways(sign));
+    if (to >= 0 || kin_sim_chance(s, 0.5))
+        say_path(s, place_x[sign < 0], from, to);
     return KIN_OK;
 }
 
@@ -259,8 +259,7 @@ kin_status kin_sim_make_incline(kin_sim_scene *s, kin_error *err)
     p[1] = lo[1] + slack_y * kin_sim_uniform(s, 0.3, 1);
     kin_sim_choose_ground(s, kin_sim_chance(s, 0.6) ? "ramp" : "slope");
     KIN_TRY(run_incline(s, p, sign, err));
-    kin_sim_say(s, "%s {%s} down a %s %s to the %s", kin_sim_name(s, 0, "", name),
-                box ? "slides|slides" : "rolls|rolls", steep ? "steep" : "gentle",
-                kin_sim_ground_name(s, ground), sign > 0 ? "right" : "left");
+    kin_sim_say(s, "%s %s down a %s %s %s", kin_sim_name(s, 0, "", name), box ? "slides" : "rolls",
+                steep ? "steep" : "gentle", kin_sim_ground_name(s, ground), kin_sim_sideways(sign));
     return KIN_OK;
 }

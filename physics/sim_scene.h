@@ -96,6 +96,10 @@ void kin_sim_say(kin_sim_scene *s, const char *fmt, ...) __attribute__((format(p
 const char *kin_sim_name(kin_sim_scene *s, int object, const char *adjective, char buf[96]);
 /* "wooden floor" into buf[48] ("floor" without a material). */
 const char *kin_sim_ground_name(kin_sim_scene *s, char buf[48]);
+/* Format of the words for a motion sideways, drawn by kin_sim_say: "to the left", "leftward".
+ * note: with "to the right from the left edge" alone the words of both ways are the same bag, and a
+ * text encoder that learns from scratch takes very long to tell them apart. */
+const char *kin_sim_sideways(int sign);
 /* An adverb of the speed, drawn. */
 const char *kin_sim_adverb(kin_sim_scene *s, int speed);
 /* Puts the background before or after the sentence in the caption and ends it. */

@@ -118,6 +118,11 @@ const char *kin_sim_ground_name(kin_sim_scene *s, char buf[48])
     return buf;
 }
 
+const char *kin_sim_sideways(int sign)
+{
+    return sign > 0 ? "{to the right|rightward}" : "{to the left|leftward}";
+}
+
 const char *kin_sim_adverb(kin_sim_scene *s, int speed)
 {
     static const char *const word[3][3] = {

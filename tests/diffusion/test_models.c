@@ -284,6 +284,24 @@ static void test_start_values(void **state)
     kin_ctx_destroy(&ctx);
 }
 
+static void test_chosen_start_values(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CPU, 1);
+    net n = open_net(ctx, "{" KINEMA_MOE ", \"pos_embed\": \"learned\", \"pos_embed_start\": 1,"
+                          "\"text_embedder_start\": \"xavier\", \"sample_frames\": 4,"
+                          "\"sample_height\": 32, \"sample_width\": 64}");
+    const kin_param *text;
+
+    (void)state;
+    kin_model_start(n.model, n.params, 7);
+    text = kin_params_find(n.params, "condition_embedder.text_embedder.linear_1.weight");
+    assert_true(fabs(rms(text) / sqrt(2.0 / (double)(text->value.size[0] + text->value.size[1])) -
+                     1) < 0.1);
+    assert_true(fabs(rms(kin_params_find(n.params, "pos_embed.column")) - 1) < 0.1);
+    close_net(&n);
+    kin_ctx_destroy(&ctx);
+}
+
 /* DiT's fixed table: first half from the column, second from the row */
 static void test_dit_positions(void **state)
 {
@@ -565,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_equal_experts),
         cmocka_unit_test(test_untrained_physical_block),
         cmocka_unit_test(test_start_values),
+        cmocka_unit_test(test_chosen_start_values),
         cmocka_unit_test(test_dit_positions),
         cmocka_unit_test(test_recomputation_is_bit_equal),
         cmocka_unit_test(test_cpu_against_reference),
