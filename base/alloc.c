@@ -3,6 +3,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* note: the counters are the only mutable globals of the library; they serve tests and have no
  * effect on results. The size sits in a 64-byte header so that realloc keeps the alignment. */
@@ -70,6 +72,13 @@ char *kin_strdup(const char *s)
     if (p)
         memcpy(p, s, n);
     return p;
+}
+
+void kin_mapped_drop(const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data & ~(page - 1);
+    if (bytes > 0)
+        madvise((void *)at, (uintptr_t)data + bytes - at, MADV_DONTNEED);
 }
 
 uint64_t kin_alloc_count(void)

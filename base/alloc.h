@@ -13,6 +13,11 @@ void *kin_realloc(void *p, size_t bytes);    /* p from kin_malloc/kin_calloc/kin
 void kin_free(void *p);                      /* NULL does nothing */
 char *kin_strdup(const char *s);
 
+/* Gives the pages that [data, data+bytes) of a read-only file mapping touches back to the system:
+ * they no longer count as resident and come from the file again when read. Never for other memory,
+ * which would lose its contents. */
+void kin_mapped_drop(const void *data, size_t bytes);
+
 /* Number of kin_malloc/kin_calloc/kin_realloc calls so far in this process. */
 uint64_t kin_alloc_count(void);
 /* Test hook: the k-th allocation from now (1 = next) fails once; 0 switches off. */

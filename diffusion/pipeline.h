@@ -26,7 +26,7 @@ typedef struct kin_pipeline {
 } kin_pipeline;
 
 /* Loads DIR (a model directory, a run folder (its latest checkpoint's ema/), or a checkpoint-N
- * folder). Weights stay mapped; matrices keep their dtype, vectors and tables are widened to f32.
+ * folder). Weights stay mapped; matrices and tables keep their dtype, the rest is widened to f32.
  * plan contexts read shapes only. */
 kin_status kin_pipeline_load(kin_ctx *ctx, const char *dir, kin_pipeline **out);
 /* A new, untrained pipeline from configs (borrowed; copied) and tokenizer bytes; parameters

@@ -38,13 +38,10 @@ static kin_status write_json(const save_job *j, const char *part, const char *na
     return status;
 }
 
-/* matrices in the asked type; norms, tables and other small parts always f32 */
+/* matrices and tables in the asked type; norms and other small parts always f32 */
 static kin_dtype store_type(const save_job *j, const kin_param *p)
 {
-    const bool table = p->value.ndim >= 2 && strstr(p->name, ".weight");
-
-    return j->dtype == KIN_DTYPE_BF16 && (kin_weight_is_matrix(p) || table) ? KIN_DTYPE_BF16
-                                                                            : KIN_DTYPE_F32;
+    return j->dtype == KIN_DTYPE_BF16 && kin_weight_is_matrix(p) ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
 }
 
 static kin_status write_weights(const save_job *j, const char *part, const char *file, int table,

@@ -26,17 +26,7 @@ static bool ends_with(const char *s, const char *end)
 
 bool kin_weight_is_matrix(const kin_param *p)
 {
-    /* tables that are looked up, not multiplied */
-    static const char *const tables[] = {"embedding_table.weight", "relative_attention_bias.weight",
-                                         "embed_tokens.weight", NULL};
-
-    if (p->value.ndim < 2 || !ends_with(p->name, ".weight") || !strcmp(p->name, "shared.weight"))
-        return false;
-    for (int i = 0; tables[i]; i++) {
-        if (ends_with(p->name, tables[i]))
-            return false;
-    }
-    return true;
+    return p->value.ndim >= 2 && ends_with(p->name, ".weight");
 }
 
 static uint64_t mix(uint64_t h, uint64_t v)
@@ -144,13 +134,15 @@ static kin_status bind_all(kin_files *files, int slot, kin_params *params, kin_w
     }
     at = files->widened[slot];
     for (int i = 0; i < params->count; i++) {
+        const kin_safetensors_entry *entry;
         kin_param *p = params->list[i];
         kin_tensor t, wide;
         int64_t index;
 
         KIN_TRY(find(st, p, alias, &t, &index, err));
+        entry = kin_safetensors_at(st, index);
         if (!plan)
-            files->hash = hash_entry(files->hash, kin_safetensors_at(st, index));
+            files->hash = hash_entry(files->hash, entry);
         if (!stays_mapped(p, &t)) {
             /* note: in a plan the mapped data stands for the copy that is not made; nothing reads
              * it */
@@ -161,6 +153,10 @@ static kin_status bind_all(kin_files *files, int slot, kin_params *params, kin_w
             t = wide;
         }
         KIN_TRY(kin_params_bind(p, &t, err));
+        p->mapped = entry->mapped && t.data == entry->data;
+        /* note: the file has been read once, for the hash; what is used is read again */
+        if (entry->mapped && !plan)
+            kin_mapped_drop(entry->data, entry->bytes);
     }
     return KIN_OK;
 }
@@ -181,7 +177,7 @@ kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_
 
 kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err)
 {
-    kin_tensor *old = kin_calloc((size_t)params->count + 1, sizeof(*old));
+    kin_param *old = kin_calloc((size_t)params->count + 1, sizeof(*old));
     kin_status status;
 
     if (!old)
@@ -189,18 +185,19 @@ kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *
     for (int i = 0; i < params->count; i++) {
         kin_param *p = params->list[i];
 
-        old[i] = p->value;
+        old[i] = *p;
         if (!p->owned)
-            p->value = kin_tensor_of(NULL, KIN_DTYPE_F32, old[i].ndim, old[i].size);
+            p->value = kin_tensor_of(NULL, KIN_DTYPE_F32, old[i].value.ndim, old[i].value.size);
     }
     KIN_GOTO(kin_params_alloc(params, KIN_DTYPE_F32, plan, err));
     for (int i = 0; i < params->count; i++) {
         kin_param *p = params->list[i];
 
-        if (p->value.data == old[i].data)
+        if (p->value.data == old[i].value.data)
             continue;
         if (!plan)
-            widen(&old[i], p->value.data);
+            widen(&old[i].value, p->value.data);
+        kin_param_drop_pages(&old[i]);
         kin_param_touch(p);
     }
     status = kin_params_alloc_grads(params, plan, err);

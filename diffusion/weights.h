@@ -17,8 +17,8 @@ typedef struct kin_files {
 
 void kin_files_free(kin_files **files);
 
-/* True for a matrix of a linear product: such a weight may be bf16 or f16 and is used as it lies in
- * the file. */
+/* True for a matrix of a linear product or a table of rows: products pack it and look-ups widen
+ * single rows, so it may be bf16 or f16 and is used as it lies in the file. */
 bool kin_weight_is_matrix(const kin_param *p);
 
 /* Binds every parameter of the table to a tensor of files->file[slot]: matrices as they are, all

@@ -116,6 +116,7 @@ static kin_status parse_entry(const cJSON *m, const uint8_t *data, size_t limit,
             "%zu data bytes",
             e->name, limit);
     e->data = data + (size_t)begin->valuedouble;
+    e->mapped = true;
     e->bytes = (size_t)end->valuedouble - (size_t)begin->valuedouble;
     if (!kin_mul_size(numel, row->size, &bytes) || bytes != e->bytes)
         return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": %zu bytes do not fit its shape",
@@ -221,6 +222,7 @@ static kin_status align_entry(kin_safetensors *st, kin_safetensors_entry *e, kin
     memcpy(copy, e->data, e->bytes);
     st->copies[st->copy_count++] = copy;
     e->data = copy;
+    e->mapped = false;
     return KIN_OK;
 }
 

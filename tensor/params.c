@@ -148,6 +148,7 @@ kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_
         p->value.dtype = dtype;
         p->value.data = block;
         p->owned = true;
+        p->mapped = false;
         p->version++;
         block += padded_bytes(&p->value, dtype);
     }
@@ -202,8 +203,16 @@ kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err
     p->value.dtype = value->dtype;
     p->value.data = value->data;
     p->owned = false;
+    p->mapped = false;
     p->version++;
     return KIN_OK;
+}
+
+void kin_param_drop_pages(const kin_param *p)
+{
+    if (p->mapped)
+        kin_mapped_drop(p->value.data,
+                        (size_t)kin_tensor_numel(&p->value) * kin_dtype_size(p->value.dtype));
 }
 
 static void init_xavier(const kin_rng *rng, kin_tensor *t, int64_t n)

@@ -45,6 +45,7 @@ typedef struct kin_param {
     kin_tensor grad;  /* f32 (f64 for f64 values); data NULL: no gradient wanted */
     bool trainable;
     bool owned;       /* value memory belongs to the table */
+    bool mapped;      /* value lies in a read-only mapped file */
     uint64_t version; /* bumped by each optimizer step or load */
     kin_init init;
     kin_pack *packs;
@@ -87,6 +88,9 @@ void kin_params_zero_grads(kin_params *params);
 /* Binds the value to memory of someone else (same shape; f32, bf16, f16 or f64). SHAPE names both
  * shapes. */
 kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err);
+/* After a pass over a mapped value whose result is kept elsewhere (packed, copied): its pages no
+ * longer count as resident. Nothing for other values. */
+void kin_param_drop_pages(const kin_param *p);
 /* Start values from (seed, parameter index); bumps versions. Values must be f32 or f64. */
 void kin_params_init(kin_params *params, uint64_t seed);
 /* To be called after a value changed. */

@@ -219,6 +219,7 @@ static kin_status product_of(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, b
     kin_status st = reorder(ctx, p, w, transposed, pack->data);
     if (st != KIN_OK)
         pack->version = w->version - 1;
+    kin_param_drop_pages(w);
     return st;
 }
 

@@ -62,6 +62,7 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
         pack_panel(s, e, w, n, k, transposed, p, tmp + (size_t)omp_get_thread_num() * per_thread,
                    dst + p * words);
     kin_ws_release(ctx, mark);
+    kin_param_drop_pages(w);
     *out = pack->data;
     return KIN_OK;
 }
