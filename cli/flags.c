@@ -18,6 +18,11 @@
 #define E KIN_VERB_EVALUATE
 #define I KIN_VERB_INSPECT
 #define V KIN_VERB_CONVERT
+#define BO KIN_VERB_BENCH_OPS
+#define BM KIN_VERB_BENCH_MODEL
+#define BT KIN_VERB_BENCH_TRAIN
+#define BS KIN_VERB_BENCH_SCALING
+#define BENCH (BO | BM | BT | BS)
 
 static const kin_verb_row verb_rows[] = {
     {G, "generate", NULL, "[PROMPT]", "prompt", "make a video or images from text"},
@@ -31,10 +36,15 @@ static const kin_verb_row verb_rows[] = {
      "show parameters and routing; read any one input file to its end"},
     {V, "convert", NULL, "[MODEL]", "model",
      "write a model or a run's EMA weights as a model directory of another weight type"},
+    {BO, "bench", "ops", NULL, NULL, "time every kernel beside the peaks of this machine"},
+    {BM, "bench", "model", NULL, NULL, "time a forward pass: share of the peak, where the time goes"},
     {KIN_VERB_NONE, NULL, NULL, NULL, NULL, NULL},
 };
 
 #define BIG 9007199254740992.0
+
+/* The verbs whose -c has this text take a settings file there. */
+static const char settings_help[] = "settings as JSON (names of flags as keys)";
 
 /* clang-format off */
 static const kin_flag flag_rows[] = {
@@ -49,9 +59,14 @@ static const kin_flag flag_rows[] = {
      "annotation to give the model; default: rules over the prompt's words"},
     {"model", 'm', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, G | E | I | V, true,
      "model directory or run folder; default: the bundled model"},
-    {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G | S | E, false,
-     "settings as JSON (names of flags as keys)"},
+    {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G | S | E, false, settings_help},
     {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, T, false, "training configuration (JSON)"},
+    {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BM | BT | BS, false,
+     "transformer config.json, training configuration, or model directory"},
+    {"filter", 0, KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, BO, false,
+     "only rows that hold this in \"op shape dtype\""},
+    {"series", 0, KIN_FLAG_CHOICE, "all|experts|tokens|frames|batch|threads", "all", 0, 0, BS, false,
+     "what to vary"},
     {"data", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, T | E, false,
      "data set: wisa.json, its folder, or a tar of it"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", "output.mp4", 0, 0, G, false,
@@ -59,6 +74,9 @@ static const kin_flag flag_rows[] = {
     {"output", 'o', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, T | S | V, false, "folder to write"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, E, false,
      "also keep the generated clips, e.g. clips/%03d.mp4"},
+    {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BENCH, false, "write the report as JSON"},
+    {"json", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BENCH, false,
+     "print the report as one JSON object"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, I, false,
      "draw the routing maps into this PNG"},
     {"suite", 0, KIN_FLAG_CHOICE, "physics|loss", "physics", 0, 0, E, true,
@@ -73,6 +91,12 @@ static const kin_flag flag_rows[] = {
     {"frames", 0, KIN_FLAG_INT, "N", NULL, 1, 100000, G, true, "frames; default: the model's own"},
     {"fps", 0, KIN_FLAG_REAL, "X", NULL, 0.01, 1000, G, true,
      "frames per second; default: the model's own"},
+    {"width", 'W', KIN_FLAG_INT, "N", NULL, 1, 16384, BM | BT | BS, false,
+     "of the model's input; default: the model's own"},
+    {"height", 'H', KIN_FLAG_INT, "N", NULL, 1, 16384, BM | BT | BS, false,
+     "of the model's input; default: the model's own"},
+    {"frames", 0, KIN_FLAG_INT, "N", NULL, 1, 100000, BM | BT | BS, false,
+     "of the model's input; default: the model's own"},
     {"width", 'W', KIN_FLAG_INT, "N", "32", 16, 2048, S, true, "pixels"},
     {"height", 'H', KIN_FLAG_INT, "N", "32", 16, 2048, S, true, "pixels"},
     {"frames", 0, KIN_FLAG_INT, "N", "16", 2, 1024, S, true, "frames per clip"},
@@ -87,6 +111,13 @@ static const kin_flag flag_rows[] = {
     {"batch", 'b', KIN_FLAG_INT, "N", "1", 1, 65536, G, true,
      "clips per forward pass; never changes the result"},
     {"batch", 'b', KIN_FLAG_INT, "N", "4", 1, 65536, E, true, "clips per forward pass"},
+    {"batch", 'b', KIN_FLAG_INT, "N", "8", 1, 65536, BM | BT | BS, false,
+     "samples per pass (a training configuration brings its own)"},
+    {"rounds", 0, KIN_FLAG_INT, "N", "5", 1, 1000, BENCH, false, "timed rounds; the best counts"},
+    {"cpu-time", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BENCH, false,
+     "one thread's own CPU time, for machines that do other work"},
+    {"steps", 0, KIN_FLAG_INT, "N", NULL, 1, 1000, BT, false,
+     "timed steps (the same as --rounds)"},
     /* sampling */
     {"steps", 0, KIN_FLAG_INT, "N", "25", 1, 100000, G | E, true, "solver steps"},
     {"steps", 0, KIN_FLAG_INT, "N", "8", 1, 1000, I, true, "solver steps of the routing maps"},
@@ -115,6 +146,9 @@ static const kin_flag flag_rows[] = {
      "threads; 0: all cores; never changes the result"},
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "f32", 0, 0, G | E | I, true,
      "precision of products and attention"},
+    {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16|all", "all", 0, 0, BO, false, "type of the products"},
+    {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "f32", 0, 0, BM | BT | BS, false,
+     "type of the products"},
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "bf16", 0, 0, V, true,
      "type of the matrices; all else stays f32"},
     {"dry-run", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T, false,
@@ -139,6 +173,11 @@ static const kin_flag flag_rows[] = {
 #undef E
 #undef I
 #undef V
+#undef BO
+#undef BM
+#undef BT
+#undef BS
+#undef BENCH
 
 _Static_assert(sizeof flag_rows / sizeof flag_rows[0] <= KIN_ARGS_MAX, "more flags than values");
 
@@ -481,7 +520,7 @@ kin_status kin_args_parse(int argc, char *const *argv, kin_args *out, kin_error 
     }
     KIN_TRY(read_environment(out, err));
     int row = row_find(out->verb->verb, "config");
-    if (row >= 0 && out->verb->verb != KIN_VERB_TRAIN && out->value[row].text)
+    if (row >= 0 && flag_rows[row].help == settings_help && out->value[row].text)
         KIN_TRY(read_file(out, out->value[row].text, err));
     for (int i = 0; flag_rows[i].name; i++)
         if ((flag_rows[i].verbs & out->verb->verb) && flag_rows[i].standard &&

@@ -21,7 +21,11 @@ typedef enum kin_verb {
     KIN_VERB_EVALUATE = 16,
     KIN_VERB_INSPECT = 32,
     KIN_VERB_CONVERT = 64,
-    KIN_VERB_ALL = 127
+    KIN_VERB_BENCH_OPS = 128,
+    KIN_VERB_BENCH_MODEL = 256,
+    KIN_VERB_BENCH_TRAIN = 512,
+    KIN_VERB_BENCH_SCALING = 1024,
+    KIN_VERB_ALL = 2047
 } kin_verb;
 
 typedef enum kin_flag_type {

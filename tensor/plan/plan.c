@@ -2,17 +2,22 @@
  * check as always, so the workspace's peak is that of a real run, and the slots count the work.
  * Products (linear, grouped, attention) count 2 operations per multiply-add into ctx->cost.flops,
  * all slots their operands once into ctx->cost.bytes. A routed row count is not known without data:
- * every token counts with all its slots, the most there can be. */
+ * in a dry run every token counts with all its slots, the most there can be; tensor/profile.c calls
+ * these slots beside the real ones, and then the rows are those that were routed. */
 #include <stdarg.h>
 #include <stddef.h>
 
 #include "tensor/kernels.h"
 
+/* note: a dimension of stride 0 is one entry in memory */
 static double tensor_bytes(const kin_tensor *t)
 {
+    double n = 1;
     if (!t || !t->data)
         return 0;
-    return (double)kin_tensor_numel(t) * (double)kin_dtype_size(t->dtype);
+    for (int i = 0; i < t->ndim; i++)
+        n *= t->stride[i] ? (double)t->size[i] : 1.0;
+    return n * (double)kin_dtype_size(t->dtype);
 }
 
 /* Adds flops and the bytes of the tensors up to a closing NULL. An optional operand that is absent
@@ -66,23 +71,25 @@ static kin_status linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
     return count(ctx, flops, a->dy, w ? some(a->x) : &nothing, grad(a->w), grad(a->b), END);
 }
 
-static double grouped_flops(const kin_dispatch *d, int64_t n, int64_t k)
+static double grouped_flops(const kin_ctx *ctx, const kin_dispatch *d, int64_t n, int64_t k)
 {
-    return 2.0 * (double)(d->tokens * d->slots) * (double)n * (double)k;
+    const int64_t rows =
+        kin_ctx_is_plan(ctx) ? d->tokens * d->slots : ((const int32_t *)d->offset.data)[d->groups];
+    return 2.0 * (double)rows * (double)n * (double)k;
 }
 
 static kin_status grouped(kin_ctx *ctx, const kin_grouped_args *a)
 {
     for (int64_t e = 0; e < a->d->groups; e++)
         count(ctx, 0, value(a->w[e]), value(a->b ? a->b[e] : NULL), END);
-    return count(ctx, grouped_flops(a->d, a->n, a->k), a->x, some(a->pre), a->y, END);
+    return count(ctx, grouped_flops(ctx, a->d, a->n, a->k), a->x, some(a->pre), a->y, END);
 }
 
 static kin_status grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
     for (int64_t e = 0; e < a->d->groups; e++)
         count(ctx, 0, value(a->w[e]), END);
-    return count(ctx, grouped_flops(a->d, a->n, a->k), a->dy, a->dx, END);
+    return count(ctx, grouped_flops(ctx, a->d, a->n, a->k), a->dy, a->dx, END);
 }
 
 static kin_status grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
@@ -92,7 +99,7 @@ static kin_status grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         any = any || a->w[e]->grad.data;
         count(ctx, 0, grad(a->w[e]), grad(a->b ? a->b[e] : NULL), END);
     }
-    return count(ctx, any ? grouped_flops(a->d, a->n, a->k) : 0, a->dy, some(a->x), END);
+    return count(ctx, any ? grouped_flops(ctx, a->d, a->n, a->k) : 0, a->dy, some(a->x), END);
 }
 
 static kin_status combine(kin_ctx *ctx, const kin_combine_args *a)
@@ -142,12 +149,12 @@ static kin_status attention_bwd(kin_ctx *ctx, const kin_attention_args *a)
 
 static kin_status embedding(kin_ctx *ctx, const kin_embedding_args *a)
 {
-    return count(ctx, 0, a->ids, a->y, END);
+    return count(ctx, 0, a->ids, a->y, a->y, END); /* rows read, rows written */
 }
 
 static kin_status embedding_bwd(kin_ctx *ctx, const kin_embedding_args *a)
 {
-    return count(ctx, 0, a->ids, a->dy, END);
+    return count(ctx, 0, a->ids, a->dy, a->dy, END);
 }
 
 static kin_status patch(kin_ctx *ctx, const kin_patch_args *a)
@@ -222,7 +229,7 @@ static kin_status binary(kin_ctx *ctx, const kin_binary_args *a)
 
 static kin_status reduce(kin_ctx *ctx, const kin_reduce_args *a)
 {
-    return count(ctx, 0, a->x, some(a->other), END);
+    return count(ctx, 0, a->x, some(a->other), a->y, END);
 }
 
 static kin_status unary(kin_ctx *ctx, const kin_unary_args *a)

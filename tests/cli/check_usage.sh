@@ -8,7 +8,7 @@ has out "dataset simulate"
 that "--help is silent on stderr" test ! -s err
 expect 0 "--version" "$kinema" --version
 has out "kinema "
-for verb in generate train "dataset simulate" "dataset check" evaluate inspect; do
+for verb in generate train "dataset simulate" "dataset check" evaluate inspect "bench ops" "bench model"; do
     # shellcheck disable=SC2086
     expect 0 "$verb --help" "$kinema" $verb --help
     has out "--threads"
@@ -39,6 +39,12 @@ expect 2 "evaluate loss without data" "$kinema" evaluate --suite loss
 expect 2 "simulate without folder" "$kinema" dataset simulate
 expect 2 "unknown kind of clip" "$kinema" dataset simulate -o d --kinds bonce
 expect 2 "check without path" "$kinema" dataset check
+expect 2 "bench without its part" "$kinema" bench
+has err "second word"
+expect 2 "bench of an unknown part" "$kinema" bench modle
+has err "did you mean 'bench model'?"
+expect 2 "bench model without configuration" "$kinema" bench model
+expect 2 "one thread's time of two" "$kinema" bench ops --cpu-time -t 2
 
 expect 3 "model that is not there" "$kinema" generate x -m nowhere
 has err "nowhere"
@@ -57,6 +63,8 @@ expect 3 "training configuration with an unknown key" "$kinema" train -c train.j
 has err "steps"
 that "a refused configuration leaves no run folder" test ! -e run
 expect 3 "data set that is not there" "$kinema" dataset check nowhere
+expect 3 "configuration to time that is not there" "$kinema" bench model -c nowhere.json
+expect 3 "configuration to time that is none" "$kinema" bench model -c train.json
 
 expect 0 "inspect --cpu" "$kinema" inspect --cpu
 has out "instruction set"
