@@ -33,7 +33,16 @@ kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_e
     if ((args->verb->verb & with_dtype) &&
         !kin_dtype_parse(kin_args_text(args, "dtype"), &opt.compute))
         return kin_fail(err, KIN_ERR_ARG, "--dtype: '%s' is unknown", kin_args_text(args, "dtype"));
-    return kin_ctx_create(&opt, out, err);
+    const char *precision = kin_args_text(args, "matmul-precision");
+    if (precision && strcmp(precision, "high") == 0)
+        opt.precision = KIN_PRECISION_HIGH;
+    KIN_TRY(kin_ctx_create(&opt, out, err));
+    if (!plan && opt.precision == KIN_PRECISION_HIGH && (*out)->isa < KIN_ISA_AMX_EMULATED) {
+        kin_progress note;
+        kin_cli_progress(args, &note);
+        kin_progress_note(&note, "--matmul-precision high: no AMX here, products are plain f32");
+    }
+    return KIN_OK;
 }
 
 /* ---- the model's place ---- */

@@ -26,7 +26,7 @@ void kin_cli_progress(const kin_args *args, kin_progress *p);
 /* Threads: -t, else every core this process may use. */
 int kin_cli_threads(const kin_args *args);
 /* A context of the CPU backend (or the plan backend) with the threads of -t and, where the verb has
- * it, --dtype. */
+ * it, --dtype and --matmul-precision (a note says where `high` is not to be had). */
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err);
 
 /* The model directory: -m or KINEMA_MODEL, else the bundled one (source tree of this program, then

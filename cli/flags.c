@@ -151,6 +151,8 @@ static const kin_flag flag_rows[] = {
      "type of the products"},
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "bf16", 0, 0, V, true,
      "type of the matrices; all else stays f32"},
+    {"matmul-precision", 0, KIN_FLAG_CHOICE, "highest|high", "highest", 0, 0, G | E | T | I, true,
+     "f32 products; high: as three bf16 products where the machine has AMX"},
     {"dry-run", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T, false,
      "print the planned peak of memory and stop"},
     {"force", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T | S | V, false,

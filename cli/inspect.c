@@ -11,6 +11,7 @@
 #include "cli/routing_map.h"
 #include "diffusion/pipeline.h"
 #include "io/check.h"
+#include "tensor/cpu/choose.h"
 #include "tensor/kernels.h"
 
 static kin_status check_file(const char *path, kin_error *err)
@@ -54,17 +55,30 @@ static void show_cpu(const kin_args *args)
     kin_kernels_init_ref(&ref.k);
     printf("instruction set: %s (KINEMA_ISA forces a lower one)\nthreads: %d\n", kin_isa_name(best),
            kin_cli_threads(args));
-    for (int isa = KIN_ISA_AVX2; isa <= (int)best; isa++) {
+    for (int isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        if (!kin_isa_available((kin_isa)isa))
+            continue;
         cpu = ref;
         kin_kernels_init_cpu(&cpu.k, (kin_isa)isa);
         printf("kernels at %s: %d of %d slots with a fast form, the others run the reference\n",
                kin_isa_name((kin_isa)isa), differing(&ref, &cpu), (int)SLOTS);
     }
+    if (best < KIN_ISA_AMX && kin_isa_available(KIN_ISA_AMX_EMULATED))
+        puts("  (amx-emulated: the code for AMX with its tile instructions in software, slow, for "
+             "tests)");
+    char path[KIN_PATH_MAX];
+    kin_cpu_choices_path(path, sizeof path);
+    printf("dense products: %s\n", path[0] && kin_path_exists(path)
+                                       ? path
+                                       : "own kernels, oneDNN for bf16 on AMX (built in)");
     puts("precision, always f32: norms, softmax, routing scores and cosine, gates, time and "
          "quantity embeddings,\n"
          "  modulation, losses, sampler state, optimizer, EMA\n"
          "precision, follows --dtype: operands of linear products, expert products and attention "
          "(f32 sums)");
+    printf("precision, --matmul-precision high: f32 products as three of bf16 halves on AMX, error "
+           "about 2^-16;\n  here: %s\n",
+           best == KIN_ISA_AMX ? "available" : "no AMX, the same as highest");
 }
 
 /* ---- MODEL ---- */

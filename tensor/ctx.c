@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "base/alloc.h"
+#include "tensor/cpu/choose.h"
 #include "tensor/kernels.h"
 #include "tensor/tape.h"
 
@@ -48,10 +49,10 @@ static kin_status choose_isa(kin_isa wanted, kin_isa *out, kin_error *err)
             if (strcmp(env, kin_isa_name(i)) == 0)
                 isa = i;
         if (isa == KIN_ISA_NONE)
-            return kin_fail(err, KIN_ERR_ARG, "KINEMA_ISA: '%s' is not one of avx2, avx512, amx",
-                            env);
+            return kin_fail(err, KIN_ERR_ARG,
+                            "KINEMA_ISA: '%s' is not one of avx2, avx512, amx-emulated, amx", env);
     }
-    if (isa > have || isa == KIN_ISA_NONE)
+    if (!kin_isa_available(isa))
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
                         "ISA level: %s is not available here, the best this machine has is %s",
                         isa == KIN_ISA_NONE ? "avx2 (the lowest)" : kin_isa_name(isa),
@@ -91,7 +92,10 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     ctx->isa = isa;
     ctx->threads = opt->threads ? opt->threads : omp_get_max_threads();
     ctx->compute = opt->compute;
+    ctx->precision = opt->precision;
     kin_status status = ws_open(&ctx->ws, opt->ws_limit, err);
+    if (status == KIN_OK && opt->backend == KIN_BACKEND_CPU)
+        status = kin_cpu_choices_load(ctx, err);
     if (status != KIN_OK) {
         kin_ctx_destroy(&ctx);
         return status;

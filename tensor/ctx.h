@@ -15,8 +15,19 @@ typedef struct kin_tape kin_tape;
 
 typedef enum kin_backend { KIN_BACKEND_REF = 0, KIN_BACKEND_CPU, KIN_BACKEND_PLAN } kin_backend;
 
-/* ISA levels of the CPU backend, in rising order. */
-typedef enum kin_isa { KIN_ISA_NONE = 0, KIN_ISA_AVX2, KIN_ISA_AVX512, KIN_ISA_AMX } kin_isa;
+/* ISA levels of the CPU backend, in rising order. AMX_EMULATED runs the code of AMX with the tile
+ * instructions done in software (needs AVX-512): for tests, slow, never detected. */
+typedef enum kin_isa {
+    KIN_ISA_NONE = 0,
+    KIN_ISA_AVX2,
+    KIN_ISA_AVX512,
+    KIN_ISA_AMX_EMULATED,
+    KIN_ISA_AMX
+} kin_isa;
+
+/* How f32 products are done. HIGH: on AMX tiles as three products of bf16 halves, normwise error
+ * about 2^-16; at levels without AMX the same as HIGHEST. */
+typedef enum kin_precision { KIN_PRECISION_HIGHEST = 0, KIN_PRECISION_HIGH } kin_precision;
 
 /* The workspace: one reserved address range, committed on touch, with a bump pointer. */
 typedef struct kin_ws {
@@ -38,6 +49,9 @@ typedef struct kin_ctx {
     kin_isa isa;       /* level in use (CPU backend) */
     int threads;       /* >= 1 */
     kin_dtype compute; /* F32 or BF16: rounding of the operands of linear products and attention */
+    kin_precision precision; /* of products in F32 */
+    uint32_t dense_onednn;   /* CPU backend: set of dense products left to oneDNN, see
+                                tensor/cpu/choose.h */
     kin_ws ws;
     kin_tape *tape; /* NULL: not recording */
     kin_cost cost;
@@ -49,11 +63,12 @@ typedef struct kin_ctx {
 
 typedef struct kin_ctx_options {
     kin_backend backend;
-    kin_isa isa; /* KIN_ISA_NONE: the best this machine has; KINEMA_ISA=avx2|avx512|amx forces a
-                    lower one */
-    int threads; /* 0: OMP_NUM_THREADS or all cores */
-    kin_dtype compute; /* F32 (default) or BF16 */
-    size_t ws_limit;   /* 0: no limit beyond the address space */
+    kin_isa isa;             /* KIN_ISA_NONE: the best this machine has, or KINEMA_ISA=avx2|avx512|
+                                amx-emulated|amx */
+    int threads;             /* 0: OMP_NUM_THREADS or all cores */
+    kin_dtype compute;       /* F32 (default) or BF16 */
+    kin_precision precision; /* HIGHEST (default) */
+    size_t ws_limit;         /* 0: no limit beyond the address space */
 } kin_ctx_options;
 
 /* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA
@@ -62,8 +77,10 @@ typedef struct kin_ctx_options {
 kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err);
 void kin_ctx_destroy(kin_ctx **ctx);
 
-/* Level the machine has, and its name: "avx2", "avx512", "amx", "none". */
+/* Best level the machine has; whether it can run this one; its name: "avx2", "avx512",
+ * "amx-emulated", "amx", "none". */
 kin_isa kin_isa_detect(void);
+bool kin_isa_available(kin_isa isa);
 const char *kin_isa_name(kin_isa isa);
 
 static inline bool kin_ctx_is_plan(const kin_ctx *ctx)

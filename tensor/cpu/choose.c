@@ -1,19 +1,128 @@
-/* tensor/cpu/choose.c: which engine does the dense products, from measurement (docs/SPEED.md).
+/* tensor/cpu/choose.c: see choose.h. The built-in table, from measurement (docs/SPEED.md):
  *
- * | level        | compute | engine | why |
- * |--------------|---------|--------|---------------------------------------------------------------|
- * | avx2, avx512 | f32     | own    | as fast as oneDNN 2.6 (0.83-0.87 of the peak), 4 times faster
- * | |              |         |        | for few rows, and a row's bits depend on nothing but the
- * row  | | avx2, avx512 | bf16    | own    | vdpbf16ps on Zen 4; rounded f32 where that is slower |
- * | amx          | f32     | own    | as avx512 | | amx          | bf16    | oneDNN | its AMX
- * tiles: 7-12 times the f32 peak                        |
+ * avx2, avx512, f32: own. As fast as oneDNN 2.6 (0.83-0.87 of the peak), 4 times faster for few
+ *   rows, with the epilogue in the same pass.
+ * avx2, avx512, bf16: own. vdpbf16ps where that is fast (Zen 4), else rounded f32.
+ * amx, f32: own, as avx512. `high` precision is always own (three products on the tiles).
+ * amx, bf16: oneDNN. Its AMX tiles reached 7-12 times the f32 peak; the own ones are not timed yet.
+ * amx-emulated: own, it is there to run them.
  *
- * note: oneDNN's own limit (dnnl_set_max_cpu_isa) can be set once per process, so lower levels are
- * never left to it: they use the own kernels. */
-#include "tensor/cpu/onednn.h"
+ * note: oneDNN's own limit (dnnl_set_max_cpu_isa) can be set once per process, so levels below the
+ * machine's are never left to it by this table. */
+#include <stdlib.h>
+#include <string.h>
 
-bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w)
+#include "base/json.h"
+#include "base/path.h"
+#include "base/text.h"
+#include "tensor/cpu/choose.h"
+
+enum { FILE_MAX = 1 << 20 };
+
+static int size_class(int64_t n)
 {
-    return ctx->isa == KIN_ISA_AMX && ctx->compute == KIN_DTYPE_BF16 &&
-           w->value.dtype != KIN_DTYPE_F16;
+    return n < 512 ? 0 : n < 2048 ? 1 : 2;
+}
+
+static uint32_t class_bit(kin_dtype compute, int64_t n, int64_t k)
+{
+    int row = (compute == KIN_DTYPE_BF16) * KIN_CHOICE_SIZES + size_class(n);
+    return 1u << (row * KIN_CHOICE_SIZES + size_class(k));
+}
+
+static uint32_t built_in(kin_isa isa)
+{
+    return isa == KIN_ISA_AMX ? 0x3fe00u : 0; /* every class of bf16 */
+}
+
+bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k)
+{
+    return w->value.dtype != KIN_DTYPE_F16 &&
+           !(ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH) &&
+           (ctx->dense_onednn & class_bit(ctx->compute, n, k));
+}
+
+void kin_cpu_choices_path(char *out, size_t size)
+{
+    const char *file = getenv("KINEMA_CALIBRATION"), *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    int n = 0;
+    if (file && *file)
+        n = snprintf(out, size, "%s", strcmp(file, "none") == 0 ? "" : file);
+    else if (cache && *cache)
+        n = snprintf(out, size, "%s/kinema/calibration.json", cache);
+    else if (home && *home)
+        n = snprintf(out, size, "%s/.cache/kinema/calibration.json", home);
+    if (n <= 0 || (size_t)n >= size)
+        out[0] = 0;
+}
+
+kin_status kin_cpu_choices_write(const char *path, const kin_choice *rows, int count,
+                                 kin_error *err)
+{
+    char dir[KIN_PATH_MAX];
+    kin_strbuf b = {0};
+    kin_strbuf_add(&b, "{\"choices\": [");
+    for (int i = 0; i < count; i++) {
+        const kin_choice *c = &rows[i];
+        kin_strbuf_addf(&b,
+                        "%s\n  {\"isa\": \"%s\", \"compute\": \"%s\", \"n\": %lld, \"k\": %lld, ",
+                        i ? "," : "", kin_isa_name(c->isa), kin_dtype_name(c->compute),
+                        (long long)c->n, (long long)c->k);
+        kin_strbuf_addf(&b, "\"steady\": %s, \"engine\": \"%s\", \"times\": [",
+                        c->steady ? "true" : "false", c->onednn ? "onednn" : "own");
+        for (int r = 0; r < KIN_CHOICE_ROWS; r++)
+            kin_strbuf_addf(&b, "%s{\"rows\": %lld, \"own_s\": %.4g, \"onednn_s\": %.4g}",
+                            r ? ", " : "", (long long)c->rows[r], c->own_s[r], c->onednn_s[r]);
+        kin_strbuf_add(&b, "]}");
+    }
+    kin_strbuf_add(&b, "\n]}\n");
+    kin_status status = b.failed ? kin_fail(err, KIN_ERR_MEM, "calibration: out of memory")
+                                 : kin_path_dir(dir, path, err);
+    if (status == KIN_OK)
+        status = kin_path_make_dirs(dir, err);
+    if (status == KIN_OK)
+        status = kin_file_write(path, b.data, b.len, err);
+    kin_strbuf_free(&b);
+    return status;
+}
+
+static kin_status load_row(kin_ctx *ctx, const cJSON *row, kin_error *err)
+{
+    const char *isa = NULL, *compute = NULL, *engine = NULL;
+    int64_t n = 0, k = 0;
+    KIN_TRY(kin_json_get_str(row, "isa", &isa, err));
+    KIN_TRY(kin_json_get_str(row, "compute", &compute, err));
+    KIN_TRY(kin_json_get_str(row, "engine", &engine, err));
+    KIN_TRY(kin_json_get_i64(row, "n", 1, INT64_MAX, &n, err));
+    KIN_TRY(kin_json_get_i64(row, "k", 1, INT64_MAX, &k, err));
+    if (!isa || !compute || !engine || !n || !k)
+        return kin_fail(err, KIN_ERR_FORMAT, "a row lacks isa, compute, engine, n or k");
+    if (strcmp(isa, kin_isa_name(ctx->isa)) != 0)
+        return KIN_OK;
+    bool bf16 = strcmp(compute, kin_dtype_name(KIN_DTYPE_BF16)) == 0;
+    uint32_t bit = class_bit(bf16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32, n, k);
+    bool onednn = strcmp(engine, "onednn") == 0;
+    ctx->dense_onednn = onednn ? ctx->dense_onednn | bit : ctx->dense_onednn & ~bit;
+    return KIN_OK;
+}
+
+kin_status kin_cpu_choices_load(kin_ctx *ctx, kin_error *err)
+{
+    char path[KIN_PATH_MAX];
+    cJSON *tree = NULL;
+    kin_error why = {0};
+    ctx->dense_onednn = built_in(ctx->isa);
+    kin_cpu_choices_path(path, sizeof path);
+    if (!path[0] || !kin_path_exists(path))
+        return KIN_OK;
+    kin_status status = kin_json_read(path, FILE_MAX, KIN_JSON_STRICT, &tree, &why);
+    if (status != KIN_OK)
+        return kin_fail(err, status, "%s", why.text);
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(tree, "choices"), *row;
+    if (!cJSON_IsArray(rows))
+        status = kin_fail(&why, KIN_ERR_FORMAT, "'choices' must be an array");
+    cJSON_ArrayForEach(row, rows) if (status == KIN_OK) status = load_row(ctx, row, &why);
+    cJSON_Delete(tree);
+    return status == KIN_OK ? KIN_OK : kin_fail(err, status, "calibration: %s: %s", path, why.text);
 }

@@ -13,10 +13,7 @@ const kin_simd *kin_cpu_simd(const kin_ctx *ctx);
  */
 kin_product kin_cpu_product(const kin_ctx *ctx);
 /* Packing and tile of a mode that this level has. */
-static inline const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
-{
-    return &kin_cpu_simd(ctx)->engines[mode];
-}
+const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode);
 /* True where vdpbf16ps gives more than the f32 multiply-add: see tensor/cpu/isa.c. */
 bool kin_isa_fast_dot(void);
 

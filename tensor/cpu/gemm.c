@@ -17,9 +17,19 @@ const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 
 kin_product kin_cpu_product(const kin_ctx *ctx)
 {
+    bool tiles = ctx->isa >= KIN_ISA_AMX_EMULATED;
     if (ctx->compute != KIN_DTYPE_BF16)
-        return KIN_PRODUCT_F32;
+        return tiles && ctx->precision == KIN_PRECISION_HIGH ? KIN_PRODUCT_HIGH : KIN_PRODUCT_F32;
+    if (tiles)
+        return KIN_PRODUCT_AMX;
     return ctx->isa >= KIN_ISA_AVX512 && kin_isa_fast_dot() ? KIN_PRODUCT_DOT : KIN_PRODUCT_ROUND;
+}
+
+const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
+{
+    if (mode == KIN_PRODUCT_AMX || mode == KIN_PRODUCT_HIGH)
+        return ctx->isa == KIN_ISA_AMX ? &kin_amx_engines[mode] : &kin_amx_emulated_engines[mode];
+    return &kin_cpu_simd(ctx)->engines[mode];
 }
 
 /* One product and how it is cut: row blocks of <= mr rows, blocks per task, tasks over rows; the

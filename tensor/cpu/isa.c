@@ -52,11 +52,19 @@ kin_isa kin_isa_detect(void)
     return have_amx() ? KIN_ISA_AMX : KIN_ISA_AVX512;
 }
 
+bool kin_isa_available(kin_isa isa)
+{
+    kin_isa have = kin_isa_detect();
+    return isa != KIN_ISA_NONE &&
+           (isa <= have || (isa == KIN_ISA_AMX_EMULATED && have >= KIN_ISA_AVX512));
+}
+
 const char *kin_isa_name(kin_isa isa)
 {
     switch (isa) {
     case KIN_ISA_AVX2: return "avx2";
     case KIN_ISA_AVX512: return "avx512";
+    case KIN_ISA_AMX_EMULATED: return "amx-emulated";
     case KIN_ISA_AMX: return "amx";
     case KIN_ISA_NONE:
     default: return "none";

@@ -1,5 +1,6 @@
 /* tensor/cpu/linear.c: linear layers and their gradients on the packed products. */
 #include "tensor/cpu/cpu.h"
+#include "tensor/cpu/choose.h"
 #include "tensor/cpu/onednn.h"
 #include "tensor/ref/ref.h"
 
@@ -24,7 +25,7 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     if (!kin_is_f32(a->x))
         return kin_ref_linear(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w))
+    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
         return kin_onednn_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_product mode = kin_cpu_product(ctx);
@@ -51,7 +52,7 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
     if (!kin_is_f32(a->dy))
         return kin_ref_linear_dx(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w))
+    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
         return kin_onednn_linear_dx(ctx, a);
     kin_product mode = kin_cpu_product(ctx);
     const float *pack;

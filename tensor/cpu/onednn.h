@@ -10,9 +10,6 @@
 
 enum { KIN_ONEDNN_ROWS = 64 };
 
-/* True when oneDNN is to be used for this context's dense products: see the table in choose.c. */
-bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w);
-
 /* As kin_cpu_linear and kin_cpu_linear_dx. The weight must be f32 or bf16. Fails: BACKEND, MEM. */
 kin_status kin_onednn_linear(kin_ctx *ctx, const kin_linear_args *a);
 kin_status kin_onednn_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);

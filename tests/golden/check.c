@@ -19,6 +19,8 @@ void kin_golden_fail(kin_golden_case *c, const char *fmt, ...)
 
 static void record(kin_golden_case *c, const char *name, double error, double tol)
 {
+    if (c->ctx->precision == KIN_PRECISION_HIGH)
+        tol = fmax(tol, KIN_GOLDEN_HIGH_TOL);
     /* note: not >= against a NaN; a NaN error is recorded as infinite */
     double ratio = isfinite(error) ? error / tol : INFINITY;
     if (c->checks == 0 || ratio > c->worst_ratio) {

@@ -1,6 +1,7 @@
 /* tests/golden/golden.c: golden [options] FILE...   judges case files, one line each
  *                        golden [options] --cases DIR   judges every case below $KINEMA_GOLDEN, or
  * below DIR where that is unset Options: --backend ref|cpu (cpu); KINEMA_ISA chooses the level.
+ * --high: three-product f32 where the level has AMX tiles; every tolerance is then at least 1e-4.
  * --skip-unsupported: exit 77 where the machine lacks it. Exit status 0: all agree. */
 #include "tests/golden/golden.h"
 
@@ -85,8 +86,8 @@ static void walk(kin_ctx *ctx, const char *dir, int depth, counts *n)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: golden [--backend ref|cpu] [--skip-unsupported] FILE... | --cases DIR\n");
+    fprintf(stderr, "usage: golden [--backend ref|cpu] [--skip-unsupported] [--high] FILE... | "
+                    "--cases DIR\n");
     return EXIT_USAGE;
 }
 
@@ -104,6 +105,8 @@ static bool parse(int argc, char **argv, arguments *a)
     for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
         if (strcmp(argv[i], "--skip-unsupported") == 0) {
             a->skip_unsupported = true;
+        } else if (strcmp(argv[i], "--high") == 0) {
+            a->ctx.precision = KIN_PRECISION_HIGH;
         } else if (i + 1 == argc) {
             return false;
         } else if (strcmp(argv[i], "--cases") == 0) {

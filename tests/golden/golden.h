@@ -83,6 +83,9 @@ kin_status kin_golden_bind(kin_golden_case *c, kin_params *params, const char *p
 /* --- verdicts; all record the worst relative error and the first failure, and return nothing ---
  */
 
+/* What f32 of high precision may differ by, where a case states less. */
+#define KIN_GOLDEN_HIGH_TOL 1e-4
+
 /* Norm-wise relative error max|a-b| / max(max|b|, 1e-30) <= tol, b = the file's tensor `name`.
  * Integers must be equal. Shapes must agree but for dimensions of size 1. A value that is not
  * finite fails. */

@@ -1,16 +1,21 @@
 #include "tests/tensor/rig.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static void open_one(rig *r, kin_isa isa, kin_dtype compute)
+static void open_one(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
 {
     kin_error err = {0};
     kin_ctx_options ref = {.backend = KIN_BACKEND_REF, .threads = 1, .compute = compute};
-    kin_ctx_options cpu = {
-        .backend = KIN_BACKEND_CPU, .isa = isa, .threads = 2, .compute = compute};
+    kin_ctx_options cpu = {.backend = KIN_BACKEND_CPU,
+                           .isa = isa,
+                           .threads = 2,
+                           .compute = compute,
+                           .precision = precision};
     memset(r, 0, sizeof(*r));
-    snprintf(r->name, sizeof(r->name), "cpu %s %s", kin_isa_name(isa), kin_dtype_name(compute));
+    snprintf(r->name, sizeof(r->name), "cpu %s %s%s", kin_isa_name(isa), kin_dtype_name(compute),
+             precision == KIN_PRECISION_HIGH ? " high" : "");
     assert_ok(kin_ctx_create(&ref, &r->ctx[0], &err), &err);
     assert_ok(kin_ctx_create(&cpu, &r->ctx[1], &err), &err);
     cpu.threads = 1;
@@ -20,9 +25,15 @@ static void open_one(rig *r, kin_isa isa, kin_dtype compute)
 int rig_open_all(rig *rigs, int cap)
 {
     int count = 0;
-    for (kin_isa isa = KIN_ISA_AVX2; isa <= kin_isa_detect() && count + 2 <= cap; isa++) {
-        open_one(&rigs[count++], isa, KIN_DTYPE_F32);
-        open_one(&rigs[count++], isa, KIN_DTYPE_BF16);
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX && count + 3 <= cap; isa++) {
+        if (!kin_isa_available(isa))
+            continue;
+        /* note: plain f32 does not use the tiles */
+        if (isa != KIN_ISA_AMX_EMULATED)
+            open_one(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGHEST);
+        open_one(&rigs[count++], isa, KIN_DTYPE_BF16, KIN_PRECISION_HIGHEST);
+        if (isa >= KIN_ISA_AMX_EMULATED)
+            open_one(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGH);
     }
     return count;
 }
@@ -183,6 +194,9 @@ param_pair rig_param(rig *r, kin_dtype dtype, double spread, bool grad, int ndim
 void rig_near_one(rig *r, const char *name, const kin_tensor *got, const kin_tensor *want,
                   kin_near_bound bound)
 {
+    /* each product of halves leaves out about 2^-16 of itself */
+    if (r->ctx[1]->precision == KIN_PRECISION_HIGH && bound.length > 0)
+        bound.eps_acc = fmax(bound.eps_acc, 0x1p-15);
     char why[512];
     if (!kin_near_tensor(got, want, bound, why, sizeof(why)))
         RIG_FAIL(r, "%s%s", name, why);

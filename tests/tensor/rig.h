@@ -35,8 +35,8 @@ typedef struct param_pair {
     pair grad;
 } param_pair;
 
-/* Stands for the backends of this machine: CPU at each ISA level, in f32 and bf16. Returns how
- * many. */
+/* Stands for the backends of this machine: CPU at each ISA level, in f32, bf16 and, where there are
+ * AMX tiles, f32 of high precision. Returns how many. */
 int rig_open_all(rig *rigs, int cap);
 void rig_close(rig *r);
 

@@ -51,7 +51,11 @@ static void isa_names(void **state)
         strncpy(keep, old, sizeof(keep) - 1);
     assert_string_equal(kin_isa_name(KIN_ISA_AVX2), "avx2");
     assert_string_equal(kin_isa_name(KIN_ISA_AVX512), "avx512");
+    assert_string_equal(kin_isa_name(KIN_ISA_AMX_EMULATED), "amx-emulated");
     assert_string_equal(kin_isa_name(KIN_ISA_AMX), "amx");
+    assert_false(kin_isa_available(KIN_ISA_NONE));
+    assert_true(kin_isa_available(kin_isa_detect()));
+    assert_int_equal(kin_isa_available(KIN_ISA_AMX_EMULATED), kin_isa_detect() >= KIN_ISA_AVX512);
     assert_string_equal(kin_isa_name(KIN_ISA_NONE), "none");
     setenv("KINEMA_ISA", "sse9", 1);
     assert_int_equal(kin_ctx_create(&opt, &ctx, &err), KIN_ERR_ARG);

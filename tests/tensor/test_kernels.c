@@ -41,7 +41,7 @@ static const body bodies[] = {
     {"optim", kernels_optim},
     {"randn", kernels_randn},
 };
-enum { BODIES = sizeof(bodies) / sizeof(bodies[0]), RIGS = 6, TESTS = RIGS * (BODIES + 1) };
+enum { BODIES = sizeof(bodies) / sizeof(bodies[0]), RIGS = 10, TESTS = RIGS * (BODIES + 1) };
 
 typedef struct test {
     rig *r;

@@ -18,6 +18,8 @@ typedef enum kin_product {
     KIN_PRODUCT_F32 = 0,
     KIN_PRODUCT_ROUND, /* operands rounded to bf16, kept in f32 */
     KIN_PRODUCT_DOT,   /* pairs of bf16, vdpbf16ps */
+    KIN_PRODUCT_AMX,   /* pairs of bf16, AMX tiles */
+    KIN_PRODUCT_HIGH,  /* f32 as the sum of two bf16, three products on AMX tiles */
     KIN_PRODUCT_COUNT
 } kin_product;
 

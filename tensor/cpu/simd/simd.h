@@ -116,6 +116,9 @@ typedef struct kin_simd {
 } kin_simd;
 
 extern const kin_simd kin_avx2_simd, kin_avx512_simd;
+/* The modes on AMX tiles, and the same in software; other modes are empty. */
+extern const kin_engine kin_amx_engines[KIN_PRODUCT_COUNT],
+    kin_amx_emulated_engines[KIN_PRODUCT_COUNT];
 
 #ifdef KIN_SIMD_ISA
 #define KIN_SIMD_PASTE(isa, name) kin_##isa##_##name

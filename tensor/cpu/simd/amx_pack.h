@@ -1,0 +1,137 @@
+/* tensor/cpu/simd/amx_pack.h: operands of the AMX tiles. 32 elements of k make a block of 512 words
+ * (pairs of bf16): left [32 rows][16 pairs], two tiles one after the other; right [16 pairs][32
+ * columns]. With two parts a block of what rounding to bf16 left over follows each block. The
+ * includer defines PACK_TARGET and bf16_pairs(lo, hi): 32 values rounded to bf16 (nearest even), lo
+ * in the first 16 halves. */
+#ifndef KIN_CPU_SIMD_AMX_PACK_H
+#define KIN_CPU_SIMD_AMX_PACK_H
+
+#include "tensor/cpu/simd/engine.h"
+
+enum { AMX_K = 32, AMX_PAIRS = 16, AMX_LANES = 32, AMX_BLOCK = AMX_PAIRS * AMX_LANES };
+
+/* What is packed of v: itself, or the rest after rounding. */
+PACK_TARGET VINL vf part_of(vf v, int part)
+{
+    return part ? vf_sub(v, vf_round_bf16(v)) : v;
+}
+
+/* 32 elements of a row (n of them there) as 16 pairs. */
+PACK_TARGET VINL vf row_pairs(const float *s, int64_t n, int part)
+{
+    vf lo = vf_loadn(s, n), hi = n > VL ? vf_loadn(s + VL, n - VL) : vf_zero();
+    return bf16_pairs(part_of(lo, part), part_of(hi, part));
+}
+
+/* 16 columns (n of them there) of two rows (NULL: zeros) as pairs, column by column. */
+PACK_TARGET VINL vf column_pairs(const float *s0, const float *s1, int64_t n, int part)
+{
+    /* words 0, 16, 1, 17, ...: the halves interleaved */
+    const vi order =
+        _mm512_set_epi32(0x001f000f, 0x001e000e, 0x001d000d, 0x001c000c, 0x001b000b, 0x001a000a,
+                         0x00190009, 0x00180008, 0x00170007, 0x00160006, 0x00150005, 0x00140004,
+                         0x00130003, 0x00120002, 0x00110001, 0x00100000);
+    vf lo = s0 && n > 0 ? vf_loadn(s0, n) : vf_zero(),
+       hi = s1 && n > 0 ? vf_loadn(s1, n) : vf_zero();
+    vf v = bf16_pairs(part_of(lo, part), part_of(hi, part));
+    return vi_float(_mm512_permutexvar_epi16(order, vf_bits(v)));
+}
+
+VINL const float *pack_row(const float *src, int64_t ld, const int32_t *rows, int64_t i)
+{
+    return src + (rows ? rows[i] : i) * ld;
+}
+
+/* Rows as rows of the left tiles. */
+PACK_TARGET VINL void left_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                                int64_t k, int parts, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += AMX_K) {
+        for (int part = 0; part < parts; part++, dst += AMX_BLOCK) {
+            for (int64_t i = 0; i < AMX_LANES; i++) {
+                const float *s = i < nrows ? pack_row(src, ld, rows, i) + k0 : NULL;
+                vf_store(dst + i * AMX_PAIRS, s ? row_pairs(s, k - k0, part) : vf_zero());
+            }
+        }
+    }
+}
+
+/* Rows as columns of the right tiles. */
+PACK_TARGET VINL void right_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                                 int64_t k, int parts, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += AMX_K) {
+        for (int part = 0; part < parts; part++, dst += AMX_BLOCK) {
+            for (int64_t lane = 0; lane < AMX_LANES; lane += VL) {
+                vf r[VL];
+                for (int64_t i = 0; i < VL; i++) {
+                    r[i] = vf_zero();
+                    if (lane + i < nrows)
+                        r[i] = row_pairs(pack_row(src, ld, rows, lane + i) + k0, k - k0, part);
+                }
+                vf_transpose(r);
+                for (int64_t j = 0; j < VL; j++)
+                    vf_store(dst + j * AMX_LANES + lane, r[j]);
+            }
+        }
+    }
+}
+
+/* Pairs p of 32 rows from k0 on, 16 columns at s: p-th vector of r. */
+PACK_TARGET VINL void sixteen_pairs(const float *src, int64_t ld, const int32_t *rows, int64_t k0,
+                                    int64_t k, int64_t col, int64_t ncols, int part, vf *r)
+{
+    for (int64_t p = 0; p < AMX_PAIRS; p++) {
+        int64_t i = k0 + 2 * p;
+        const float *s0 = i < k ? pack_row(src, ld, rows, i) + col : NULL;
+        const float *s1 = i + 1 < k ? pack_row(src, ld, rows, i + 1) + col : NULL;
+        r[p] = column_pairs(s0, s1, ncols - col, part);
+    }
+}
+
+/* Columns of k rows as left (turned) or right operand; panels of 32 columns, `step` words apart. */
+PACK_TARGET VINL void pack_cols(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
+                                int64_t k, int64_t step, int parts, bool left, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += AMX_K, dst += parts * AMX_BLOCK) {
+        float *d = dst;
+        for (int64_t c = 0; c < ncols; c += AMX_LANES, d += step) {
+            for (int part = 0; part < parts; part++) {
+                for (int64_t lane = 0; lane < AMX_LANES; lane += VL) {
+                    vf r[AMX_PAIRS];
+                    float *out = d + part * AMX_BLOCK + lane * (left ? AMX_PAIRS : 1);
+                    sixteen_pairs(src, ld, rows, k0, k, c + lane, ncols, part, r);
+                    if (left)
+                        vf_transpose(r);
+                    for (int64_t p = 0; p < AMX_PAIRS; p++)
+                        vf_store(out + p * (left ? AMX_PAIRS : AMX_LANES), r[p]);
+                }
+            }
+        }
+    }
+}
+
+#define PACK_ROWS_FN(name, fill, parts)                                                            \
+    PACK_TARGET static void name(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, \
+                                 int lanes, int64_t k, float *dst)                                 \
+    {                                                                                              \
+        (void)lanes;                                                                               \
+        fill(src, ld, rows, nrows, k, parts, dst);                                                 \
+    }
+#define PACK_COLS_FN(name, left, parts)                                                            \
+    PACK_TARGET static void name(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, \
+                                 int lanes, int64_t k, int64_t step, float *dst)                   \
+    {                                                                                              \
+        (void)lanes;                                                                               \
+        pack_cols(src, ld, rows, ncols, k, step, parts, left, dst);                                \
+    }
+PACK_ROWS_FN(amx_left_rows, left_rows, 1)
+PACK_ROWS_FN(amx_right_rows, right_rows, 1)
+PACK_COLS_FN(amx_left_cols, true, 1)
+PACK_COLS_FN(amx_right_steps, false, 1)
+PACK_ROWS_FN(split_left_rows, left_rows, 2)
+PACK_ROWS_FN(split_right_rows, right_rows, 2)
+PACK_COLS_FN(split_left_cols, true, 2)
+PACK_COLS_FN(split_right_steps, false, 2)
+
+#endif

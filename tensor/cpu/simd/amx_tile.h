@@ -1,0 +1,158 @@
+/* tensor/cpu/simd/amx_tile.h: the product tile of 32x32 on AMX tiles of 16 rows by 64 bytes: 2x2
+ * sums in tiles 0-3, left in 4 and 5, right in 6 and 7. Written once over the few instructions of a
+ * layer that the includer defines (amx.c: the instructions, amx_emulated.c: the same in software):
+ * TILE_TARGET, TILE_STATE (declarations), TILE_ZERO(t), TILE_LOAD(t, p, stride), TILE_STORE(t, p,
+ * stride), TILE_BF16(c, a, b), TILE_INT8(c, a, b); strides in bytes. */
+#ifndef KIN_CPU_SIMD_AMX_TILE_H
+#define KIN_CPU_SIMD_AMX_TILE_H
+
+#include "tensor/cpu/simd/amx_pack.h"
+
+enum { AMX_ROWS = 16, LEFT_STRIDE = 64, RIGHT_STRIDE = 128 };
+typedef enum amx_kind { AMX_PLAIN, AMX_SPLIT, AMX_INT8 } amx_kind;
+
+/* The sums of one 16-row half go through `bounce` where fewer rows are there. */
+#define AMX_SUMS(OP, half, t0, t1)                               \
+    do {                                                         \
+        int there_ = rows - (half)*AMX_ROWS;                     \
+        if (there_ >= AMX_ROWS) {                                \
+            OP(t0, c + (half)*AMX_ROWS * ldc, ldc * 4);          \
+            if (wide)                                            \
+                OP(t1, c + (half)*AMX_ROWS * ldc + 16, ldc * 4); \
+        } else if (there_ > 0) {                                 \
+            OP(t0, bounce, RIGHT_STRIDE);                        \
+            if (wide)                                            \
+                OP(t1, bounce + 16, RIGHT_STRIDE);               \
+        }                                                        \
+    } while (0)
+
+#define AMX_PRODUCTS(DP)  \
+    do {                  \
+        DP(0, 4, 6);      \
+        if (wide)         \
+            DP(1, 4, 7);  \
+        if (tall)         \
+            DP(2, 5, 6);  \
+        if (tall && wide) \
+            DP(3, 5, 7);  \
+    } while (0)
+#define AMX_LOAD_LEFT(p)                                           \
+    do {                                                           \
+        TILE_LOAD(4, (p), LEFT_STRIDE);                            \
+        if (tall)                                                  \
+            TILE_LOAD(5, (p) + AMX_ROWS * AMX_PAIRS, LEFT_STRIDE); \
+    } while (0)
+#define AMX_LOAD_RIGHT(p)                         \
+    do {                                          \
+        TILE_LOAD(6, (p), RIGHT_STRIDE);          \
+        if (wide)                                 \
+            TILE_LOAD(7, (p) + 16, RIGHT_STRIDE); \
+    } while (0)
+
+/* Rows of the last, partial half between c and bounce. */
+VINL void amx_bounce(bool in, int rows, bool wide, float *c, int64_t ldc, float *bounce)
+{
+    int r0 = rows / AMX_ROWS * AMX_ROWS;
+    for (int r = r0; r < rows; r++) {
+        for (int j = 0; j < (wide ? 32 : 16); j += VL) {
+            float *at = c + r * ldc + j, *b = bounce + (r - r0) * AMX_LANES + j;
+            vf_store(in ? b : at, vf_load(in ? at : b));
+        }
+    }
+}
+
+TILE_TARGET VINL void amx_tile(amx_kind kind, bool tall, bool wide, int rows, int64_t steps,
+                               const float *a, const float *b, float *c, int64_t ldc, bool acc)
+{
+    _Alignas(64) float bounce[AMX_ROWS * AMX_LANES];
+    int64_t block = AMX_BLOCK * (kind == AMX_SPLIT ? 2 : 1);
+    TILE_STATE;
+    if (acc) {
+        amx_bounce(true, rows, wide, c, ldc, bounce);
+        /* note: the compiler does not know that a tile load reads memory */
+        __asm__ volatile("" ::: "memory");
+        AMX_SUMS(TILE_LOAD, 0, 0, 1);
+        AMX_SUMS(TILE_LOAD, 1, 2, 3);
+    } else {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+    }
+    for (; steps > 0; steps -= block / AMX_LANES, a += block, b += block) {
+        if (kind == AMX_SPLIT) { /* a2 b1 + a1 b1 + a1 b2 */
+            AMX_LOAD_LEFT(a + AMX_BLOCK);
+            AMX_LOAD_RIGHT(b);
+            AMX_PRODUCTS(TILE_BF16);
+            AMX_LOAD_LEFT(a);
+            AMX_PRODUCTS(TILE_BF16);
+            AMX_LOAD_RIGHT(b + AMX_BLOCK);
+            AMX_PRODUCTS(TILE_BF16);
+            continue;
+        }
+        AMX_LOAD_LEFT(a);
+        AMX_LOAD_RIGHT(b);
+        if (kind == AMX_INT8)
+            AMX_PRODUCTS(TILE_INT8);
+        else
+            AMX_PRODUCTS(TILE_BF16);
+    }
+    AMX_SUMS(TILE_STORE, 0, 0, 1);
+    AMX_SUMS(TILE_STORE, 1, 2, 3);
+    amx_bounce(false, rows, wide, c, ldc, bounce);
+}
+
+#define AMX_TILE_FN(name, kind, wide)                                                     \
+    TILE_TARGET static void name(int rows, int64_t steps, const float *a, const float *b, \
+                                 float *c, int64_t ldc, bool acc)                         \
+    {                                                                                     \
+        if (rows > AMX_ROWS)                                                              \
+            amx_tile(kind, true, wide, rows, steps, a, b, c, ldc, acc);                   \
+        else                                                                              \
+            amx_tile(kind, false, wide, rows, steps, a, b, c, ldc, acc);                  \
+    }
+AMX_TILE_FN(amx_tile_bf16, AMX_PLAIN, true)
+AMX_TILE_FN(amx_tile_bf16_half, AMX_PLAIN, false)
+AMX_TILE_FN(amx_tile_split, AMX_SPLIT, true)
+AMX_TILE_FN(amx_tile_split_half, AMX_SPLIT, false)
+
+#define AMX_ENGINES                                             \
+    {                                                           \
+        [KIN_PRODUCT_AMX] = {.mr = AMX_LANES,                   \
+                             .nr = AMX_LANES,                   \
+                             .row_unit = AMX_ROWS,              \
+                             .right_words = AMX_LANES,          \
+                             .group = 2,                        \
+                             .align = AMX_PAIRS,                \
+                             .parts = 1,                        \
+                             .pass = 256,                       \
+                             .blocks = 8,                       \
+                             .rounded = true,                   \
+                             .left_rows = amx_left_rows,        \
+                             .right_rows = amx_right_rows,      \
+                             .left_cols = amx_left_cols,        \
+                             .right_steps = amx_right_steps,    \
+                             .tile = amx_tile_bf16,             \
+                             .tile_half = amx_tile_bf16_half,   \
+                             .enter = amx_enter,                \
+                             .leave = amx_leave},               \
+        [KIN_PRODUCT_HIGH] = {.mr = AMX_LANES,                  \
+                              .nr = AMX_LANES,                  \
+                              .row_unit = AMX_ROWS,             \
+                              .right_words = AMX_LANES,         \
+                              .group = 2,                       \
+                              .align = AMX_PAIRS,               \
+                              .parts = 2,                       \
+                              .pass = 256,                      \
+                              .blocks = 8,                      \
+                              .left_rows = split_left_rows,     \
+                              .right_rows = split_right_rows,   \
+                              .left_cols = split_left_cols,     \
+                              .right_steps = split_right_steps, \
+                              .tile = amx_tile_split,           \
+                              .tile_half = amx_tile_split_half, \
+                              .enter = amx_enter,               \
+                              .leave = amx_leave},              \
+    }
+
+#endif
