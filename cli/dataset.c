@@ -232,6 +232,7 @@ static kin_status options_from(const kin_args *args, kin_sim_options *o, kin_err
     o->frames = (int)kin_args_int(args, "frames");
     o->fps = kin_args_real(args, "fps");
     o->fps_jitter = kin_args_real(args, "fps-jitter");
+    o->short_captions = kin_args_real(args, "short-captions");
     if (kin_args_text(args, "kinds"))
         KIN_TRY(kin_sim_options_kinds(o, kin_args_text(args, "kinds"), err));
     return kin_sim_options_check(o, err);

@@ -6,7 +6,10 @@
 #include "diffusion/pipeline.h"
 
 /* Validation loss over --count clips of --data with noise fixed by --seed, at six noise levels;
- * with --shuffle-captions every clip gets the caption of another. Prints a JSON report. */
+ * with --shuffle-captions (-priors, -quantities) every clip gets that of another, with
+ * --drop-conditions none. A model with a physical classifier is also judged by it: the share of
+ * clips whose labels are all right (logit > 0), beside the share of the most frequent labels.
+ * Prints a JSON report. */
 kin_status kin_evaluate_loss(const kin_args *args, kin_pipeline *pipeline, kin_progress *progress,
                              kin_error *err);
 

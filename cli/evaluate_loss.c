@@ -23,9 +23,13 @@ typedef struct suite {
     kin_progress *progress;
     kin_dataset *ds;
     int64_t count;
-    kin_physics_prior *priors; /* [count] */
-    int64_t *caption_of;       /* [count]: whose caption clip i gets */
+    kin_physics_prior *priors;        /* [count] */
+    int64_t *other;                   /* [count]: whose conditions a shuffled clip gets */
+    bool captions, prior, quantities; /* which are shuffled */
+    bool drop;
     double sum[LEVELS];
+    int64_t exact[LEVELS]; /* clips whose labels the classifier gets right */
+    bool classifier;
 } suite;
 
 /* A random cycle through all clips (Sattolo), so that none keeps its own caption. */
@@ -44,22 +48,29 @@ static kin_status open_data(suite *s, kin_error *err)
     KIN_TRY(kin_dataset_open(kin_args_text(s->args, "data"), NULL, &s->ds, err));
     int64_t want = kin_args_int(s->args, "count");
     s->count = want < s->ds->count ? want : s->ds->count;
-    bool shuffled = kin_args_bool(s->args, "shuffle-captions");
+    s->captions = kin_args_bool(s->args, "shuffle-captions");
+    s->prior = kin_args_bool(s->args, "shuffle-priors");
+    s->quantities = kin_args_bool(s->args, "shuffle-quantities");
+    s->drop = kin_args_bool(s->args, "drop-conditions");
+    bool shuffled = s->captions || s->prior || s->quantities;
+    if (shuffled && s->drop)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "evaluate: --drop-conditions leaves nothing to be shuffled");
     if (shuffled && s->count < 2)
-        return kin_fail(err, KIN_ERR_ARG, "evaluate: --shuffle-captions needs at least two clips");
+        return kin_fail(err, KIN_ERR_ARG, "evaluate: shuffling needs at least two clips");
     s->priors = kin_calloc((size_t)s->count, sizeof *s->priors);
-    s->caption_of = kin_calloc((size_t)s->count, sizeof *s->caption_of);
-    if (!s->priors || !s->caption_of)
+    s->other = kin_calloc((size_t)s->count, sizeof *s->other);
+    if (!s->priors || !s->other)
         return kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
     for (int64_t i = 0; i < s->count; i++) {
-        s->caption_of[i] = i;
+        s->other[i] = i;
         if (kin_annotation_read(s->ds->records[i].json, NULL, &s->priors[i], err) != KIN_OK)
             return kin_fail_prefix(err, "record %lld", (long long)s->ds->records[i].index);
         if (!kin_condition_with_law(s->pipeline) && s->priors[i].caption)
             s->priors[i].caption[s->priors[i].caption_bytes] = '\0';
     }
     if (shuffled)
-        shuffle(s->caption_of, s->count, (uint64_t)kin_args_int(s->args, "seed"));
+        shuffle(s->other, s->count, (uint64_t)kin_args_int(s->args, "seed"));
     return KIN_OK;
 }
 
@@ -89,6 +100,27 @@ done:
     return status;
 }
 
+static bool labels_right(const float *logits, const kin_physics_prior *truth)
+{
+    for (int c = 0; c < KIN_PHYS_CATEGORIES; c++)
+        if ((logits[c] > 0) != (truth->prior[c] > 0.5f))
+            return false;
+    return true;
+}
+
+/* Share of the clips that have the most frequent set of labels: what a constant answer reaches. */
+static double majority(const suite *s)
+{
+    int64_t best = 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        int64_t same = 0;
+        for (int64_t j = 0; j < s->count; j++)
+            same += memcmp(s->priors[i].prior, s->priors[j].prior, sizeof s->priors[i].prior) == 0;
+        best = same > best ? same : best;
+    }
+    return (double)best / (double)s->count;
+}
+
 /* The errors of clip i at all levels, added to sum. Fails into ctx->error. */
 static kin_status measure(suite *s, int64_t i)
 {
@@ -98,6 +130,7 @@ static kin_status measure(suite *s, int64_t i)
     kin_tensor x0, noise, sigma, t, xt, target, text, null, prior, quant, v;
     kin_model_output out;
     const char *prompts[LEVELS];
+    const kin_physics_prior *own = &s->priors[i], *other = &s->priors[s->other[i]];
     KIN_TRY(
         KIN_WS(ctx, &x0, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height, p->width));
     KIN_TRY(KIN_WS(ctx, &noise, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height,
@@ -106,6 +139,8 @@ static kin_status measure(suite *s, int64_t i)
     KIN_TRY(KIN_WS(ctx, &t, KIN_DTYPE_F32, LEVELS));
     KIN_TRY(KIN_WS(ctx, &prior, KIN_DTYPE_F32, LEVELS, KIN_PHYS_CATEGORIES));
     KIN_TRY(KIN_WS(ctx, &quant, KIN_DTYPE_F32, LEVELS, KIN_PHYS_QUANTITIES));
+    KIN_TRY(kin_fill(ctx, &prior, 0));
+    KIN_TRY(kin_fill(ctx, &quant, 0));
     KIN_TRY(read_clip(s, i, &x0, &ctx->error));
     int64_t n = kin_tensor_numel(&x0) / LEVELS;
     for (int k = 0; k < LEVELS; k++) {
@@ -114,11 +149,13 @@ static kin_status measure(suite *s, int64_t i)
         kin_rng_normal(&rng, 0, n, (float *)noise.data + k * n);
         ((float *)sigma.data)[k] = level_sigma[k];
         ((float *)t.data)[k] = 1000.0f * level_sigma[k];
-        memcpy((float *)prior.data + k * KIN_PHYS_CATEGORIES, s->priors[i].prior,
-               sizeof s->priors[i].prior);
-        memcpy((float *)quant.data + k * KIN_PHYS_QUANTITIES, s->priors[i].quant,
-               sizeof s->priors[i].quant);
-        prompts[k] = s->priors[s->caption_of[i]].caption;
+        prompts[k] = s->drop ? "" : s->captions ? other->caption : own->caption;
+        if (s->drop)
+            continue;
+        memcpy((float *)prior.data + k * KIN_PHYS_CATEGORIES, s->prior ? other->prior : own->prior,
+               sizeof own->prior);
+        memcpy((float *)quant.data + k * KIN_PHYS_QUANTITIES,
+               s->quantities ? other->quant : own->quant, sizeof own->quant);
     }
     KIN_TRY(kin_flow_mix(ctx, &x0, &noise, &sigma, &xt, &target));
     KIN_TRY(kin_pipeline_encode(p, prompts, LEVELS, &text, &null));
@@ -129,6 +166,9 @@ static kin_status measure(suite *s, int64_t i)
     }
     KIN_TRY(kin_model_forward(ctx, p->model, &in, &out));
     KIN_TRY(kin_model_velocity(ctx, p->model, &xt, &out.y, &sigma, &v));
+    s->classifier = out.logits.data != NULL;
+    for (int k = 0; k < LEVELS && s->classifier; k++)
+        s->exact[k] += labels_right((const float *)out.logits.data + k * out.logits.stride[0], own);
     for (int k = 0; k < LEVELS; k++) {
         double sum = 0;
         const float *a = (const float *)v.data + k * n, *b = (const float *)target.data + k * n;
@@ -137,6 +177,19 @@ static kin_status measure(suite *s, int64_t i)
         s->sum[k] += sum / (double)n;
     }
     return KIN_OK;
+}
+
+static bool report_classifier(const suite *s, cJSON *root)
+{
+    cJSON *o = cJSON_AddObjectToObject(root, "classifier");
+    cJSON *levels = o ? cJSON_AddObjectToObject(o, "exact_match") : NULL;
+    bool ok = levels && cJSON_AddNumberToObject(o, "majority", majority(s));
+    for (int k = 0; k < LEVELS && ok; k++) {
+        char name[32];
+        snprintf(name, sizeof name, "%g", (double)level_sigma[k]);
+        ok = cJSON_AddNumberToObject(levels, name, (double)s->exact[k] / (double)s->count);
+    }
+    return ok;
 }
 
 static kin_status report(const suite *s, kin_error *err)
@@ -158,8 +211,11 @@ static kin_status report(const suite *s, kin_error *err)
     }
     ok = ok && cJSON_AddNumberToObject(root, "mean", mean) &&
          cJSON_AddNumberToObject(root, "clips", (double)s->count) &&
-         cJSON_AddBoolToObject(root, "shuffled_captions",
-                               kin_args_bool(s->args, "shuffle-captions"));
+         cJSON_AddBoolToObject(root, "shuffled_captions", s->captions) &&
+         cJSON_AddBoolToObject(root, "shuffled_priors", s->prior) &&
+         cJSON_AddBoolToObject(root, "shuffled_quantities", s->quantities) &&
+         cJSON_AddBoolToObject(root, "dropped_conditions", s->drop) &&
+         (!s->classifier || report_classifier(s, root));
     if (status == KIN_OK)
         status = ok ? kin_cli_print_json(root, err)
                     : kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
@@ -201,7 +257,7 @@ kin_status kin_evaluate_loss(const kin_args *args, kin_pipeline *pipeline, kin_p
     for (int64_t i = 0; s.priors && i < s.count; i++)
         kin_physics_prior_free(&s.priors[i]);
     kin_free(s.priors);
-    kin_free(s.caption_of);
+    kin_free(s.other);
     kin_dataset_close(&s.ds);
     return status;
 }

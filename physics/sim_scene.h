@@ -102,6 +102,8 @@ const char *kin_sim_ground_name(kin_sim_scene *s, char buf[48]);
 const char *kin_sim_sideways(int sign);
 /* An adverb of the speed, drawn. */
 const char *kin_sim_adverb(kin_sim_scene *s, int speed);
+/* Replaces the caption by the names of the objects. */
+void kin_sim_say_objects(kin_sim_scene *s);
 /* Puts the background before or after the sentence in the caption and ends it. */
 void kin_sim_say_background(kin_sim_scene *s);
 /* Answers, densities, time and temperature texts of the annotation. */

@@ -133,6 +133,14 @@ const char *kin_sim_adverb(kin_sim_scene *s, int speed)
     return word[speed][kin_sim_index(s, 3)];
 }
 
+void kin_sim_say_objects(kin_sim_scene *s)
+{
+    char name[96];
+    s->clip->caption[0] = 0;
+    for (int i = 0; i < s->clip->truth.objects; i++)
+        kin_sim_say(s, "%s%s", i ? " and " : "", kin_sim_name(s, i, "", name));
+}
+
 void kin_sim_say_background(kin_sim_scene *s)
 {
     const kin_sim_truth *t = &s->clip->truth;

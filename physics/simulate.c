@@ -190,9 +190,10 @@ kin_status kin_sim_options_check(const kin_sim_options *o, kin_error *err)
                         "simulate: radii %g..%g must lie in 1.5..7.5 pixels of a 32-pixel frame",
                         o->radius_min, o->radius_max);
     if (!(o->gradient_share >= 0 && o->gradient_share <= 1) ||
-        !(o->box_share >= 0 && o->box_share <= 1))
-        return kin_fail(err, KIN_ERR_ARG, "simulate: shares %g, %g must lie in 0..1",
-                        o->gradient_share, o->box_share);
+        !(o->box_share >= 0 && o->box_share <= 1) ||
+        !(o->short_captions >= 0 && o->short_captions <= 1))
+        return kin_fail(err, KIN_ERR_ARG, "simulate: shares %g, %g, %g must lie in 0..1",
+                        o->gradient_share, o->box_share, o->short_captions);
     return check_weights(o, err);
 }
 
@@ -249,6 +250,8 @@ kin_status kin_simulate_clip(const kin_sim_options *o, uint64_t seed, uint64_t i
     kin_status status = s.row->make(&s, err);
     kin_sim_world_close(&s);
     if (status == KIN_OK) {
+        if (o->short_captions > 0 && kin_sim_chance(&s, o->short_captions))
+            kin_sim_say_objects(&s);
         kin_sim_say_background(&s);
         kin_sim_annotate(&s);
         status = kin_sim_draw(&s, err);

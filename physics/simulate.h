@@ -40,6 +40,8 @@ typedef struct kin_sim_options {
     double weights[KIN_SIM_MAX_KINDS]; /* relative frequency per kind; 0 = never */
     double gradient_share;             /* share of backgrounds with a vertical gradient */
     double box_share;                  /* share of boxes among the objects */
+    double short_captions; /* share (default 0) of captions that name the objects and the background
+                              alone: what happens is then said by the physical prior only */
 } kin_sim_options;
 
 /* 32x32, 16 frames at 8/s, radius 4.5..6.5, every kind (uniform most often), 30 % gradients, 30 %

@@ -150,9 +150,9 @@ static kin_status parse_kinds(const section *s, kin_sim_options *o)
 
 static kin_status parse_simulate(const section *data, kin_train_config *c)
 {
-    static const char *const known[] = {"seed",           "count",      "kinds",
-                                        "fps_jitter",     "radius_min", "radius_max",
-                                        "gradient_share", "box_share",  NULL};
+    static const char *const known[] = {
+        "seed",       "count",          "kinds",     "fps_jitter",     "radius_min",
+        "radius_max", "gradient_share", "box_share", "short_captions", NULL};
     kin_sim_options *o = &c->data.sim;
     int64_t seed = 1;
     section s;
@@ -166,6 +166,7 @@ static kin_status parse_simulate(const section *data, kin_train_config *c)
     KIN_TRY(get_f64(&s, "radius_max", 0, 1000, &o->radius_max));
     KIN_TRY(get_f64(&s, "gradient_share", 0, 1, &o->gradient_share));
     KIN_TRY(get_f64(&s, "box_share", 0, 1, &o->box_share));
+    KIN_TRY(get_f64(&s, "short_captions", 0, 1, &o->short_captions));
     o->frames = (int)c->data.frames;
     o->height = (int)c->data.height;
     o->width = (int)c->data.width;

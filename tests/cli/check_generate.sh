@@ -110,6 +110,14 @@ expect 0 "evaluate loss" "$kinema" evaluate run --suite loss --data clips --coun
 cp out right
 expect 0 "evaluate loss, shuffled" "$kinema" evaluate run --suite loss --data clips --count 4 --shuffle-captions -q
 that "captions matter" test "$(cmp -s right out; echo $?)" = 1
+has out '"exact_match"'
+for what in priors quantities; do
+    expect 0 "evaluate loss, $what shuffled" "$kinema" evaluate run --suite loss --data clips --count 4 --shuffle-$what -q
+    has out "\"shuffled_$what\":	true"
+done
+expect 0 "evaluate loss without conditions" "$kinema" evaluate run --suite loss --data clips --count 4 --drop-conditions -q
+that "conditions matter" test "$(cmp -s right out; echo $?)" = 1
+expect 2 "nothing to shuffle" "$kinema" evaluate run --suite loss --data clips --count 4 --drop-conditions --shuffle-priors -q
 expect 0 "evaluate loss again" "$kinema" evaluate run --suite loss --data clips --count 4 -q -t 1
 grep -v '"threads"' right >r1
 grep -v '"threads"' out >r2

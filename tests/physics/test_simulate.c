@@ -215,6 +215,31 @@ static void test_laws_other_sizes(void **state)
     check_options(&o, 6);
 }
 
+/* The clip stays, its caption names every object's colour and the background, and nothing else. */
+static void test_short_captions(void **state)
+{
+    (void)state;
+    kin_sim_options o, full;
+    kin_sim_options_default(&full);
+    o = full;
+    o.short_captions = 1;
+    for (uint64_t i = 0; i < 40; i++) {
+        kin_sim_clip a = make(&full, 9, i), b = make(&o, 9, i);
+        assert_memory_equal(a.frames, b.frames, 16 * 32 * 32 * 3);
+        for (int k = 0; k < b.truth.objects; k++)
+            assert_non_null(strstr(b.caption, b.truth.object[k].colour));
+        assert_non_null(strstr(b.caption, b.truth.background));
+        assert_null(strstr(b.caption, "ward"));
+        assert_null(strstr(b.caption, " the right"));
+        assert_null(strstr(b.caption, "resting"));
+        assert_true(strlen(b.caption) < strlen(a.caption));
+        kin_sim_clip_free(&a);
+        kin_sim_clip_free(&b);
+    }
+    o.short_captions = 1.5;
+    assert_int_equal(kin_sim_options_check(&o, NULL), KIN_ERR_ARG);
+}
+
 static void test_same_clip_alone(void **state)
 {
     (void)state;
@@ -400,15 +425,11 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prints_nothing),
-        cmocka_unit_test(test_laws_default),
-        cmocka_unit_test(test_laws_other_sizes),
-        cmocka_unit_test(test_same_clip_alone),
-        cmocka_unit_test(test_record_gives_prior),
-        cmocka_unit_test(test_truth_round_trip),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_prints_nothing),   cmocka_unit_test(test_laws_default),
+        cmocka_unit_test(test_laws_other_sizes), cmocka_unit_test(test_short_captions),
+        cmocka_unit_test(test_same_clip_alone),  cmocka_unit_test(test_record_gives_prior),
+        cmocka_unit_test(test_truth_round_trip), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
