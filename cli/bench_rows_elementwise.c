@@ -172,9 +172,8 @@ done:
 
 static kin_status run_sumsq(kin_ctx *ctx, void *user)
 {
-    const kin_tensor *t = user;
     double out;
-    return ctx->k->sumsq(ctx, t->data, kin_tensor_numel(t), &out);
+    return ctx->k->sumsq(ctx, user, 1, &out);
 }
 
 /* More weights than the caches hold, as in a training step. */
@@ -189,13 +188,15 @@ static kin_status optimizer_rows(kin_bench *b)
     KIN_TRY(KIN_WS(ctx, &v, KIN_DTYPE_F32, WEIGHTS));
     KIN_TRY(kin_fill(ctx, &m, 0));
     KIN_TRY(kin_fill(ctx, &v, 1));
-    kin_adamw_args a = {.n = WEIGHTS,
-                        .w = w.data,
-                        .m = m.data,
-                        .v = v.data,
-                        .ema = ema.data,
-                        .g = g.data,
-                        .lr = 1e-6f,
+    kin_adamw_part part = {.n = WEIGHTS,
+                           .w = w.data,
+                           .m = m.data,
+                           .v = v.data,
+                           .ema = ema.data,
+                           .g = g.data,
+                           .lr = 1e-6f};
+    kin_adamw_args a = {.part = &part,
+                        .parts = 1,
                         .beta1 = 0.9f,
                         .beta2 = 0.999f,
                         .eps = 1e-8f,
@@ -203,9 +204,9 @@ static kin_status optimizer_rows(kin_bench *b)
                         .ema_decay = 0.999f,
                         .step = 10};
     KIN_TRY(one(b, "adamw", "4194304 with average", run_adamw, &a));
-    a.ema = NULL;
+    part.ema = NULL;
     KIN_TRY(one(b, "adamw", "4194304", run_adamw, &a));
-    return one(b, "sumsq", "4194304", run_sumsq, &g);
+    return one(b, "sumsq", "4194304", run_sumsq, &part);
 }
 
 kin_status kin_bench_rows_elementwise(kin_bench *b)

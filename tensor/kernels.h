@@ -284,12 +284,17 @@ typedef struct kin_softmax_args {
     bool acc;
 } kin_softmax_args;
 
-typedef struct kin_adamw_args { /* decoupled decay, bias correction, then EMA: one parameter range
-                                 */
+typedef struct kin_adamw_part { /* one parameter, n values each */
     int64_t n;
     float *w, *m, *v, *ema; /* ema may be NULL */
-    const float *g;
-    float lr, beta1, beta2, eps, weight_decay, grad_scale, ema_decay;
+    float *g;
+    float lr, weight_decay;
+} kin_adamw_part;
+typedef struct kin_adamw_args { /* one pass over all parameters: g * grad_scale, moments, bias
+                                 * correction, decoupled decay, then EMA; g becomes 0 */
+    const kin_adamw_part *part;
+    int64_t parts;
+    float beta1, beta2, eps, grad_scale, ema_decay;
     int64_t step; /* 1-based */
 } kin_adamw_args;
 
@@ -341,8 +346,8 @@ struct kin_kernels {
     /* y f32/f64, any shape, contiguous: standard normal elements [first, ...) of the stream */
     kin_status (*randn)(kin_ctx *, const kin_rng *rng, uint64_t first, kin_tensor *y);
     kin_status (*adamw)(kin_ctx *, const kin_adamw_args *);
-    /* *out = sum of squares of n floats, fixed-shape reduction in double */
-    kin_status (*sumsq)(kin_ctx *, const float *x, int64_t n, double *out);
+    /* *out = sum of squares of g of all parts, fixed-shape reduction in double */
+    kin_status (*sumsq)(kin_ctx *, const kin_adamw_part *part, int64_t parts, double *out);
 };
 
 /* Fill a whole table. ref fills every slot; cpu overwrites what it does faster at `isa`; plan fills

@@ -149,12 +149,13 @@ static kin_status profile_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first
     return leave(&c, c.p->inner->randn(ctx, rng, first, y));
 }
 
-static kin_status profile_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out)
+static kin_status profile_sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts,
+                                double *out)
 {
     call c = enter(ctx, ROW_sumsq);
-    c.p->plan.sumsq(ctx, x, n, out);
+    c.p->plan.sumsq(ctx, part, parts, out);
     begin(ctx, &c);
-    return leave(&c, c.p->inner->sumsq(ctx, x, n, out));
+    return leave(&c, c.p->inner->sumsq(ctx, part, parts, out));
 }
 
 void kin_profile_clear(kin_profile *p)

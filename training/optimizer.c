@@ -122,10 +122,12 @@ kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *co
     for (int t = 0; t < n; t++)
         count += tables[t] ? (size_t)tables[t]->count : 0;
     kin_optimizer *o = kin_calloc(1, sizeof *o);
-    if (o)
-        o->slot = kin_calloc(count ? count : 1, sizeof *o->slot);
-    if (!o || !o->slot) {
-        kin_free(o);
+    if (o) {
+        o->slot = kin_calloc(count + 1, sizeof *o->slot);
+        o->part = kin_calloc(count + 1, sizeof *o->part);
+    }
+    if (!o || !o->slot || !o->part) {
+        kin_optimizer_destroy(&o);
         return kin_fail(err, KIN_ERR_MEM, "optimizer: out of memory");
     }
     o->opt = *opt;
@@ -161,32 +163,41 @@ void kin_optimizer_destroy(kin_optimizer **po)
     if (o->swapped)
         kin_optimizer_swap_ema(o);
     kin_free(o->slot);
+    kin_free(o->part);
     kin_free(o->block);
     kin_free(o);
     *po = NULL;
 }
 
-kin_status kin_optimizer_grad_norm(kin_ctx *ctx, const kin_optimizer *o, double scale, double *norm)
+/* The slots with a gradient, as the kernels want them. */
+static int64_t list_parts(kin_optimizer *o, double lr)
 {
-    double total = 0;
+    int64_t parts = 0;
     for (int i = 0; i < o->count; i++) {
         const kin_optimizer_slot *s = &o->slot[i];
-        double part = 0;
         if (!s->param->grad.data)
             continue;
-        KIN_TRY(ctx->k->sumsq(ctx, s->param->grad.data, s->n, &part));
-        total += part;
+        o->part[parts++] = (kin_adamw_part){.n = s->n,
+                                            .w = s->param->value.data,
+                                            .m = s->m,
+                                            .v = s->v,
+                                            .ema = s->ema,
+                                            .g = s->param->grad.data,
+                                            .lr = (float)lr * s->lr_factor,
+                                            .weight_decay = s->decay};
     }
-    *norm = sqrt(total) * scale;
-    return KIN_OK;
+    return parts;
 }
 
 kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
                               kin_optimizer_report *report)
 {
     const kin_optimizer_options *opt = &o->opt;
-    double norm, lr = kin_lr_at(opt, o->step + 1);
-    KIN_TRY(kin_optimizer_grad_norm(ctx, o, scale, &norm));
+    const double lr = kin_lr_at(opt, o->step + 1);
+    const int64_t parts = list_parts(o, lr);
+    double squares;
+    KIN_TRY(ctx->k->sumsq(ctx, o->part, parts, &squares));
+    const double norm = sqrt(squares) * scale;
     *report = (kin_optimizer_report){.grad_norm = norm, .lr = lr};
     if (!isfinite(norm))
         return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "optimizer: gradient norm %g must be finite",
@@ -194,27 +205,18 @@ kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
     if (opt->max_grad_norm > 0 && opt->max_grad_norm < norm + 1e-6)
         scale *= opt->max_grad_norm / (norm + 1e-6);
     o->step++;
-    for (int i = 0; i < o->count; i++) {
-        kin_optimizer_slot *s = &o->slot[i];
-        if (!s->param->grad.data)
-            continue;
-        kin_adamw_args args = {.n = s->n,
-                               .w = s->param->value.data,
-                               .m = s->m,
-                               .v = s->v,
-                               .ema = s->ema,
-                               .g = s->param->grad.data,
-                               .lr = (float)lr * s->lr_factor,
-                               .beta1 = (float)opt->beta1,
-                               .beta2 = (float)opt->beta2,
-                               .eps = (float)opt->eps,
-                               .weight_decay = s->decay,
-                               .grad_scale = (float)scale,
-                               .ema_decay = (float)kin_ema_decay_at(opt, o->step),
-                               .step = o->step};
-        KIN_TRY(ctx->k->adamw(ctx, &args));
-        kin_param_touch(s->param);
-    }
+    const kin_adamw_args args = {.part = o->part,
+                                 .parts = parts,
+                                 .beta1 = (float)opt->beta1,
+                                 .beta2 = (float)opt->beta2,
+                                 .eps = (float)opt->eps,
+                                 .grad_scale = (float)scale,
+                                 .ema_decay = (float)kin_ema_decay_at(opt, o->step),
+                                 .step = o->step};
+    KIN_TRY(ctx->k->adamw(ctx, &args));
+    for (int i = 0; i < o->count; i++)
+        if (o->slot[i].param->grad.data)
+            kin_param_touch(o->slot[i].param);
     return KIN_OK;
 }
 

@@ -4,8 +4,7 @@
 #ifndef KIN_TRAINING_OPTIMIZER_H
 #define KIN_TRAINING_OPTIMIZER_H
 
-#include "tensor/ctx.h"
-#include "tensor/params.h"
+#include "tensor/kernels.h"
 
 enum { KIN_OPTIMIZER_TABLES = 2, KIN_OPTIMIZER_FACTORS = 16, KIN_OPTIMIZER_NAME_MAX = 320 };
 
@@ -52,6 +51,7 @@ typedef struct kin_optimizer {
     int64_t step; /* updates done */
     int count;
     kin_optimizer_slot *slot;
+    kin_adamw_part *part;                     /* [count], filled for each update */
     const char *prefix[KIN_OPTIMIZER_TABLES]; /* full name = prefix + name */
     float *block;                             /* m, v and ema, one after the other */
     size_t bytes;                             /* of the block */
@@ -73,11 +73,8 @@ typedef struct kin_optimizer_report {
     double lr;
 } kin_optimizer_report;
 
-/* L2 norm of all gradients times `scale`, in a fixed order of sums. */
-kin_status kin_optimizer_grad_norm(kin_ctx *ctx, const kin_optimizer *o, double scale,
-                                   double *norm);
-/* One update from the gradients times `scale` (1/micro-batches); touches the parameters. Fails:
- * NUMERIC when the norm is not finite (nothing is changed then). */
+/* One update from the gradients times `scale` (1/micro-batches), which are 0 afterwards; touches
+ * the parameters. Fails: NUMERIC when the norm is not finite (nothing is changed then). */
 kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
                               kin_optimizer_report *report);
 

@@ -30,15 +30,13 @@ static kin_status save(kin_trainer *t)
                                &t->ctx->error);
 }
 
-/* One optimizer step: micro-batches, update. Gradients are the mean over the micro-batches. */
+/* One optimizer step: micro-batches, update. Gradients are the mean over the micro-batches; they
+ * are 0 before a step and after it. */
 static kin_status train_step(kin_trainer *t, kin_train_losses *losses, kin_optimizer_report *update)
 {
     const int64_t micro = t->cfg.accumulation;
     kin_error *err = &t->ctx->error;
     *losses = (kin_train_losses){0};
-    kin_params_zero_grads(t->pipe->params);
-    if (t->pipe->text_params)
-        kin_params_zero_grads(t->pipe->text_params);
     for (int64_t i = 0; i < micro; i++) {
         const kin_batch *batch;
         KIN_TRY(kin_loader_next(t->loader, &batch, err));

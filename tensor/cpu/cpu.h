@@ -107,7 +107,7 @@ kin_status kin_cpu_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a);
 kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a);
 kin_status kin_cpu_reduce(kin_ctx *ctx, const kin_reduce_args *a);
 kin_status kin_cpu_adamw(kin_ctx *ctx, const kin_adamw_args *a);
-kin_status kin_cpu_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out);
+kin_status kin_cpu_sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts, double *out);
 kin_status kin_cpu_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_tensor *y);
 kin_status kin_cpu_loss(kin_ctx *ctx, const kin_loss_args *a);
 kin_status kin_cpu_loss_bwd(kin_ctx *ctx, const kin_loss_args *a);

@@ -76,6 +76,11 @@ const char *kin_isa_name(kin_isa isa)
  * are faster. */
 bool kin_isa_fast_dot(void)
 {
-    __builtin_cpu_init();
-    return have_avx512_bf16() && __builtin_cpu_is("amd");
+    /* note: asked before every product, and cpuid leaves a virtual machine: thousands of cycles */
+    static _Atomic int known; /* 0: not asked yet, 1: no, 2: yes */
+    if (known == 0) {
+        __builtin_cpu_init();
+        known = have_avx512_bf16() && __builtin_cpu_is("amd") ? 2 : 1;
+    }
+    return known == 2;
 }

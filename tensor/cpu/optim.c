@@ -5,36 +5,77 @@
 #include "tensor/cpu/cpu.h"
 #include "tensor/ref/ref.h"
 
-enum { PIECE = 16384, PARTS = 128 };
+enum { PIECE = 16384 };
+
+/* All parts in pieces of at most PIECE values, so that threads share them evenly: first[i] is the
+ * number of pieces before part i. */
+static int64_t *cut(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts)
+{
+    int64_t *first = kin_ws_bytes(ctx, (size_t)(parts + 1) * sizeof *first), at = 0;
+    for (int64_t i = 0; first && i < parts; i++) {
+        first[i] = at;
+        at += (part[i].n + PIECE - 1) / PIECE;
+    }
+    if (first)
+        first[parts] = at;
+    return first;
+}
+
+/* The part that piece p belongs to, and its values [*i0, *i1). */
+static int64_t find(const int64_t *first, const kin_adamw_part *part, int64_t parts, int64_t p,
+                    int64_t *i0, int64_t *i1)
+{
+    int64_t lo = 0, hi = parts - 1;
+    while (lo < hi) {
+        int64_t mid = (lo + hi + 1) / 2;
+        if (first[mid] <= p)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    *i0 = (p - first[lo]) * PIECE;
+    *i1 = *i0 + PIECE < part[lo].n ? *i0 + PIECE : part[lo].n;
+    return lo;
+}
 
 kin_status kin_cpu_adamw(kin_ctx *ctx, const kin_adamw_args *a)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
-    double b1 = (double)a->beta1, b2 = (double)a->beta2;
-    float size = (float)((double)a->lr / (1.0 - pow(b1, (double)a->step)));
-    float bias2 = (float)sqrt(1.0 - pow(b2, (double)a->step));
-    float decay = (float)(1.0 - (double)a->lr * (double)a->weight_decay);
-    float ema = (float)(1.0 - (double)a->ema_decay);
-    int64_t pieces = (a->n + PIECE - 1) / PIECE;
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, 4 * a->n)) schedule(static)
-    for (int64_t p = 0; p < pieces; p++)
-        s->adamw(a, size, bias2, decay, ema, p * PIECE,
-                 (p + 1) * PIECE < a->n ? (p + 1) * PIECE : a->n);
+    size_t mark = kin_ws_mark(ctx);
+    const int64_t *first = cut(ctx, a->part, a->parts);
+    if (!first)
+        return ctx->error.status;
+    double bias1 = 1.0 - pow((double)a->beta1, (double)a->step);
+    double bias2 = sqrt(1.0 - pow((double)a->beta2, (double)a->step));
+    int64_t pieces = first[a->parts];
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, pieces *PIECE)) schedule(dynamic, 4)
+    for (int64_t p = 0; p < pieces; p++) {
+        int64_t i0, i1;
+        const kin_adamw_part *part = &a->part[find(first, a->part, a->parts, p, &i0, &i1)];
+        s->adamw(a, part, (float)((double)part->lr / bias1), (float)(1.0 / bias2), i0, i1);
+    }
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
-kin_status kin_cpu_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out)
+kin_status kin_cpu_sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts, double *out)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
-    double parts[PARTS], sum = 0;
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, n)) schedule(static)
-    for (int64_t i = 0; i < PARTS; i++) {
-        int64_t i0 = i * n / PARTS, i1 = (i + 1) * n / PARTS;
-        parts[i] = s->sumsq(x + i0, i1 - i0);
+    size_t mark = kin_ws_mark(ctx);
+    const int64_t *first = cut(ctx, part, parts);
+    double *sums = first ? kin_ws_bytes(ctx, (size_t)(first[parts] + 1) * sizeof *sums) : NULL;
+    if (!sums)
+        return ctx->error.status;
+    int64_t pieces = first[parts];
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, pieces *PIECE)) schedule(dynamic, 4)
+    for (int64_t p = 0; p < pieces; p++) {
+        int64_t i0, i1, i = find(first, part, parts, p, &i0, &i1);
+        sums[p] = s->sumsq(part[i].g + i0, i1 - i0);
     }
-    for (int i = 0; i < PARTS; i++)
-        sum += parts[i];
-    *out = sum;
+    *out = 0;
+    for (int64_t p = 0; p < pieces; p++)
+        *out += sums[p];
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

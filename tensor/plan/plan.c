@@ -284,15 +284,16 @@ static kin_status randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_te
 
 static kin_status adamw(kin_ctx *ctx, const kin_adamw_args *a)
 {
-    /* w, m, v read and written, g read; the average read and written */
-    ctx->cost.bytes += (double)a->n * 4.0 * (a->ema ? 9.0 : 7.0);
+    /* w, m, v, g read and written; the average read and written */
+    for (int64_t i = 0; i < a->parts; i++)
+        ctx->cost.bytes += (double)a->part[i].n * 4.0 * (a->part[i].ema ? 10.0 : 8.0);
     return KIN_OK;
 }
 
-static kin_status sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out)
+static kin_status sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts, double *out)
 {
-    (void)x;
-    ctx->cost.bytes += (double)n * 4.0;
+    for (int64_t i = 0; i < parts; i++)
+        ctx->cost.bytes += (double)part[i].n * 4.0;
     *out = 0; /* note: the caller's own variable, not a tensor */
     return KIN_OK;
 }

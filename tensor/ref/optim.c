@@ -18,32 +18,41 @@ kin_status kin_ref_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_t
     return KIN_OK;
 }
 
-kin_status kin_ref_adamw(kin_ctx *ctx, const kin_adamw_args *a)
+/* c1, c2: 1 - beta^step */
+static void update(const kin_adamw_args *a, const kin_adamw_part *p, double c1, double c2)
 {
     double b1 = (double)a->beta1, b2 = (double)a->beta2, d = (double)a->ema_decay;
-    double bias1 = 1 - pow(b1, (double)a->step), bias2 = sqrt(1 - pow(b2, (double)a->step));
-    (void)ctx;
-    for (int64_t i = 0; i < a->n; i++) {
-        double g = (double)a->g[i] * (double)a->grad_scale;
-        double w = (double)a->w[i] * (1 - (double)a->lr * (double)a->weight_decay);
-        double m = b1 * (double)a->m[i] + (1 - b1) * g;
-        double v = b2 * (double)a->v[i] + (1 - b2) * g * g;
-        w -= (double)a->lr / bias1 * m / (sqrt(v) / bias2 + (double)a->eps);
-        a->w[i] = (float)w;
-        a->m[i] = (float)m;
-        a->v[i] = (float)v;
-        if (a->ema)
-            a->ema[i] = (float)(d * (double)a->ema[i] + (1 - d) * (double)a->w[i]);
+    for (int64_t i = 0; i < p->n; i++) {
+        double g = (double)p->g[i] * (double)a->grad_scale;
+        double w = (double)p->w[i] * (1 - (double)p->lr * (double)p->weight_decay);
+        double m = b1 * (double)p->m[i] + (1 - b1) * g;
+        double v = b2 * (double)p->v[i] + (1 - b2) * g * g;
+        w -= (double)p->lr / c1 * m / (sqrt(v) / sqrt(c2) + (double)a->eps);
+        p->w[i] = (float)w;
+        p->m[i] = (float)m;
+        p->v[i] = (float)v;
+        p->g[i] = 0;
+        if (p->ema)
+            p->ema[i] = (float)(d * (double)p->ema[i] + (1 - d) * (double)p->w[i]);
     }
+}
+
+kin_status kin_ref_adamw(kin_ctx *ctx, const kin_adamw_args *a)
+{
+    (void)ctx;
+    for (int64_t i = 0; i < a->parts; i++)
+        update(a, &a->part[i], 1 - pow((double)a->beta1, (double)a->step),
+               1 - pow((double)a->beta2, (double)a->step));
     return KIN_OK;
 }
 
-kin_status kin_ref_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out)
+kin_status kin_ref_sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts, double *out)
 {
     double sum = 0;
     (void)ctx;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
+    for (int64_t i = 0; i < parts; i++)
+        for (int64_t j = 0; j < part[i].n; j++)
+            sum += (double)part[i].g[j] * (double)part[i].g[j];
     *out = sum;
     return KIN_OK;
 }

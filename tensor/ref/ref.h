@@ -147,6 +147,6 @@ kin_status kin_ref_transpose(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y, b
 /* optim.c */
 kin_status kin_ref_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_tensor *y);
 kin_status kin_ref_adamw(kin_ctx *ctx, const kin_adamw_args *a);
-kin_status kin_ref_sumsq(kin_ctx *ctx, const float *x, int64_t n, double *out);
+kin_status kin_ref_sumsq(kin_ctx *ctx, const kin_adamw_part *part, int64_t parts, double *out);
 
 #endif

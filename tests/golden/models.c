@@ -103,42 +103,37 @@ void kin_golden_model_free(kin_golden_model *m)
 kin_status kin_golden_adamw_step(kin_golden_case *c, kin_golden_model *m, const kin_golden_adamw *o,
                                  int step, double *norm)
 {
-    double sum = 0, scale;
+    enum { MOST = 512 };
+    kin_adamw_part part[MOST];
+    kin_adamw_args a = {.part = part,
+                        .beta1 = (float)o->beta1,
+                        .beta2 = (float)o->beta2,
+                        .eps = (float)o->eps,
+                        .ema_decay = (float)o->ema_decay,
+                        .step = step};
+    double sum = 0;
 
-    for (int i = 0; i < m->params->count; i++) {
-        const kin_param *p = m->params->list[i];
-        double part = 0;
-
-        if (p->grad.data)
-            KIN_TRY(c->ctx->k->sumsq(c->ctx, p->grad.data, kin_tensor_numel(&p->grad), &part));
-        sum += part;
-    }
-    *norm = sqrt(sum);
-    scale = fmin(1.0, o->max_grad_norm / (*norm + 1e-6));
     for (int i = 0; i < m->params->count; i++) {
         kin_param *p = m->params->list[i];
-        const kin_adamw_args a = {.n = kin_tensor_numel(&p->value),
-                                  .w = p->value.data,
-                                  .m = m->m->list[i]->value.data,
-                                  .v = m->v->list[i]->value.data,
-                                  .ema = m->ema->list[i]->value.data,
-                                  .g = p->grad.data,
-                                  .lr = (float)o->lr,
-                                  .beta1 = (float)o->beta1,
-                                  .beta2 = (float)o->beta2,
-                                  .eps = (float)o->eps,
-                                  .weight_decay = (float)o->weight_decay,
-                                  .grad_scale = (float)scale,
-                                  .ema_decay = (float)o->ema_decay,
-                                  .step = step};
 
         if (!p->grad.data)
             continue;
-        KIN_TRY(c->ctx->k->adamw(c->ctx, &a));
+        if (a.parts == MOST)
+            return kin_fail(&c->ctx->error, KIN_ERR_ARG, "more than %d parameters", MOST);
+        part[a.parts++] = (kin_adamw_part){.n = kin_tensor_numel(&p->value),
+                                           .w = p->value.data,
+                                           .m = m->m->list[i]->value.data,
+                                           .v = m->v->list[i]->value.data,
+                                           .ema = m->ema->list[i]->value.data,
+                                           .g = p->grad.data,
+                                           .lr = (float)o->lr,
+                                           .weight_decay = (float)o->weight_decay};
         kin_param_touch(p);
     }
-    kin_params_zero_grads(m->params);
-    return KIN_OK;
+    KIN_TRY(c->ctx->k->sumsq(c->ctx, part, a.parts, &sum));
+    *norm = sqrt(sum);
+    a.grad_scale = (float)fmin(1.0, o->max_grad_norm / (*norm + 1e-6));
+    return c->ctx->k->adamw(c->ctx, &a);
 }
 
 kin_status kin_golden_entry(kin_golden_case *c, const char *name, int64_t i, kin_tensor *out)

@@ -53,49 +53,63 @@ void kernels_loss(rig *r)
     }
 }
 
+/* Three parts, the middle one small; ema: the last has none. */
 static void adamw(rig *r, int64_t n, int64_t step, bool ema, float decay, float grad_scale)
 {
+    enum { PARTS = 3 };
     rig_begin(r, "adamw n=%d step=%d ema=%d decay=%g", (int)n, (int)step, ema, (double)decay);
-    kin_tensor g = rig_in(r, 1, 0, KIN_DIMS(n));
-    pair w = rig_out(r, KIN_DTYPE_F32, true, 0, KIN_DIMS(n));
-    pair m = rig_out(r, KIN_DTYPE_F32, true, 0, KIN_DIMS(n));
-    pair v = rig_out(r, KIN_DTYPE_F32, true, 0, KIN_DIMS(n));
-    pair e = rig_out(r, KIN_DTYPE_F32, true, 0, KIN_DIMS(n));
+    pair w[PARTS], m[PARTS], v[PARTS], e[PARTS], g[PARTS];
+    kin_adamw_part part[2][PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        int64_t len = i == 1 ? 5 : n + i;
+        pair *const out[] = {&w[i], &m[i], &v[i], &e[i], &g[i]};
+        for (int j = 0; j < 5; j++)
+            *out[j] = rig_out(r, KIN_DTYPE_F32, true, 0, KIN_DIMS(len));
+        for (int side = 0; side < 2; side++) {
+            for (int64_t j = 0; j < len; j++) /* second moments are squares; the first one is 0 */
+                kin_tensor_set(&v[i].t[side], j, j ? fabs(kin_tensor_get(&v[i].t[side], j)) : 0);
+            part[side][i] = (kin_adamw_part){.n = len,
+                                             .w = w[i].t[side].data,
+                                             .m = m[i].t[side].data,
+                                             .v = v[i].t[side].data,
+                                             .ema = ema || i < 2 ? e[i].t[side].data : NULL,
+                                             .g = g[i].t[side].data,
+                                             .lr = 1e-3f * (float)(i + 1),
+                                             .weight_decay = decay * (float)i};
+        }
+    }
     for (int side = 0; side < 2; side++) {
-        for (int64_t i = 0; i < n; i++) /* second moments are squares; the first one is 0 */
-            kin_tensor_set(&v.t[side], i, i ? fabs(kin_tensor_get(&v.t[side], i)) : 0);
-        kin_adamw_args a = {.n = n,
-                            .w = w.t[side].data,
-                            .m = m.t[side].data,
-                            .v = v.t[side].data,
-                            .ema = ema ? e.t[side].data : NULL,
-                            .g = g.data,
-                            .lr = 1e-3f,
+        kin_adamw_args a = {.part = part[side],
+                            .parts = PARTS,
                             .beta1 = 0.9f,
                             .beta2 = 0.999f,
                             .eps = 1e-8f,
-                            .weight_decay = decay,
                             .grad_scale = grad_scale,
                             .ema_decay = 0.99f,
                             .step = step};
         RIG_CALL(r, side, adamw, &a);
     }
-    kin_near_bound b = kin_near_f32(4, 0);
-    rig_near(r, "w", &w, b);
-    rig_near(r, "m", &m, b);
-    rig_near(r, "v", &v, b);
-    rig_near(r, "ema", &e, b);
+    for (int i = 0; i < PARTS; i++) {
+        static const char *const name[] = {"w", "m", "v", "ema"};
+        const pair *const got[] = {&w[i], &m[i], &v[i], &e[i]};
+        for (int j = 0; j < 4; j++)
+            rig_near(r, name[j], got[j], kin_near_f32(4, 0));
+        rig_same(r, "g", &g[i].t[1], &g[i].t[0]);
+        if (kin_tensor_get(&g[i].t[1], 0) != 0)
+            RIG_FAIL(r, "gradient of part %d is not cleared", i);
+    }
     rig_end(r);
 }
 
 static void sumsq(rig *r, int64_t n, double spread)
 {
     rig_begin(r, "sumsq n=%d spread=%g", (int)n, spread);
-    kin_tensor x = rig_in(r, spread, 0, KIN_DIMS(n));
+    kin_tensor x = rig_in(r, spread, 0, KIN_DIMS(n)), y = rig_in(r, spread, 0, KIN_DIMS(3));
+    const kin_adamw_part part[2] = {{.n = n, .g = x.data}, {.n = 3, .g = y.data}};
     double out[3] = {NAN, NAN, NAN};
     for (int side = 0; side < 2; side++)
-        RIG_CALL(r, side, sumsq, x.data, n, &out[side]);
-    RIG_CALL_ONE(r, sumsq, x.data, n, &out[2]);
+        RIG_CALL(r, side, sumsq, part, 2, &out[side]);
+    RIG_CALL_ONE(r, sumsq, part, 2, &out[2]);
     if (!kin_near_value(out[1], out[0], 1e-7, 0))
         RIG_FAIL(r, "got %.17g want %.17g", out[1], out[0]);
     if (out[2] != out[1])

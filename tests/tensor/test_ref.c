@@ -432,17 +432,19 @@ static void adamw(void **state)
     for (int step = 1; step <= 2; step++) {
         double g = step == 1 ? 0.5 : -1;
         float fg = (float)(2 * g);
-        kin_adamw_args a = {.n = 1,
-                            .w = &fw,
-                            .m = &fm,
-                            .v = &fv,
-                            .ema = &fe,
-                            .g = &fg,
-                            .lr = 0.1f,
+        const kin_adamw_part part = {.n = 1,
+                                     .w = &fw,
+                                     .m = &fm,
+                                     .v = &fv,
+                                     .ema = &fe,
+                                     .g = &fg,
+                                     .lr = 0.1f,
+                                     .weight_decay = 0.1f};
+        kin_adamw_args a = {.part = &part,
+                            .parts = 1,
                             .beta1 = 0.9f,
                             .beta2 = 0.99f,
                             .eps = 1e-8f,
-                            .weight_decay = 0.1f,
                             .grad_scale = 0.5f,
                             .ema_decay = 0.75f,
                             .step = step};
@@ -455,6 +457,7 @@ static void adamw(void **state)
         assert_ok(ctx->k->adamw(ctx, &a), &ctx->error);
         assert_true(fabs((double)fw - w) < 1e-6 && fabs((double)fe - ema) < 1e-6);
         assert_true(fabs((double)fm - m) < 1e-7 && fabs((double)fv - v) < 1e-7);
+        assert_true(fg == 0.0f);
     }
 }
 

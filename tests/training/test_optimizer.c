@@ -116,6 +116,7 @@ static void follows_the_rule(void **state)
                 ema[i][j] = d * ema[i][j] + (1 - d) * w[i][j];
                 const double got = (double)((float *)o->slot[i].param->value.data)[j];
                 const double avg = (double)o->slot[i].ema[j];
+                assert_true(((float *)o->slot[i].param->grad.data)[j] == 0.0f);
                 if (!(fabs(got - w[i][j]) < 2e-6) || !(fabs(avg - ema[i][j]) < 2e-6))
                     fail_msg("step %d slot %d element %d: %g for %g, average %g for %g", s, i,
                              (int)j, got, w[i][j], avg, ema[i][j]);

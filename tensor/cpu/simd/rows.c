@@ -137,26 +137,29 @@ void KIN_SIMD(rope_row)(const float *x, const float *c, const float *s, int64_t 
     }
 }
 
-void KIN_SIMD(adamw)(const kin_adamw_args *a, float step_size, float bias2, float decay,
-                     float ema_rate, int64_t i0, int64_t i1)
+void KIN_SIMD(adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,
+                     float inv_bias2, int64_t i0, int64_t i1)
 {
-    vf b1 = vf_set(a->beta1), b2 = vf_set(a->beta2);
+    vf b1 = vf_set(a->beta1), b2 = vf_set(a->beta2), step = vf_set(step_size);
     vf c1 = vf_set((float)(1.0 - (double)a->beta1)), c2 = vf_set((float)(1.0 - (double)a->beta2));
-    vf scale = vf_set(a->grad_scale), eps = vf_set(a->eps), inv2 = vf_set(1.0f / bias2);
+    vf scale = vf_set(a->grad_scale), eps = vf_set(a->eps), inv2 = vf_set(inv_bias2);
+    vf decay = vf_set((float)(1.0 - (double)p->lr * (double)p->weight_decay));
+    vf rate = vf_set((float)(1.0 - (double)a->ema_decay));
     for (int64_t i = i0; i < i1; i += VL) {
         int64_t n = i1 - i;
-        vf g = vf_mul(vf_loadn(a->g + i, n), scale);
-        vf m = vf_fma(c1, g, vf_mul(b1, vf_loadn(a->m + i, n)));
-        vf v = vf_fma(c2, vf_mul(g, g), vf_mul(b2, vf_loadn(a->v + i, n)));
-        vf w = vf_mul(vf_loadn(a->w + i, n), vf_set(decay));
+        vf g = vf_mul(vf_loadn(p->g + i, n), scale);
+        vf m = vf_fma(c1, g, vf_mul(b1, vf_loadn(p->m + i, n)));
+        vf v = vf_fma(c2, vf_mul(g, g), vf_mul(b2, vf_loadn(p->v + i, n)));
+        vf w = vf_mul(vf_loadn(p->w + i, n), decay);
         vf q = vf_div(m, vf_fma(vf_sqrt(v), inv2, eps));
-        w = vf_fnma(vf_set(step_size), q, w);
-        vf_storen(a->m + i, m, n);
-        vf_storen(a->v + i, v, n);
-        vf_storen(a->w + i, w, n);
-        if (a->ema) {
-            vf e = vf_loadn(a->ema + i, n);
-            vf_storen(a->ema + i, vf_fma(vf_set(ema_rate), vf_sub(w, e), e), n);
+        w = vf_fnma(step, q, w);
+        vf_storen(p->m + i, m, n);
+        vf_storen(p->v + i, v, n);
+        vf_storen(p->w + i, w, n);
+        vf_storen(p->g + i, vf_zero(), n);
+        if (p->ema) {
+            vf e = vf_loadn(p->ema + i, n);
+            vf_storen(p->ema + i, vf_fma(rate, vf_sub(w, e), e), n);
         }
     }
 }

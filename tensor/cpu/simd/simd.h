@@ -98,9 +98,10 @@ typedef struct kin_simd {
     void (*softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
     /* y (+)= x c + swapped(x) s; c, s [d], s negative at even places */
     void (*rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y, bool acc);
-    /* elements [i0, i1) */
-    void (*adamw)(const kin_adamw_args *a, float step_size, float bias2, float decay,
-                  float ema_rate, int64_t i0, int64_t i1);
+    /* values [i0, i1) of a part; step_size = lr / (1 - beta1^step), inv_bias2 = (1 -
+     * beta2^step)^-1/2 */
+    void (*adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,
+                  float inv_bias2, int64_t i0, int64_t i1);
     /* sum of (x-t)^2 */
     double (*mse)(const float *x, const float *t, int64_t n);
     /* dx (+)= factor (x-t) */
@@ -176,8 +177,8 @@ void KIN_SIMD(softmax_row)(const float *x, int64_t n, float *y);
 void KIN_SIMD(softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
 void KIN_SIMD(rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y,
                         bool acc);
-void KIN_SIMD(adamw)(const kin_adamw_args *a, float step_size, float bias2, float decay,
-                     float ema_rate, int64_t i0, int64_t i1);
+void KIN_SIMD(adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,
+                     float inv_bias2, int64_t i0, int64_t i1);
 double KIN_SIMD(mse)(const float *x, const float *t, int64_t n);
 void KIN_SIMD(mse_bwd)(const float *x, const float *t, float factor, int64_t n, float *dx,
                        bool acc);
