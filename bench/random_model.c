@@ -21,7 +21,12 @@ static kin_status make(kin_ctx *ctx, const char *config, const char *out, kin_dt
         if (w->trainable && w->init.kind == KIN_INIT_ZERO)
             w->init = KIN_INIT(KIN_INIT_NORMAL, 0.02f);
     }
-    kin_model_start(p->model, p->params, 1);
+    kin_params_init(p->params, 1);
+    /* positions far apart, so that the tokens spread over all experts */
+    kin_param *pos = kin_params_find(p->params, "pos_embed");
+    const kin_rng rng = {.seed = 1, .purpose = KIN_RNG_INIT, .sample = UINT64_C(1) << 32};
+    if (pos)
+        kin_rng_normal(&rng, 0, kin_tensor_numel(&pos->value), pos->value.data);
     status = kin_pipeline_save(p, out, dtype, NULL, NULL, &ctx->error);
 done:
     kin_pipeline_destroy(&p);

@@ -267,19 +267,6 @@ static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin
     return kin_cli_write_json(path, g->settings, err);
 }
 
-/* Parameters and the packed forms that their products will make (matrices once, in the type of the
- * products). */
-static uint64_t table_bytes(const kin_ctx *ctx, const kin_params *params)
-{
-    uint64_t bytes = params ? kin_params_bytes(params) : 0;
-    for (int i = 0; params && i < params->count; i++) {
-        const kin_param *p = params->list[i];
-        if (p->value.ndim >= 2 && strstr(p->name, ".weight") && strcmp(p->name, "shared.weight"))
-            bytes += (uint64_t)kin_tensor_numel(&p->value) * kin_dtype_size(ctx->compute);
-    }
-    return bytes;
-}
-
 /* Runs the same code on shapes alone; *peak: bytes the whole process will hold. */
 static kin_status plan(generation *g, const char *model_dir, uint64_t *peak, kin_error *err)
 {
@@ -289,7 +276,9 @@ static kin_status plan(generation *g, const char *model_dir, uint64_t *peak, kin
     if (status == KIN_OK) {
         uint64_t bytes = kin_cli_memory_used() + ctx->ws.peak;
         bytes += kin_output_bytes(&g->output, g->params.frames, g->params.height, g->params.width);
-        bytes += table_bytes(ctx, g->pipeline->params) + table_bytes(ctx, g->pipeline->text_params);
+        bytes += kin_params_resident_bytes(g->pipeline->params);
+        if (g->pipeline->text_params)
+            bytes += kin_params_resident_bytes(g->pipeline->text_params);
         *peak = bytes;
     }
     release(g);

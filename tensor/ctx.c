@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "tensor/cpu/choose.h"
 #include "tensor/kernels.h"
+#include "tensor/plan/plan.h"
 #include "tensor/tape.h"
 
 enum { WS_ALIGN = 64 };
@@ -70,7 +71,7 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
         return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32 or bf16",
                         kin_dtype_name(opt->compute));
     kin_isa isa = KIN_ISA_NONE;
-    if (opt->backend == KIN_BACKEND_CPU)
+    if (opt->backend != KIN_BACKEND_REF && (opt->backend == KIN_BACKEND_CPU || kin_isa_detect()))
         KIN_TRY(choose_isa(opt->isa, &isa, err));
 
     kin_ctx *ctx = kin_calloc(1, sizeof *ctx);
@@ -82,6 +83,8 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     }
     if (opt->backend == KIN_BACKEND_PLAN) {
         kin_kernels_init_plan(k);
+        if (isa != KIN_ISA_NONE)
+            kin_plan_add_scratch(k);
     } else {
         kin_kernels_init_ref(k);
         if (opt->backend == KIN_BACKEND_CPU)
@@ -94,7 +97,7 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     ctx->compute = opt->compute;
     ctx->precision = opt->precision;
     kin_status status = ws_open(&ctx->ws, opt->ws_limit, err);
-    if (status == KIN_OK && opt->backend == KIN_BACKEND_CPU)
+    if (status == KIN_OK && isa != KIN_ISA_NONE)
         status = kin_cpu_choices_load(ctx, err);
     if (status != KIN_OK) {
         kin_ctx_destroy(&ctx);

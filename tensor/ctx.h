@@ -46,7 +46,7 @@ typedef struct kin_ctx {
     kin_error error;
     const kin_kernels *k; /* the backend's kernel table */
     kin_backend backend;
-    kin_isa isa;       /* level in use (CPU backend) */
+    kin_isa isa;       /* level in use (CPU backend), or planned for */
     int threads;       /* >= 1 */
     kin_dtype compute; /* F32 or BF16: rounding of the operands of linear products and attention */
     kin_precision precision; /* of products in F32 */

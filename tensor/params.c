@@ -289,7 +289,7 @@ kin_pack *kin_param_pack_find(const kin_param *p, uint64_t key)
     return pack && pack->version == p->version ? pack : NULL;
 }
 
-kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes)
+kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes, bool plan)
 {
     kin_pack *pack = pack_by_key(p, key);
     if (!pack) {
@@ -300,7 +300,9 @@ kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes)
         pack->next = p->packs;
         p->packs = pack;
     }
-    if (pack->bytes < bytes || !pack->data) {
+    if (plan) {
+        pack->bytes = bytes;
+    } else if (pack->bytes < bytes || !pack->data) {
         kin_free(pack->data);
         pack->data = kin_malloc(bytes);
         pack->bytes = pack->data ? bytes : 0;
@@ -317,5 +319,20 @@ size_t kin_params_pack_bytes(const kin_params *params)
     for (int i = 0; i < params->count; i++)
         for (const kin_pack *pack = params->list[i]->packs; pack; pack = pack->next)
             n += pack->bytes;
+    return n;
+}
+
+size_t kin_params_resident_bytes(const kin_params *params)
+{
+    /* note: of a mapped table rows are read here and there; more than this would be a surprise */
+    enum { TABLE_MOST = 1 << 20 };
+    size_t n = params->grad_bytes + kin_params_pack_bytes(params);
+    for (int i = 0; i < params->count; i++) {
+        const kin_param *p = params->list[i];
+        size_t bytes = (size_t)kin_tensor_numel(&p->value) * kin_dtype_size(p->value.dtype);
+        if (p->mapped && p->packs)
+            continue;
+        n += p->mapped && bytes > TABLE_MOST ? TABLE_MOST : bytes;
+    }
     return n;
 }

@@ -99,8 +99,12 @@ void kin_param_touch(kin_param *p);
 /* The pack of this key made from the current version, or NULL. */
 kin_pack *kin_param_pack_find(const kin_param *p, uint64_t key);
 /* A pack for this key with at least `bytes` of data, reusing the stale one of the same key; version
- * is set to the current one. NULL: out of memory. */
-kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes);
+ * is set to the current one. plan true: only its bytes are kept (data NULL). NULL: out of memory.
+ */
+kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes, bool plan);
 size_t kin_params_pack_bytes(const kin_params *params);
+/* Bytes the table keeps in memory once every product has run (after a dry run: what a run will
+ * keep): packed forms, gradients and values, of mapped values what is read unpacked. */
+size_t kin_params_resident_bytes(const kin_params *params);
 
 #endif

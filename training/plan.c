@@ -21,23 +21,9 @@ static uint64_t resident_now(void)
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Packed forms of the matrices: one for the forward product, one for the gradient of its input. */
-static uint64_t pack_bytes(const kin_params *params)
-{
-    uint64_t n = 0;
-    for (int i = 0; params && i < params->count; i++) {
-        const kin_tensor *v = &params->list[i]->value;
-        if (v->ndim >= 2 && strstr(params->list[i]->name, ".weight") &&
-            !strstr(params->list[i]->name, "norm"))
-            n += 2 * sizeof(float) * (uint64_t)kin_tensor_numel(v);
-    }
-    return n;
-}
-
 static uint64_t table_bytes(const kin_params *params)
 {
-    return params ? (uint64_t)kin_params_bytes(params) + params->grad_bytes + pack_bytes(params)
-                  : 0;
+    return params ? (uint64_t)kin_params_resident_bytes(params) : 0;
 }
 
 kin_status kin_trainer_plan(kin_trainer *t, uint64_t *peak)

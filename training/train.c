@@ -178,8 +178,11 @@ static kin_status prepare_run(kin_trainer *t)
  * `heir` (or NULL). */
 static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, kin_trainer *heir, uint64_t *peak)
 {
-    const kin_ctx_options options = {
-        .backend = KIN_BACKEND_PLAN, .threads = ctx->threads, .compute = ctx->compute};
+    const kin_ctx_options options = {.backend = KIN_BACKEND_PLAN,
+                                     .isa = ctx->isa,
+                                     .threads = ctx->threads,
+                                     .compute = ctx->compute,
+                                     .precision = ctx->precision};
     char checkpoint[KIN_PATH_MAX] = "";
     kin_ctx *plan = NULL;
     kin_train_options quiet = *opt;

@@ -142,6 +142,8 @@ kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
     float *work = kin_ws_bytes(ctx, (size_t)threads * each * sizeof(float));
     if (!work)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         fwd_scratch w;

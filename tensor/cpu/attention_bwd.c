@@ -217,6 +217,8 @@ static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_
     float *work = kin_ws_bytes(ctx, (size_t)threads * each * sizeof(float));
     if (!work)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         bwd_scratch w;

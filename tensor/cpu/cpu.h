@@ -38,6 +38,7 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
 /* c [m,n] += A^T B with A [k,m] and B [k,n] in rows (b_rows: row i of B is b_rows[i]). */
 typedef struct kin_gemm_tn {
     int64_t m, n, k;
+    int64_t k_max; /* most rows that data can make of it: what the scratch is taken for; 0: k */
     const float *a;
     int64_t lda;
     const float *b;
@@ -52,6 +53,8 @@ kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode)
  * (n is summed). Made once per version of w. Fails: MEM. */
 kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                         kin_product mode, const float **out);
+/* Room for a packed form of w (kin_param_pack_get); a plan only counts it. Fails: MEM. */
+kin_status kin_cpu_pack_get(kin_ctx *ctx, kin_param *w, uint64_t key, size_t bytes, kin_pack **out);
 /* p's n values as f32: its own memory, or a copy in the workspace (bf16, f16). p NULL: *out = NULL.
  */
 kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out);
@@ -72,6 +75,15 @@ static inline int64_t kin_ld(const kin_tensor *t)
 static inline bool kin_is_f32(const kin_tensor *t)
 {
     return !t || !t->data || t->dtype == KIN_DTYPE_F32;
+}
+/* Where a kernel has taken its scratch: on a plan context that was all (true; the scratch is given
+ * back), so that a dry run counts what a run takes, by the same lines. So scratch depends on
+ * shapes, types, level and threads alone, never on data such as routed rows. */
+static inline bool kin_cpu_planned(kin_ctx *ctx, size_t mark)
+{
+    if (kin_ctx_is_plan(ctx))
+        kin_ws_release(ctx, mark);
+    return kin_ctx_is_plan(ctx);
 }
 /* Threads for `work` elementary steps: 1 where starting the others would cost more. */
 static inline int kin_cpu_threads(const kin_ctx *ctx, int64_t work)

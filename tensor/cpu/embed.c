@@ -31,6 +31,8 @@ kin_status kin_cpu_rope(kin_ctx *ctx, const kin_rope_args *a)
     float *table = kin_ws_bytes(ctx, (size_t)threads * each * sizeof(float));
     if (!table)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t n = 0; n < nn; n++) {
         float *c = table + (size_t)omp_get_thread_num() * each, *sn = c + d;

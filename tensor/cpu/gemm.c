@@ -199,8 +199,16 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
     int64_t *first = kin_ws_bytes(ctx, (size_t)(count + 1) * sizeof(*first));
     if (!jobs || !first)
         return ctx->error.status;
+    /* the most a task can take, so that the need does not follow the rows of each product */
+    int64_t blocks = e->blocks > 4 ? e->blocks : 4;
+    size_t a_floats = (size_t)(blocks * e->mr * e->pass + 32 + 15) / 16 * 16;
+    size_t per_thread = (a_floats + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
+    float *work = kin_ws_bytes(ctx, (size_t)ctx->threads * per_thread * sizeof(float));
+    if (!work)
+        return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     int64_t rows = 0;
-    size_t a_floats = 0;
     for (int64_t i = 0; i < count; i++)
         rows += g[i].m;
     first[0] = 0;
@@ -214,16 +222,9 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
             continue;
         job_cut(&jobs[i], want > 0 ? want : 1);
         first[i + 1] += jobs[i].mtasks * jobs[i].ptasks;
-        size_t need = (size_t)(jobs[i].block_step * e->mr * e->pass) + 32;
-        a_floats = need > a_floats ? need : a_floats;
     }
-    a_floats = (a_floats + 15) / 16 * 16;
-    size_t per_thread = (a_floats + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
     int threads = first[count] < ctx->threads ? (int)first[count] : ctx->threads;
     if (threads > 0) {
-        float *work = kin_ws_bytes(ctx, (size_t)threads * per_thread * sizeof(float));
-        if (!work)
-            return ctx->error.status;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         run_jobs(jobs, first, count, work, a_floats, per_thread);
     }

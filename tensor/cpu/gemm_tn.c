@@ -86,14 +86,17 @@ kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode)
     int64_t most = BUDGET / width / PACK_ROWS * PACK_ROWS;
     most = most < PACK_ROWS ? PACK_ROWS : most > MAX_STEPS ? MAX_STEPS : most;
     most = most / e->parts * e->group;
-    most = most < g->k ? most : g->k;
-    int64_t steps = kin_engine_steps(e, most);
+    int64_t rows = g->k_max > g->k ? g->k_max : g->k;
+    int64_t steps = kin_engine_steps(e, most < rows ? most : rows);
     int threads = kin_cpu_threads(ctx, g->m * g->n / 64 * g->k);
+    most = most < g->k ? most : g->k;
     t.a = kin_ws_bytes(ctx, (size_t)(t.blocks * e->mr * steps + 16) * sizeof(float));
     t.b = kin_ws_bytes(ctx, (size_t)(t.panels * e->right_words * steps + 16) * sizeof(float));
-    t.tiles = kin_ws_bytes(ctx, (size_t)(threads * e->mr * e->nr) * sizeof(float));
+    t.tiles = kin_ws_bytes(ctx, (size_t)(ctx->threads * e->mr * e->nr) * sizeof(float));
     if (!t.a || !t.b || !t.tiles)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     int64_t block_step = t.blocks * t.panels / (8 * (int64_t)threads);
     block_step = block_step < 1 ? 1 : block_step > 8 ? 8 : block_step;
     for (t.k0 = 0; t.k0 < g->k; t.k0 += most) {

@@ -11,20 +11,32 @@ static const int32_t *ints(const kin_tensor *t)
     return t->data;
 }
 
+/* Rows of group e in sorted order: *first and their number. A plan has no data and takes the most
+ * there can be. */
+static int64_t group_rows(const kin_ctx *ctx, const kin_dispatch *d, int64_t e, int64_t *first)
+{
+    if (kin_ctx_is_plan(ctx)) {
+        *first = 0;
+        return d->tokens * d->slots;
+    }
+    *first = ints(&d->offset)[e];
+    return ints(&d->offset)[e + 1] - *first;
+}
+
 /* Rows of x [T,k] in sorted order, or NULL where x is sorted itself. */
 static kin_status source_rows(kin_ctx *ctx, const kin_dispatch *d, bool gather, const int32_t **out)
 {
     *out = NULL;
     if (!gather)
         return KIN_OK;
-    int64_t n = ints(&d->offset)[d->groups];
     if (d->slots == 1) {
         *out = ints(&d->order);
         return KIN_OK;
     }
-    int32_t *rows = kin_ws_bytes(ctx, (size_t)(n + 1) * sizeof(int32_t));
+    int32_t *rows = kin_ws_bytes(ctx, (size_t)(d->tokens * d->slots + 1) * sizeof(int32_t));
     if (!rows)
         return ctx->error.status;
+    int64_t n = kin_ctx_is_plan(ctx) ? 0 : ints(&d->offset)[d->groups];
     for (int64_t i = 0; i < n; i++)
         rows[i] = ints(&d->order)[i] / (int32_t)d->slots;
     *out = rows;
@@ -36,40 +48,40 @@ kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
     if (!kin_is_f32(a->x))
         return kin_ref_grouped(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    int64_t groups = a->d->groups, jobs = 0;
+    int64_t groups = a->d->groups, s0;
     kin_product mode = kin_cpu_product(ctx);
-    const int32_t *offset = ints(&a->d->offset), *rows;
+    const int32_t *rows;
     kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     kin_epilogue *epi = kin_ws_bytes(ctx, (size_t)groups * sizeof(*epi));
     if (!g || !epi)
         return ctx->error.status;
     KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
     for (int64_t e = 0; e < groups; e++) {
-        int64_t s0 = offset[e], m = offset[e + 1] - s0;
+        int64_t m = group_rows(ctx, a->d, e, &s0);
         const float *pack, *bias;
+        g[e] = (kin_gemm){0};
         if (m == 0)
             continue;
         KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &pack));
         KIN_TRY(kin_cpu_param_f32(ctx, a->b ? a->b[e] : NULL, a->n, &bias));
-        epi[jobs] = (kin_epilogue){.bias = bias,
-                                   .act = a->act,
-                                   .group_rows = m,
-                                   .ld_pre = kin_ld(a->pre),
-                                   .y = kin_f32(a->y) + s0 * kin_ld(a->y),
-                                   .ld_y = kin_ld(a->y)};
+        epi[e] = (kin_epilogue){.bias = bias,
+                                .act = a->act,
+                                .group_rows = m,
+                                .ld_pre = kin_ld(a->pre),
+                                .y = kin_f32(a->y) + s0 * kin_ld(a->y),
+                                .ld_y = kin_ld(a->y)};
         if (a->pre && a->pre->data)
-            epi[jobs].pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
-        g[jobs] = (kin_gemm){.m = m,
-                             .n = a->n,
-                             .k = a->k,
-                             .a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
-                             .lda = kin_ld(a->x),
-                             .a_rows = rows ? rows + s0 : NULL,
-                             .b_pack = pack,
-                             .epi = &epi[jobs]};
-        jobs++;
+            epi[e].pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
+        g[e] = (kin_gemm){.m = m,
+                          .n = a->n,
+                          .k = a->k,
+                          .a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                          .lda = kin_ld(a->x),
+                          .a_rows = rows ? rows + s0 : NULL,
+                          .b_pack = pack,
+                          .epi = &epi[e]};
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, mode));
+    KIN_TRY(kin_cpu_gemm(ctx, g, groups, mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
@@ -79,28 +91,28 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
     if (!kin_is_f32(a->dy))
         return kin_ref_grouped_dx(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    int64_t groups = a->d->groups, jobs = 0;
+    int64_t groups = a->d->groups, s0;
     kin_product mode = kin_cpu_product(ctx);
-    const int32_t *offset = ints(&a->d->offset);
     kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     if (!g)
         return ctx->error.status;
     for (int64_t e = 0; e < groups; e++) {
-        int64_t s0 = offset[e], m = offset[e + 1] - s0;
+        int64_t m = group_rows(ctx, a->d, e, &s0);
         const float *pack;
+        g[e] = (kin_gemm){0};
         if (m == 0)
             continue;
         KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, true, mode, &pack));
-        g[jobs++] = (kin_gemm){.m = m,
-                               .n = a->k,
-                               .k = a->n,
-                               .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
-                               .lda = kin_ld(a->dy),
-                               .b_pack = pack,
-                               .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
-                               .ldc = kin_ld(a->dx)};
+        g[e] = (kin_gemm){.m = m,
+                          .n = a->k,
+                          .k = a->n,
+                          .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                          .lda = kin_ld(a->dy),
+                          .b_pack = pack,
+                          .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
+                          .ldc = kin_ld(a->dx)};
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, jobs, mode));
+    KIN_TRY(kin_cpu_gemm(ctx, g, groups, mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
@@ -127,15 +139,17 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
     if (!kin_is_f32(a->dy))
         return kin_ref_grouped_dw(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    const int32_t *offset = ints(&a->d->offset), *rows;
+    const int32_t *rows;
+    int64_t s0;
     KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
     for (int64_t e = 0; e < a->d->groups; e++) {
-        int64_t s0 = offset[e], m = offset[e + 1] - s0;
+        int64_t m = group_rows(ctx, a->d, e, &s0);
         if (m == 0 || !a->w[e]->grad.data)
             continue;
         kin_gemm_tn g = {.m = a->n,
                          .n = a->k,
                          .k = m,
+                         .k_max = a->d->tokens * a->d->slots,
                          .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
                          .lda = kin_ld(a->dy),
                          .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
@@ -145,6 +159,8 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
                          .ldc = a->k};
         KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
     }
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     bias_sums(ctx, a);
     kin_ws_release(ctx, mark);
     return KIN_OK;

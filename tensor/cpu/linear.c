@@ -86,7 +86,7 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
                          .ldc = a->k};
         KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
     }
-    if (a->b && a->b->grad.data) {
+    if (a->b && a->b->grad.data && !kin_ctx_is_plan(ctx)) {
         enum { STRIP = 128 };
         int64_t strips = (a->n + STRIP - 1) / STRIP;
         float *db = a->b->grad.data;

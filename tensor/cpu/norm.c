@@ -44,6 +44,8 @@ static kin_status forward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
     size_t mark = kin_ws_mark(ctx);
     kin_norm_job j;
     KIN_TRY(job_of(ctx, a, rms, &j));
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     int64_t pieces = (a->rows + PIECE_ROWS - 1) / PIECE_ROWS;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, 2 * a->rows * a->d)) schedule(static)
     for (int64_t p = 0; p < pieces; p++) {
@@ -97,12 +99,14 @@ static kin_status backward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
             per_group = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
     float *sums = NULL;
     if (j.want_modulation || j.want_affine) {
-        size_t bytes = (size_t)(groups * per_group * 4 * a->d) * sizeof(float);
-        sums = kin_ws_bytes(ctx, bytes + sizeof(float));
+        sums = kin_ws_bytes(ctx, (size_t)(groups * per_group * 4 * a->d + 1) * sizeof(float));
         if (!sums)
             return ctx->error.status;
-        memset(sums, 0, bytes);
     }
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
+    if (sums)
+        memset(sums, 0, (size_t)(groups * per_group * 4 * a->d) * sizeof(float));
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, 3 * a->rows * a->d)) schedule(static)
     for (int64_t p = 0; p < groups * per_group; p++) {
         int64_t first = p / per_group * rows, r0 = first + p % per_group * PIECE_ROWS;

@@ -207,16 +207,18 @@ static kin_status product_of(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, b
     size_t bytes =
         dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0));
     bool fresh = !pack || !pack->extra;
-    pack = kin_param_pack_get(w, key, bytes);
-    if (!pack) {
+    kin_status st = kin_cpu_pack_get(ctx, w, key, bytes, &pack);
+    if (st != KIN_OK) {
         if (fresh)
             product_free(p);
-        return kin_fail(&ctx->error, KIN_ERR_MEM, "oneDNN: weights: out of memory");
+        return st;
     }
     pack->extra = p;
     pack->free_extra = product_free;
     *out = pack;
-    kin_status st = reorder(ctx, p, w, transposed, pack->data);
+    if (kin_ctx_is_plan(ctx))
+        return KIN_OK;
+    st = reorder(ctx, p, w, transposed, pack->data);
     if (st != KIN_OK)
         pack->version = w->version - 1;
     kin_param_drop_pages(w);
@@ -266,6 +268,8 @@ static kin_status run_blocks(kin_ctx *ctx, const kin_pack *pack, const float *x,
     char *work = kin_ws_bytes(ctx, (size_t)threads * each);
     if (!work)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     const int roles[4] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
     const md_ref descs[4] = {dnnl_primitive_desc_query_md(p->desc, dnnl_query_src_md, 0),
                              dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0),

@@ -107,6 +107,8 @@ kin_status kin_cpu_loss(kin_ctx *ctx, const kin_loss_args *a)
     double *parts = kin_ws_bytes(ctx, (size_t)(rows * pieces + 1) * sizeof(double)), sum = 0;
     if (!parts)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, rows *n)) schedule(static)
     for (int64_t i = 0; i < rows * pieces; i++) {
         int64_t b = i / pieces, c = i % pieces * PIECE, len = n - c < PIECE ? n - c : PIECE;

@@ -33,6 +33,15 @@ static void pack_panel(const kin_simd *s, const kin_engine *e, const kin_param *
     }
 }
 
+kin_status kin_cpu_pack_get(kin_ctx *ctx, kin_param *w, uint64_t key, size_t bytes, kin_pack **out)
+{
+    *out = kin_param_pack_get(w, key, bytes, kin_ctx_is_plan(ctx));
+    if (!*out)
+        return kin_fail(&ctx->error, KIN_ERR_MEM, "pack: %s: out of memory",
+                        w->name ? w->name : "weight");
+    return KIN_OK;
+}
+
 kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                         kin_product mode, const float **out)
 {
@@ -47,15 +56,15 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
     int64_t cols = transposed ? k : n, depth = transposed ? n : k;
     int64_t panels = (cols + e->nr - 1) / e->nr;
     int64_t words = kin_engine_steps(e, depth) * e->right_words;
-    pack = kin_param_pack_get(w, key, (size_t)(panels * words + 16) * sizeof(float));
-    if (!pack)
-        return kin_fail(&ctx->error, KIN_ERR_MEM, "pack: %s: out of memory",
-                        w->name ? w->name : "weight");
+    KIN_TRY(kin_cpu_pack_get(ctx, w, key, (size_t)(panels * words + 16) * sizeof(float), &pack));
     int threads = panels * depth * e->nr < 65536 ? 1 : ctx->threads;
     size_t mark = kin_ws_mark(ctx), per_thread = (size_t)(CHUNK * e->nr);
     float *tmp = kin_ws_bytes(ctx, (size_t)threads * per_thread * sizeof(float));
     if (!tmp)
         return ctx->error.status;
+    *out = pack->data;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     float *dst = pack->data;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t p = 0; p < panels; p++)
@@ -63,7 +72,6 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
                    dst + p * words);
     kin_ws_release(ctx, mark);
     kin_param_drop_pages(w);
-    *out = pack->data;
     return KIN_OK;
 }
 
@@ -79,7 +87,8 @@ kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const 
     float *copy = kin_ws_bytes(ctx, (size_t)n * sizeof(float));
     if (!copy)
         return ctx->error.status;
-    kin_cpu_simd(ctx)->to_f32(p->value.data, p->value.dtype, n, copy);
+    if (!kin_ctx_is_plan(ctx))
+        kin_cpu_simd(ctx)->to_f32(p->value.data, p->value.dtype, n, copy);
     *out = copy;
     return KIN_OK;
 }

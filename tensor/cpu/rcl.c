@@ -129,6 +129,8 @@ kin_status kin_cpu_rcl(kin_ctx *ctx, const kin_rcl_args *a)
     double loss = 0;
     rcl r;
     KIN_TRY(rcl_alloc(ctx, a, &r));
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     rcl_prepare(ctx, a, &r);
     for (int64_t e = 0; e < r.experts; e++) {
         if (a->count && a->count->data)
@@ -188,6 +190,8 @@ kin_status kin_cpu_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
     size_t mark = kin_ws_mark(ctx);
     rcl r;
     KIN_TRY(rcl_alloc(ctx, a, &r));
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     rcl_prepare(ctx, a, &r);
     bool active = r.used >= 2;
     if (active) {

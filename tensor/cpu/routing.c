@@ -50,6 +50,8 @@ kin_status kin_cpu_cosine(kin_ctx *ctx, const kin_cosine_args *a)
     float *pi = kin_ws_bytes(ctx, (size_t)(experts + 1) * sizeof(float));
     if (!xi || !pi)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     inverses(ctx, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, true, xi);
     inverses(ctx, a->pinv, p, d, experts, d, true, pi);
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, tokens *experts *d)) schedule(static)
@@ -106,8 +108,8 @@ static kin_status cosine_proto(kin_ctx *ctx, const kin_cosine_args *a, const flo
     int64_t pieces = (tokens + PIECE - 1) / PIECE, each = experts * (d + 1);
     float *parts = kin_ws_bytes(ctx, (size_t)(pieces * each + 1) * sizeof(float)),
           *grad = a->proto->grad.data;
-    if (!parts)
-        return ctx->error.status;
+    if (!parts || kin_ctx_is_plan(ctx))
+        return parts ? KIN_OK : ctx->error.status;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, tokens *experts *d)) schedule(static)
     for (int64_t i = 0; i < pieces; i++)
         cosine_part(a, s, i * PIECE, (i + 1) * PIECE < tokens ? (i + 1) * PIECE : tokens, xinv,
@@ -138,6 +140,12 @@ kin_status kin_cpu_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a)
     float *rows = kin_ws_bytes(ctx, (size_t)ctx->threads * row * sizeof(float));
     if (!xi || !pi || !rows)
         return ctx->error.status;
+    if (kin_ctx_is_plan(ctx)) {
+        if (a->proto->grad.data)
+            KIN_TRY(cosine_proto(ctx, a, p, xi, pi));
+        kin_ws_release(ctx, mark);
+        return KIN_OK;
+    }
     xinv = inverses(ctx, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, false, xi);
     pinv = inverses(ctx, a->pinv, p, d, experts, d, false, pi);
     if (a->dx && a->dx->data) {
@@ -226,6 +234,8 @@ kin_status kin_cpu_dispatch(kin_ctx *ctx, const kin_dispatch_args *a)
     int32_t *next = kin_ws_bytes(ctx, (size_t)(d->groups + 1) * sizeof(int32_t));
     if (!next)
         return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     memset(next, 0, (size_t)(d->groups + 1) * sizeof(int32_t));
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t t = 0; t < d->tokens; t++) {
@@ -275,6 +285,8 @@ static kin_status balance_count(kin_ctx *ctx, const kin_balance_args *a, balance
     b->hits = kin_ws_bytes(ctx, (size_t)(b->parts * experts + 1) * sizeof(int64_t));
     if (!b->rows || !b->hits)
         return ctx->error.status;
+    if (kin_ctx_is_plan(ctx))
+        return KIN_OK;
     memset(b->hits, 0, (size_t)(b->parts * experts) * sizeof(int64_t));
     for (int64_t i = 0; i < b->parts; i++) {
         b->rows[i] = 0;
@@ -309,6 +321,8 @@ kin_status kin_cpu_balance(kin_ctx *ctx, const kin_balance_args *a)
     balance b;
     double loss = 0;
     KIN_TRY(balance_count(ctx, a, &b));
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
     for (int64_t i = 0; i < b.parts; i++) {
         for (int64_t e = 0; e < a->p->size[1] && b.rows[i] > 0; e++) {
             double sum = 0;
@@ -330,9 +344,11 @@ kin_status kin_cpu_balance_bwd(kin_ctx *ctx, const kin_balance_args *a)
         return kin_ref_balance_bwd(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     int64_t tokens = a->p->size[0], experts = a->p->size[1];
-    double dloss = (double)*kin_f32(a->dloss) * (double)a->coef;
     balance b;
     KIN_TRY(balance_count(ctx, a, &b));
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
+    double dloss = (double)*kin_f32(a->dloss) * (double)a->coef;
     for (int64_t t = 0; t < tokens; t++) {
         float *dp = kin_f32(a->dp) + t * kin_ld(a->dp);
         int64_t i = t / b.per;
