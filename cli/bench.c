@@ -14,6 +14,9 @@ kin_status kin_cmd_bench(const kin_args *args, kin_error *err)
     switch (args->verb->verb) {
     case KIN_VERB_BENCH_OPS: return kin_bench_ops(args, err);
     case KIN_VERB_BENCH_MODEL: return kin_bench_forward(args, err);
+    case KIN_VERB_BENCH_TRAIN: return kin_bench_train(args, err);
+    case KIN_VERB_BENCH_SCALING: return kin_bench_scaling(args, err);
+    case KIN_VERB_BENCH: return kin_bench_calibrate(args, err);
     default: return kin_fail(err, KIN_ERR_ARG, "bench: no such part");
     }
 }
@@ -87,8 +90,11 @@ kin_status kin_bench_report(kin_bench *b)
 
 kin_status kin_bench_reopen(kin_bench *b, kin_dtype compute, int threads)
 {
-    const kin_ctx_options opt = {
-        .backend = KIN_BACKEND_CPU, .threads = threads, .compute = compute};
+    const bool high = strcmp(kin_args_text(b->args, "matmul-precision"), "high") == 0;
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_CPU,
+                                 .threads = threads,
+                                 .compute = compute,
+                                 .precision = high ? KIN_PRECISION_HIGH : KIN_PRECISION_HIGHEST};
     kin_ctx_destroy(&b->ctx);
     b->threads = threads;
     return kin_ctx_create(&opt, &b->ctx, b->err);
@@ -113,6 +119,13 @@ kin_status kin_bench_open(const kin_args *args, kin_dtype compute, kin_bench *b,
     cJSON_AddStringToObject(b->root, "kinema", KIN_VERSION);
     cJSON_AddStringToObject(b->root, "verb", args->verb->second);
     return KIN_OK;
+}
+
+const char *kin_bench_dtype_name(const kin_ctx *ctx)
+{
+    return ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH
+               ? "f32-high"
+               : kin_dtype_name(ctx->compute);
 }
 
 void kin_bench_close(kin_bench *b)

@@ -45,6 +45,8 @@ kin_status kin_bench_open(const kin_args *args, kin_dtype compute, kin_bench *b,
 /* Another context (type, threads) in place of the present one. */
 kin_status kin_bench_reopen(kin_bench *b, kin_dtype compute, int threads);
 void kin_bench_close(kin_bench *b);
+/* How ctx does its products: "f32", "f32-high", "bf16". */
+const char *kin_bench_dtype_name(const kin_ctx *ctx);
 /* Writes the report: JSON to stdout with --json, and to -o FILE. */
 kin_status kin_bench_report(kin_bench *b);
 
@@ -151,10 +153,13 @@ typedef struct kin_bench_memory {
     double weights, packed, gradients, optimizer, workspace_planned, workspace_used, peak_rss;
 } kin_bench_memory;
 void kin_bench_add_memory(kin_bench *b, const kin_bench_memory *m);
+/* The most memory this process has held so far, in bytes. */
+double kin_bench_peak_rss(void);
 
 kin_status kin_bench_ops(const kin_args *args, kin_error *err);
 kin_status kin_bench_forward(const kin_args *args, kin_error *err);
 kin_status kin_bench_train(const kin_args *args, kin_error *err);
 kin_status kin_bench_scaling(const kin_args *args, kin_error *err);
+kin_status kin_bench_calibrate(const kin_args *args, kin_error *err);
 
 #endif

@@ -7,8 +7,7 @@
 
 #include "cli/bench.h"
 
-/* The peak of this process's memory so far, in bytes. */
-static double peak_rss(void)
+double kin_bench_peak_rss(void)
 {
     char line[256];
     double kb = 0;
@@ -110,7 +109,7 @@ static void add_result(kin_bench *b, const kin_bench_model *m, const forward *f,
     cJSON_AddNumberToObject(o, "params", (double)kin_params_numel(m->params));
     cJSON_AddNumberToObject(o, "batch", (double)size->batch);
     cJSON_AddNumberToObject(o, "tokens", (double)f->in.tokens);
-    cJSON_AddStringToObject(o, "dtype", kin_dtype_name(b->ctx->compute));
+    cJSON_AddStringToObject(o, "dtype", kin_bench_dtype_name(b->ctx));
     cJSON_AddNumberToObject(o, "threads", b->threads);
     kin_bench_add_times(o, t);
     cJSON_AddNumberToObject(o, "gflop", flops * 1e-9);
@@ -122,7 +121,7 @@ static void add_result(kin_bench *b, const kin_bench_model *m, const forward *f,
                     "peak beside it\n",
                     kin_args_text(b->args, "config"), kin_bench_family(m->model),
                     (long long)kin_params_numel(m->params), (long long)size->batch,
-                    (long long)f->in.tokens, kin_dtype_name(b->ctx->compute), b->threads, t->best,
+                    (long long)f->in.tokens, kin_bench_dtype_name(b->ctx), b->threads, t->best,
                     t->median, flops * 1e-9, rate * 1e-9, rate / t->peak);
 }
 
@@ -179,7 +178,7 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
     memory.packed = (double)kin_params_pack_bytes(m->params);
     memory.workspace_planned = (double)workspace;
     memory.workspace_used = (double)b->ctx->ws.peak;
-    memory.peak_rss = peak_rss(); /* note: before the triads take their arrays */
+    memory.peak_rss = kin_bench_peak_rss(); /* note: before the triads take their arrays */
     KIN_TRY(kin_bench_measure_peaks(b, false));
     add_result(b, m, f, &size, &t, cost.flops);
     KIN_TRY(kin_bench_add_ops(b, &f->best, t.best));

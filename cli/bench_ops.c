@@ -15,16 +15,11 @@ kin_status kin_bench_noise(kin_ctx *ctx, kin_tensor *t, int ndim, const int64_t 
     return ctx->k->randn(ctx, &rng, 0, t);
 }
 
-static const char *dtype_of(const kin_bench *b)
-{
-    return kin_dtype_name(b->ctx->compute);
-}
-
 bool kin_bench_wants(const kin_bench *b, const char *op, const char *shape)
 {
     char text[192];
     const char *filter = kin_args_text(b->args, "filter");
-    snprintf(text, sizeof text, "%s %s %s", op, shape, dtype_of(b));
+    snprintf(text, sizeof text, "%s %s %s", op, shape, kin_bench_dtype_name(b->ctx));
     return !filter || strstr(text, filter);
 }
 
@@ -83,7 +78,7 @@ kin_status kin_bench_run_row(kin_bench *b, kin_bench_row *row)
     row->out = NULL;
     if (!kin_bench_wants(b, row->op, row->shape))
         return KIN_OK;
-    row->dtype = dtype_of(b);
+    row->dtype = kin_bench_dtype_name(b->ctx);
     KIN_TRY(count_work(b, row, &work));
     const kin_bench_against against = against_of(b, &work);
     KIN_TRY(kin_bench_time(b, against, row->run, NULL, row->user, &t));

@@ -22,6 +22,7 @@
 #define BM KIN_VERB_BENCH_MODEL
 #define BT KIN_VERB_BENCH_TRAIN
 #define BS KIN_VERB_BENCH_SCALING
+#define BC KIN_VERB_BENCH
 #define BENCH (BO | BM | BT | BS)
 
 static const kin_verb_row verb_rows[] = {
@@ -37,7 +38,12 @@ static const kin_verb_row verb_rows[] = {
     {V, "convert", NULL, "[MODEL]", "model",
      "write a model or a run's EMA weights as a model directory of another weight type"},
     {BO, "bench", "ops", NULL, NULL, "time every kernel beside the peaks of this machine"},
-    {BM, "bench", "model", NULL, NULL, "time a forward pass: share of the peak, where the time goes"},
+    {BM, "bench", "model", NULL, NULL,
+     "time a forward pass: share of the peak, where the time goes"},
+    {BT, "bench", "train", NULL, NULL, "time a training step likewise"},
+    {BS, "bench", "scaling", NULL, NULL, "cost against experts, tokens, frames, batch and threads"},
+    /* note: after the rows with a second word */
+    {BC, "bench", NULL, NULL, NULL, "--calibrate: time the engines of products, write the choice"},
     {KIN_VERB_NONE, NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -75,6 +81,10 @@ static const kin_flag flag_rows[] = {
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, E, false,
      "also keep the generated clips, e.g. clips/%03d.mp4"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BENCH, false, "write the report as JSON"},
+    {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BC, false,
+     "table to write; default: where kinema looks for it (KINEMA_CALIBRATION, ~/.cache/kinema)"},
+    {"calibrate", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BC, false,
+     "time own products against oneDNN's and write the table by which they are chosen"},
     {"json", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BENCH, false,
      "print the report as one JSON object"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, I, false,
@@ -113,9 +123,11 @@ static const kin_flag flag_rows[] = {
     {"batch", 'b', KIN_FLAG_INT, "N", "1", 1, 65536, G, true,
      "clips per forward pass; never changes the result"},
     {"batch", 'b', KIN_FLAG_INT, "N", "4", 1, 65536, E, true, "clips per forward pass"},
-    {"batch", 'b', KIN_FLAG_INT, "N", "8", 1, 65536, BM | BT | BS, false,
+    {"batch", 'b', KIN_FLAG_INT, "N", "1", 1, 65536, BS, false,
+     "samples per pass, where it is not what varies"},
+    {"batch", 'b', KIN_FLAG_INT, "N", "8", 1, 65536, BM | BT, false,
      "samples per pass (a training configuration brings its own)"},
-    {"rounds", 0, KIN_FLAG_INT, "N", "5", 1, 1000, BENCH, false, "timed rounds; the best counts"},
+    {"rounds", 0, KIN_FLAG_INT, "N", "5", 1, 1000, BENCH | BC, false, "timed rounds; the best counts"},
     {"cpu-time", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BENCH, false,
      "one thread's own CPU time, for machines that do other work"},
     {"steps", 0, KIN_FLAG_INT, "N", NULL, 1, 1000, BT, false,
@@ -159,7 +171,7 @@ static const kin_flag flag_rows[] = {
      "type of the products"},
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16", "bf16", 0, 0, V, true,
      "type of the matrices; all else stays f32"},
-    {"matmul-precision", 0, KIN_FLAG_CHOICE, "highest|high", "highest", 0, 0, G | E | T | I, true,
+    {"matmul-precision", 0, KIN_FLAG_CHOICE, "highest|high", "highest", 0, 0, G | E | T | I | BENCH | BC, true,
      "f32 products; high: as three bf16 products where the machine has AMX"},
     {"dry-run", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T, false,
      "print the planned peak of memory and stop"},
@@ -187,6 +199,7 @@ static const kin_flag flag_rows[] = {
 #undef BM
 #undef BT
 #undef BS
+#undef BC
 #undef BENCH
 
 _Static_assert(sizeof flag_rows / sizeof flag_rows[0] <= KIN_ARGS_MAX, "more flags than values");
@@ -351,7 +364,8 @@ static kin_status verb_find(int argc, char *const *argv, kin_args *out, int *use
     for (const kin_verb_row *r = verb_rows; r->name; r++) {
         if (strcmp(r->name, first))
             continue;
-        if (!r->second) {
+        const bool first_row = r == verb_rows || strcmp(r[-1].name, first) != 0;
+        if (!r->second && (first_row || (argc > 2 && argv[2][0] == '-'))) {
             *used = 2;
             out->verb = r;
             return KIN_OK;
@@ -363,7 +377,7 @@ static kin_status verb_find(int argc, char *const *argv, kin_args *out, int *use
         if (argc < 3)
             return kin_fail(err, KIN_ERR_ARG,
                             "kinema: '%s' needs a second word; see 'kinema --help'", first);
-        if (!strcmp(r->second, argv[2])) {
+        if (r->second && !strcmp(r->second, argv[2])) {
             *used = 3;
             out->verb = r;
             return KIN_OK;

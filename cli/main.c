@@ -20,7 +20,8 @@ static kin_status run(const kin_args *args, kin_error *err)
     case KIN_VERB_BENCH_OPS:
     case KIN_VERB_BENCH_MODEL:
     case KIN_VERB_BENCH_TRAIN:
-    case KIN_VERB_BENCH_SCALING: return kin_cmd_bench(args, err);
+    case KIN_VERB_BENCH_SCALING:
+    case KIN_VERB_BENCH: return kin_cmd_bench(args, err);
     default: return kin_fail(err, KIN_ERR_ARG, "kinema: no verb");
     }
 }

@@ -221,6 +221,8 @@ static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
                             scalar(&terms.total));
         add_losses(&terms, sum);
     }
+    if (task->forward_done)
+        task->forward_done(task->user);
     return kin_tape_backward(ctx, &terms.total, NULL, 1);
 }
 

@@ -34,6 +34,8 @@ typedef struct kin_train_task {
     kin_objective_options objective;
     uint64_t seed;
     kin_null_text null_text;
+    void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing) */
+    void *user;
 } kin_train_task;
 
 /* x0, ids, mask, null, prior, quant, label of a batch as they are stored, without dropout. Fails:

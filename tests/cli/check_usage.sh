@@ -8,7 +8,7 @@ has out "dataset simulate"
 that "--help is silent on stderr" test ! -s err
 expect 0 "--version" "$kinema" --version
 has out "kinema "
-for verb in generate train "dataset simulate" "dataset check" evaluate inspect "bench ops" "bench model"; do
+for verb in generate train "dataset simulate" "dataset check" evaluate inspect "bench ops" "bench model" "bench train" "bench scaling"; do
     # shellcheck disable=SC2086
     expect 0 "$verb --help" "$kinema" $verb --help
     has out "--threads"
@@ -44,6 +44,9 @@ has err "second word"
 expect 2 "bench of an unknown part" "$kinema" bench modle
 has err "did you mean 'bench model'?"
 expect 2 "bench model without configuration" "$kinema" bench model
+expect 2 "bench train without configuration" "$kinema" bench train
+expect 2 "bench with a flag of its parts" "$kinema" bench --filter x
+expect 2 "bench --calibrate with no place" env KINEMA_CALIBRATION=none "$kinema" bench --calibrate
 expect 2 "one thread's time of two" "$kinema" bench ops --cpu-time -t 2
 
 expect 3 "model that is not there" "$kinema" generate x -m nowhere

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "cli/bench.h"
+#include "tests/training/tiny.h"
 
 enum { MAX_WORDS = 24 };
 static char dir[] = "bench_test_XXXXXX";
@@ -212,13 +213,87 @@ static void test_model(void **state)
     cJSON_Delete(o);
 }
 
+/* Phases of a step: each is there, and together they are not more than the step. */
+static void check_training(const cJSON *o, const char *family)
+{
+    double gflop;
+    const double best = number(member(o, "seconds"), "best");
+    const cJSON *p = member(o, "phases");
+    assert_string_equal(member(o, "verb")->valuestring, "train");
+    assert_string_equal(member(o, "family")->valuestring, family);
+    assert_true(number(p, "forward") > 0 && number(p, "backward") > 0);
+    assert_true(number(p, "optimizer") > 0 && number(p, "data") >= 0);
+    assert_true(number(p, "forward") + number(p, "backward") + number(p, "optimizer") +
+                    number(p, "data") <=
+                best * 1.000001);
+    assert_true(fabs(number(o, "it_per_s") * best - 1) < 1e-9);
+    assert_true(fabs(check_ops(o, &gflop) - 1) < 1e-6);
+    assert_true(number(member(o, "memory"), "gradients") > 0);
+    /* weights, two moments and an average */
+    assert_true(number(member(o, "memory"), "optimizer") >= 12 * number(o, "params") - 1e4);
+}
+
+static void test_train_model(void **state)
+{
+    double gflop;
+    cJSON *o = bench("train", "-c", config, "-b", "2", "--steps", "2", NULL);
+    (void)state;
+    check_training(o, "dit");
+    assert_int_equal(cJSON_GetArraySize(member(member(o, "seconds"), "all")), 2);
+    check_ops(o, &gflop);
+    /* all tokens are routed, so ops and plan agree; nothing is gained by differentiating inputs:
+     * less than three forwards, but for attention's five products against two */
+    assert_true(fabs(number(o, "gflop") - gflop) < 1e-9);
+    const double forward = by_hand(2), pairs = 2 * (4 * 2 * 4 * 4 * 32);
+    assert_true(gflop * 1e9 > 2.5 * forward && gflop * 1e9 < 3 * forward + 0.5 * pairs);
+    assert_true(fabs(number(o, "samples_per_s") / number(o, "it_per_s") - 2) < 1e-9);
+    cJSON_Delete(o);
+}
+
+static void test_train_config(void **state)
+{
+    char path[80];
+    (void)state;
+    snprintf(path, sizeof path, "%s/train.json", dir);
+    tiny_write(path, TINY_MOE, TINY_SIMULATE, "\"lr\":0.001", "\"batch_size\":2,");
+    cJSON *o = bench("train", "-c", path, "--steps", "2", NULL);
+    check_training(o, "kinema");
+    assert_true(number(o, "batch") == 2 && number(o, "tokens") == 8);
+    cJSON_Delete(o);
+    /* the transformer of a training configuration as a model */
+    o = bench("model", "-c", path, "--rounds", "1", NULL);
+    assert_string_equal(member(o, "family")->valuestring, "kinema");
+    cJSON_Delete(o);
+}
+
+static void test_scaling(void **state)
+{
+    static const double experts[] = {4, 8, 16, 32, 64};
+    cJSON *o = bench("scaling", "-c", config, "--series", "experts", "--rounds", "1", NULL);
+    (void)state;
+    assert_string_equal(member(o, "verb")->valuestring, "scaling");
+    const cJSON *rows = member(o, "rows");
+    assert_int_equal(cJSON_GetArraySize(rows), 5);
+    for (int i = 0; i < 5; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        assert_string_equal(member(row, "series")->valuestring, "experts");
+        assert_true(number(row, "x") == experts[i] && number(row, "seconds") > 0);
+        /* the work of a token does not change with the number of experts, the weights do */
+        assert_true(fabs(number(row, "gflop") * 1e9 - by_hand(1)) < 1);
+        if (i > 0)
+            assert_true(number(row, "weights") >
+                        number(cJSON_GetArrayItem(rows, i - 1), "weights"));
+    }
+    cJSON_Delete(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ops),
-        cmocka_unit_test(test_ops_memory),
-        cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_ops),         cmocka_unit_test(test_ops_memory),
+        cmocka_unit_test(test_plan),        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_train_model), cmocka_unit_test(test_train_config),
+        cmocka_unit_test(test_scaling),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
