@@ -3,18 +3,19 @@
 
 Reads a train.json of kinema (its "transformer" and "text_encoder" configs), builds the same network with random weights, and times one
 training step (forward, backward, clipping, foreach AdamW, EMA) and the generation of one clip (Euler, plain guidance), with
-fused attention (F.scaled_dot_product_attention). Prints one JSON object.
+fused attention (F.scaled_dot_product_attention).
 
-  python3 bench/peers/native_twin.py models/bundled.phase1.train.json --threads 2 --batch 16 [--compile] [--bf16]
+  python3 bench/peers/native_twin.py models/bundled.phase1.train.json [--work clip] [--engine compiled] [--dtype bf16]
 """
 import argparse
 import json
 import math
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+import harness
 
 
 def sinusoid(v, half):
@@ -44,6 +45,13 @@ def rotate(x, cos, sin):
     return torch.stack([a * c - b * s, a * s + b * c], -1).flatten(-2)
 
 
+class RMSNorm(nn.RMSNorm):
+    """In f32 also under autocast, where PyTorch would leave its fused kernel."""
+
+    def forward(self, x):
+        return super().forward(x.float())
+
+
 class Attention(nn.Module):
     def __init__(self, dim, heads, d, kv_dim=None, head_norm=False):
         super().__init__()
@@ -51,7 +59,7 @@ class Attention(nn.Module):
         self.heads, self.d, self.head_norm = heads, d, head_norm
         self.q, self.k, self.v = (nn.Linear(w, inner) for w in (dim, kv_dim or dim, kv_dim or dim))
         self.out = nn.Linear(inner, dim)
-        norm = (lambda: nn.LayerNorm(d, eps=1e-6)) if head_norm else (lambda: nn.RMSNorm(inner, eps=1e-6))
+        norm = (lambda: nn.LayerNorm(d, eps=1e-6)) if head_norm else (lambda: RMSNorm(inner, eps=1e-6))
         self.nq, self.nk = norm(), norm()
 
     def forward(self, x, kv=None, rope=None, gate=None):
@@ -139,7 +147,7 @@ class T5Block(nn.Module):
         self.h, self.k = c["num_heads"], c["d_kv"]
         self.qkv, self.o = nn.Linear(d, 3 * inner, bias=False), nn.Linear(inner, d, bias=False)
         self.w0, self.w1, self.w2 = nn.Linear(d, f, bias=False), nn.Linear(d, f, bias=False), nn.Linear(f, d, bias=False)
-        self.n1, self.n2 = nn.RMSNorm(d, eps=1e-6), nn.RMSNorm(d, eps=1e-6)
+        self.n1, self.n2 = RMSNorm(d, eps=1e-6), RMSNorm(d, eps=1e-6)
 
     def forward(self, x, mask):
         q, k, v = self.qkv(self.n1(x)).unflatten(-1, (3, self.h, self.k)).permute(2, 0, 3, 1, 4)
@@ -157,7 +165,7 @@ class Twin(nn.Module):
         self.embed = nn.Embedding(t5["vocab_size"], t5["d_model"])
         self.bias = nn.Embedding(t5["relative_attention_num_buckets"], t5["num_heads"])
         self.t5 = nn.ModuleList(T5Block(t5) for _ in range(t5["num_layers"]))
-        self.t5n = nn.RMSNorm(t5["d_model"], eps=1e-6)
+        self.t5n = RMSNorm(t5["d_model"], eps=1e-6)
         self.patch = nn.Linear(3 * p[0] * p[1] * p[2], D)
         self.time = nn.Sequential(nn.Linear(c["freq_dim"], D), nn.SiLU(), nn.Linear(D, D))
         self.proj = nn.Linear(D, 6 * D)
@@ -209,76 +217,85 @@ class Twin(nn.Module):
         return y, logits, aux
 
 
+class Bench:
+    """What the harness asks for: one training step, or one clip."""
+
+    def __init__(self, a):
+        j = json.load(open(a.config))
+        self.c, self.t5, self.batch, self.sample_steps = j["transformer"], j["text_encoder"], a.batch, a.sample_steps
+        self.t5.setdefault("relative_attention_num_buckets", 32)
+        c = self.c
+        c.setdefault("text_len", 64)
+        self.size = (c.get("sample_frames", 16), c.get("sample_height", 32), c.get("sample_width", 32))
+        self.net, self.compiled = Twin(c, self.t5), None
+
+    def inputs(self, B):
+        null, prior = torch.zeros(B), torch.zeros(B, 29)
+        null[: B // 10] = 1
+        prior[:, [1, 13, 19, 21, 28]] = 1
+        n = self.c["text_len"]
+        return (torch.randint(0, self.t5["vocab_size"], (B, n)), torch.ones(B, n), null, prior, torch.rand(B, 18),
+                prior.repeat_interleave(self.net.m, 1))
+
+    def train(self, run, cast):
+        params = list(self.net.parameters())
+        ema = [p.detach().clone() for p in params]
+        opt = torch.optim.AdamW(params, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, foreach=True)
+
+        def step():
+            shape = (self.batch, 3) + self.size
+            x0, noise, sig = torch.randn(shape), torch.randn(shape), torch.rand(self.batch)
+            s = sig.view(-1, 1, 1, 1, 1)
+            cond = self.inputs(self.batch)
+            with cast():
+                y, logits, aux = run((1 - s) * x0 + s * noise, 1000 * sig, *cond)
+                loss = ((y - x0) ** 2 / s.clamp(min=0.3) ** 2).mean() + aux
+                loss = loss + 0.1 * F.binary_cross_entropy_with_logits(logits.float(), cond[3])
+            opt.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+            opt.step()
+            torch._foreach_lerp_(ema, [p.detach() for p in params], 0.001)
+        return step
+
+    def clip(self, run, cast):
+        @torch.no_grad()
+        def make():
+            x, cond = torch.randn((1, 3) + self.size), self.inputs(2)
+            sig = torch.linspace(1, 0, self.sample_steps + 1)
+            for i in range(self.sample_steps):
+                with cast():
+                    y = run(x.repeat(2, 1, 1, 1, 1), torch.full((2,), 1000 * float(sig[i])), *cond)[0].float()
+                v = (x - y) / max(float(sig[i]), 0.05)
+                x = x + (sig[i + 1] - sig[i]) * (v[:1] + 3.0 * (v[1:] - v[:1]))
+        return make
+
+    def job(self, engine, dtype, work, threads):
+        if engine not in ("torch", "compiled"):
+            return None
+        if engine == "compiled" and not self.compiled:
+            self.compiled = torch.compile(self.net)
+        run = self.compiled if engine == "compiled" else self.net
+        fn = (self.train if work == "train" else self.clip)(
+            run, lambda: torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"))
+
+        def threaded():
+            torch.set_num_threads(threads)
+            fn()
+        return threaded
+
+
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("config")
+    harness.add_flags(ap, ["train", "clip"])
     ap.add_argument("--batch", type=int, default=16)
-    ap.add_argument("--threads", type=int, default=2)
-    ap.add_argument("--steps", type=int, default=8, help="timed training steps; the best is reported")
     ap.add_argument("--sample-steps", type=int, default=25)
-    ap.add_argument("--compile", action="store_true")
-    ap.add_argument("--bf16", action="store_true")
     a = ap.parse_args()
-    torch.set_num_threads(a.threads)
+    harness.own_output()
     torch.manual_seed(0)
-    j = json.load(open(a.config))
-    c, t5 = j["transformer"], j["text_encoder"]
-    t5.setdefault("relative_attention_num_buckets", 32)
-    c.setdefault("text_len", 64)
-    net = Twin(c, t5)
-    params = sum(p.numel() for p in net.parameters())
-    run = torch.compile(net) if a.compile else net
-    ema = [p.detach().clone() for p in net.parameters()]
-    opt = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, foreach=True)
-    n, F_, H, W = c["text_len"], c.get("sample_frames", 16), c.get("sample_height", 32), c.get("sample_width", 32)
-
-    def inputs(B):
-        null = torch.zeros(B)
-        null[: B // 10] = 1
-        prior = torch.zeros(B, 29)
-        prior[:, [1, 13, 19, 21, 28]] = 1
-        return (torch.randint(0, t5["vocab_size"], (B, n)), torch.ones(B, n), null, prior, torch.rand(B, 18),
-                prior.repeat_interleave(net.m, 1))
-
-    def cast():
-        return torch.autocast("cpu", torch.bfloat16, enabled=a.bf16)
-
-    def step():
-        x0, noise, sig = torch.randn(a.batch, 3, F_, H, W), torch.randn(a.batch, 3, F_, H, W), torch.rand(a.batch)
-        s = sig.view(-1, 1, 1, 1, 1)
-        cond = inputs(a.batch)
-        with cast():
-            y, logits, aux = run((1 - s) * x0 + s * noise, 1000 * sig, *cond)
-            loss = ((y - x0) ** 2 / s.clamp(min=0.3) ** 2).mean() + 0.1 * F.binary_cross_entropy_with_logits(
-                logits.float(), cond[3]) + aux
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0, foreach=True)
-        opt.step()
-        torch._foreach_lerp_(ema, [p.detach() for p in net.parameters()], 0.001)
-
-    @torch.no_grad()
-    def clip():
-        x, cond = torch.randn(1, 3, F_, H, W), inputs(2)
-        sig = torch.linspace(1, 0, a.sample_steps + 1)
-        for i in range(a.sample_steps):
-            with cast():
-                y = run(x.repeat(2, 1, 1, 1, 1), torch.full((2,), 1000 * float(sig[i])), *cond)[0].float()
-            v = (x - y) / max(float(sig[i]), 0.05)
-            x = x + (sig[i + 1] - sig[i]) * (v[:1] + 3.0 * (v[1:] - v[:1]))
-
-    def best(fn, times):
-        fn(), fn()
-        out = []
-        for _ in range(times):
-            t0 = time.perf_counter()
-            fn()
-            out.append(time.perf_counter() - t0)
-        return min(out)
-
-    print(json.dumps({"engine": "pytorch " + torch.__version__, "compiled": a.compile, "bf16": a.bf16, "threads": a.threads,
-                      "batch": a.batch, "parameters": params, "train_step_s": best(step, a.steps),
-                      "generate_clip_s": best(clip, 3), "sample_steps": a.sample_steps}))
+    bench = Bench(a)
+    harness.finish(a, bench.job, {"framework": "pytorch " + torch.__version__, "batch": a.batch, "sample_steps": a.sample_steps,
+                                  "parameters": sum(p.numel() for p in bench.net.parameters())})
 
 
 if __name__ == "__main__":
