@@ -125,7 +125,7 @@ const char *kin_bench_dtype_name(const kin_ctx *ctx)
 {
     return ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH
                ? "f32-high"
-               : kin_dtype_name(ctx->compute);
+               : kin_cli_dtype_name(ctx->compute);
 }
 
 void kin_bench_close(kin_bench *b)

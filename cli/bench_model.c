@@ -196,9 +196,7 @@ kin_bench_size kin_bench_size_of(const kin_args *args)
 
 kin_status kin_bench_dtype_of(const kin_args *args, kin_dtype *out, kin_error *err)
 {
-    if (!kin_dtype_parse(kin_args_text(args, "dtype"), out))
-        return kin_fail(err, KIN_ERR_ARG, "--dtype: '%s' is unknown", kin_args_text(args, "dtype"));
-    return KIN_OK;
+    return kin_cli_dtype(kin_args_text(args, "dtype"), out, err);
 }
 
 kin_status kin_bench_forward(const kin_args *args, kin_error *err)

@@ -101,7 +101,9 @@ static kin_status run_groups(kin_bench *b)
         kin_bench_rows_linear, kin_bench_rows_grouped,     kin_bench_rows_attention,
         kin_bench_rows_norm,   kin_bench_rows_elementwise, kin_bench_rows_routing,
         kin_bench_rows_layer};
-    for (size_t i = 0; i < sizeof group / sizeof *group; i++) {
+    /* int8 is products alone, and only forward */
+    const size_t groups = b->ctx->compute == KIN_DTYPE_I8 ? 2 : sizeof group / sizeof *group;
+    for (size_t i = 0; i < groups; i++) {
         const size_t mark = kin_ws_mark(b->ctx);
         kin_status status = group[i](b);
         kin_ws_release(b->ctx, mark);
@@ -116,7 +118,7 @@ static kin_status run_groups(kin_bench *b)
 
 kin_status kin_bench_ops(const kin_args *args, kin_error *err)
 {
-    static const kin_dtype types[] = {KIN_DTYPE_F32, KIN_DTYPE_BF16};
+    static const kin_dtype types[] = {KIN_DTYPE_F32, KIN_DTYPE_BF16, KIN_DTYPE_I8};
     const char *dtype = kin_args_text(args, "dtype");
     kin_bench b;
     kin_status status;
@@ -125,7 +127,7 @@ kin_status kin_bench_ops(const kin_args *args, kin_error *err)
     if (!cJSON_AddArrayToObject(b.root, "rows"))
         KIN_GOTO(kin_fail(err, KIN_ERR_MEM, "bench: out of memory"));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (strcmp(dtype, "all") && strcmp(dtype, kin_dtype_name(types[i])))
+        if (strcmp(dtype, "all") && strcmp(dtype, kin_cli_dtype_name(types[i])))
             continue;
         KIN_GOTO(kin_bench_reopen(&b, types[i], b.threads));
         KIN_GOTO(run_groups(&b));

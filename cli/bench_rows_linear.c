@@ -59,6 +59,8 @@ static kin_status linear_rows(kin_bench *b, kin_params *params, const int64_t s[
     f.act = KIN_ACT_GELU_TANH;
     row.op = "linear_gelu";
     KIN_TRY(kin_bench_run_row(b, &row));
+    if (ctx->compute == KIN_DTYPE_I8)
+        return KIN_OK;
     row.user = &g;
     row.op = "linear_dx";
     row.run = run_linear_dx;
@@ -80,15 +82,18 @@ static kin_status linear_rows(kin_bench *b, kin_params *params, const int64_t s[
     return kin_bench_run_row(b, &row);
 }
 
-/* A table of `count` matrices [n,k] with biases [n], in turn. */
-static kin_status make_params(int64_t count, int64_t n, int64_t k, kin_params **out, kin_error *err)
+/* A table of `count` matrices [n,k] with biases [n], in turn, stored in f32 or bf16. */
+static kin_status make_params(int64_t count, int64_t n, int64_t k, kin_dtype stored,
+                              kin_params **out, kin_error *err)
 {
     KIN_TRY(kin_params_create(out, err));
     for (int64_t e = 0; e < count; e++) {
         kin_params_add(*out, KIN_INIT(KIN_INIT_XAVIER, 1), KIN_DIMS(n, k), "w%lld", (long long)e);
         kin_params_add(*out, KIN_INIT(KIN_INIT_NORMAL, 0.1f), KIN_DIMS(n), "b%lld", (long long)e);
     }
-    KIN_TRY(kin_params_alloc(*out, KIN_DTYPE_F32, false, err));
+    if ((*out)->failed == KIN_OK)
+        kin_params_allow_int8((*out)->list, (*out)->count);
+    KIN_TRY(kin_params_alloc(*out, stored, false, err));
     KIN_TRY(kin_params_alloc_grads(*out, false, err));
     kin_params_init(*out, 1);
     return KIN_OK;
@@ -116,7 +121,7 @@ kin_status kin_bench_rows_linear(kin_bench *b)
                  (long long)s[2]);
         if (!wants_any(b, ops, shape))
             continue;
-        kin_status status = make_params(1, s[2], s[1], &params, b->err);
+        kin_status status = make_params(1, s[2], s[1], KIN_DTYPE_F32, &params, b->err);
         if (status == KIN_OK)
             status = linear_rows(b, params, s);
         kin_params_destroy(&params);
@@ -215,10 +220,13 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
                               .dx = &dx};
     snprintf(row.shape, sizeof row.shape, "%dx%lldx%dx%d%s", EXPERTS, (long long)per_expert, WIDTH,
              HIDDEN, zipf ? " zipf" : "");
-    row.op = "grouped";
+    const bool bf16 = w[0]->value.dtype == KIN_DTYPE_BF16;
+    row.op = bf16 ? "grouped_bf16_weights" : "grouped";
     row.run = run_grouped;
     row.user = &f;
     KIN_TRY(kin_bench_run_row(b, &row));
+    if (bf16 || ctx->compute == KIN_DTYPE_I8)
+        return KIN_OK;
     row.user = &g;
     row.op = "grouped_dx";
     row.run = run_grouped_dx;
@@ -228,9 +236,9 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
     return kin_bench_run_row(b, &row);
 }
 
-kin_status kin_bench_rows_grouped(kin_bench *b)
+/* All sizes, with weights stored in one type. */
+static kin_status grouped_sizes(kin_bench *b, const char *const *ops, kin_dtype stored)
 {
-    static const char *const ops[] = {"grouped", "grouped_dx", "grouped_dw", NULL};
     static const int64_t per_expert[] = {16, 32, 64, 128};
     kin_params *params = NULL;
     kin_status status = KIN_OK;
@@ -242,11 +250,19 @@ kin_status kin_bench_rows_grouped(kin_bench *b)
         if (!wants_any(b, ops, shape))
             continue;
         if (!params)
-            status = make_params(EXPERTS, HIDDEN, WIDTH, &params, b->err);
+            status = make_params(EXPERTS, HIDDEN, WIDTH, stored, &params, b->err);
         if (status == KIN_OK)
             status = grouped_rows(b, params, per_expert[i / 2], i % 2);
         kin_ws_release(b->ctx, mark);
     }
     kin_params_destroy(&params);
     return status;
+}
+
+kin_status kin_bench_rows_grouped(kin_bench *b)
+{
+    static const char *const ops[] = {"grouped", "grouped_dx", "grouped_dw", NULL};
+    static const char *const stored[] = {"grouped_bf16_weights", NULL};
+    KIN_TRY(grouped_sizes(b, ops, KIN_DTYPE_F32));
+    return b->ctx->compute == KIN_DTYPE_F32 ? grouped_sizes(b, stored, KIN_DTYPE_BF16) : KIN_OK;
 }

@@ -25,14 +25,27 @@ int kin_cli_threads(const kin_args *args)
     return (int)(n < 1024 ? n : 1024);
 }
 
+kin_status kin_cli_dtype(const char *name, kin_dtype *out, kin_error *err)
+{
+    if (strcmp(name, "int8") == 0)
+        *out = KIN_DTYPE_I8;
+    else if (!kin_dtype_parse(name, out))
+        return kin_fail(err, KIN_ERR_ARG, "--dtype: '%s' is unknown", name);
+    return KIN_OK;
+}
+
+const char *kin_cli_dtype_name(kin_dtype dtype)
+{
+    return dtype == KIN_DTYPE_I8 ? "int8" : kin_dtype_name(dtype);
+}
+
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err)
 {
     kin_ctx_options opt = {.backend = plan ? KIN_BACKEND_PLAN : KIN_BACKEND_CPU,
                            .threads = kin_cli_threads(args)};
     unsigned with_dtype = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
-    if ((args->verb->verb & with_dtype) &&
-        !kin_dtype_parse(kin_args_text(args, "dtype"), &opt.compute))
-        return kin_fail(err, KIN_ERR_ARG, "--dtype: '%s' is unknown", kin_args_text(args, "dtype"));
+    const char *dtype = args->verb->verb & with_dtype ? kin_args_text(args, "dtype") : "f32";
+    KIN_TRY(kin_cli_dtype(dtype, &opt.compute, err));
     const char *precision = kin_args_text(args, "matmul-precision");
     if (precision && strcmp(precision, "high") == 0)
         opt.precision = KIN_PRECISION_HIGH;

@@ -25,6 +25,9 @@ kin_status kin_cmd_bench(const kin_args *args, kin_error *err);
 void kin_cli_progress(const kin_args *args, kin_progress *p);
 /* Threads: -t, else every core this process may use. */
 int kin_cli_threads(const kin_args *args);
+/* A type of products as flags spell it: f32, bf16, int8. */
+kin_status kin_cli_dtype(const char *name, kin_dtype *out, kin_error *err);
+const char *kin_cli_dtype_name(kin_dtype dtype);
 /* A context of the CPU backend (or the plan backend) with the threads of -t and, where the verb has
  * it, --dtype and --matmul-precision (a note says where `high` is not to be had). */
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err);

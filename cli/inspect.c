@@ -74,8 +74,13 @@ static void show_cpu(const kin_args *args)
     puts("precision, always f32: norms, softmax, routing scores and cosine, gates, time and "
          "quantity embeddings,\n"
          "  modulation, losses, sampler state, optimizer, EMA\n"
-         "precision, follows --dtype: operands of linear products, expert products and attention "
-         "(f32 sums)");
+         "precision, follows --dtype f32 or bf16: operands of linear products, expert products and "
+         "attention (f32 sums)\n"
+         "precision, --dtype int8 (inference): products of the blocks' matrices (attention "
+         "projections, feed-forward, experts)\n"
+         "  in 8-bit integers, one step per row of x and of w, exact sums; attention in bf16; "
+         "embeddings, modulation,\n"
+         "  last projection, classifier and text encoder in f32");
     printf("precision, --matmul-precision high: f32 products as three of bf16 halves on AMX, error "
            "about 2^-16;\n  here: %s\n",
            best == KIN_ISA_AMX ? "available" : "no AMX, the same as highest");

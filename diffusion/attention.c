@@ -18,6 +18,7 @@ void kin_wan_attention_register(kin_params *params, const char *prefix, int64_t 
     a->v_b = kin_params_add(params, zero, KIN_DIMS(d), "%sto_v.bias", prefix);
     a->o_w = kin_params_add(params, xavier, KIN_DIMS(d, d), "%sto_out.0.weight", prefix);
     a->o_b = kin_params_add(params, zero, KIN_DIMS(d), "%sto_out.0.bias", prefix);
+    kin_params_allow_int8((kin_param *[]){a->q_w, a->k_w, a->v_w, a->o_w}, 4);
 }
 
 /* projection, RMS norm over all heads, split into heads -> [B,N,A,d] */
@@ -76,6 +77,7 @@ void kin_dit_attention_register(kin_params *params, const char *prefix, int64_t 
     }
     a->proj_w = kin_params_add(params, xavier, KIN_DIMS(width, inner), "%sproj.weight", prefix);
     a->proj_b = kin_params_add(params, zero, KIN_DIMS(width), "%sproj.bias", prefix);
+    kin_params_allow_int8((kin_param *[]){a->qkv_w, a->proj_w}, 2);
 }
 
 static kin_status head_norm(kin_ctx *ctx, kin_param *w, kin_param *b, kin_tensor *x)

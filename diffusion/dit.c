@@ -162,6 +162,7 @@ static kin_status register_block(kin_params *params, const dit_config *c, int64_
         KIN_TRY(kin_moe_register(params, prefix, d, &c->moe, &b->moe, err));
     } else {
         register_dense(params, c, i, &b->ffn);
+        kin_params_allow_int8((kin_param *[]){b->ffn.gate, b->ffn.w1, b->ffn.w2}, 3);
     }
     b->mod_w = kin_params_add(params, zero, KIN_DIMS(6 * d, d),
                               "blocks.%lld.adaLN_modulation.1.weight", (long long)i);

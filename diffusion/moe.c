@@ -16,6 +16,7 @@ static void register_expert(kin_params *params, const char *prefix, const char *
     *down_w = kin_params_add(params, xavier, KIN_DIMS(width, hidden), "%s%s.down_proj.weight",
                              prefix, name);
     *down_b = kin_params_add(params, zero, KIN_DIMS(width), "%s%s.down_proj.bias", prefix, name);
+    kin_params_allow_int8((kin_param *[]){*up_w, *down_w}, 2);
 }
 
 kin_status kin_moe_register(kin_params *params, const char *prefix, int64_t width,

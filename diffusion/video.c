@@ -99,6 +99,7 @@ static kin_status register_block(kin_params *params, video_model *m, int64_t i, 
     b->down_w =
         kin_params_add(params, xavier, KIN_DIMS(d, c->ffn_dim), "blocks.%lld.ffn.net.2.weight", n);
     b->down_b = kin_params_add(params, zero, KIN_DIMS(d), "blocks.%lld.ffn.net.2.bias", n);
+    kin_params_allow_int8((kin_param *[]){b->up_w, b->down_w}, 2);
     return KIN_OK;
 }
 

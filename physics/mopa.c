@@ -25,6 +25,7 @@ void kin_mopa_register(kin_params *params, const char *prefix, const kin_mopa_co
         m->nq_b = kin_params_add(params, zero, KIN_DIMS(norm), "%snorm_q.bias", prefix);
         m->nk_b = kin_params_add(params, zero, KIN_DIMS(norm), "%snorm_k.bias", prefix);
     }
+    kin_params_allow_int8((kin_param *[]){m->q_w, m->k_w, m->v_w, m->o_w}, 4);
 }
 
 static double gate_of(const kin_mopa_config *cfg, double prior, const kin_tensor *u, int64_t at)

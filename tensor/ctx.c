@@ -67,8 +67,9 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     *out = NULL;
     if (opt->threads < 0 || opt->threads > 1024)
         return kin_fail(err, KIN_ERR_ARG, "threads: %d must be between 0 and 1024", opt->threads);
-    if (opt->compute != KIN_DTYPE_F32 && opt->compute != KIN_DTYPE_BF16)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32 or bf16",
+    if (opt->compute != KIN_DTYPE_F32 && opt->compute != KIN_DTYPE_BF16 &&
+        opt->compute != KIN_DTYPE_I8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16 or i8",
                         kin_dtype_name(opt->compute));
     kin_isa isa = KIN_ISA_NONE;
     if (opt->backend != KIN_BACKEND_REF && (opt->backend == KIN_BACKEND_CPU || kin_isa_detect()))

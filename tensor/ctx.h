@@ -48,7 +48,8 @@ typedef struct kin_ctx {
     kin_backend backend;
     kin_isa isa;       /* level in use (CPU backend), or planned for */
     int threads;       /* >= 1 */
-    kin_dtype compute; /* F32 or BF16: rounding of the operands of linear products and attention */
+    kin_dtype compute; /* F32, BF16: rounding of the operands of linear products and attention; I8:
+                          inference alone, see kin_product_dtype in kernels.h */
     kin_precision precision; /* of products in F32 */
     uint32_t dense_onednn;   /* CPU backend: set of dense products left to oneDNN, see
                                 tensor/cpu/choose.h */
@@ -66,7 +67,7 @@ typedef struct kin_ctx_options {
     kin_isa isa;             /* KIN_ISA_NONE: the best this machine has, or KINEMA_ISA=avx2|avx512|
                                 amx-emulated|amx */
     int threads;             /* 0: OMP_NUM_THREADS or all cores */
-    kin_dtype compute;       /* F32 (default) or BF16 */
+    kin_dtype compute;       /* F32 (default), BF16 or I8 */
     kin_precision precision; /* HIGHEST (default) */
     size_t ws_limit;         /* 0: no limit beyond the address space */
 } kin_ctx_options;

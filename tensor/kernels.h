@@ -12,7 +12,11 @@
  * means: not wanted. Determinism: the result of a row does not depend on thread count nor on other
  * rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64 in ref);
  * ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16 (round
- * to nearest even) and accumulates in f32. */
+ * to nearest even) and accumulates in f32. ctx->compute I8 (forward only): products that
+ * kin_product_dtype names are done in 8-bit integers, attention as under BF16, the others as under
+ * F32. A row of x or w becomes q = nearest integer (ties to even) to x*(127/amax) in f32, amax its
+ * largest magnitude; a product is step(x row) * step(w row) * sum q q with step = amax/127 and the
+ * sum exact. Rows below 1e-30 are zeros; a row that is not finite gives NaN. */
 #ifndef KIN_TENSOR_KERNELS_H
 #define KIN_TENSOR_KERNELS_H
 
@@ -297,6 +301,25 @@ typedef struct kin_adamw_args { /* one pass over all parameters: g * grad_scale,
     float beta1, beta2, eps, grad_scale, ema_decay;
     int64_t step; /* 1-based */
 } kin_adamw_args;
+
+/* Products in 8-bit integers: sums of k terms fit in 32 bits up to this k. */
+enum { KIN_INT8_MIN = 64, KIN_INT8_MAX_K = 65536 };
+
+/* How the product of x with w [n,k] is done under the context's compute type: F32, BF16 or I8.
+ * Experts of one layer are treated alike, as the first of them. */
+static inline kin_dtype kin_product_dtype(const kin_ctx *ctx, const kin_param *w, int64_t n,
+                                          int64_t k)
+{
+    if (ctx->compute != KIN_DTYPE_I8)
+        return ctx->compute;
+    return w->int8 && n >= KIN_INT8_MIN && k >= KIN_INT8_MIN && k <= KIN_INT8_MAX_K ? KIN_DTYPE_I8
+                                                                                    : KIN_DTYPE_F32;
+}
+/* The same for the products of attention: F32 or BF16. */
+static inline kin_dtype kin_attention_dtype(const kin_ctx *ctx)
+{
+    return ctx->compute == KIN_DTYPE_I8 ? KIN_DTYPE_BF16 : ctx->compute;
+}
 
 struct kin_kernels {
     kin_status (*linear)(kin_ctx *, const kin_linear_args *);

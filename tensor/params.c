@@ -50,6 +50,13 @@ void kin_params_destroy(kin_params **pparams)
     *pparams = NULL;
 }
 
+void kin_params_allow_int8(kin_param *const *list, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (list[i])
+            list[i]->int8 = true;
+}
+
 kin_param *kin_params_find(const kin_params *params, const char *name)
 {
     for (int i = 0; i < params->count; i++)

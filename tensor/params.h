@@ -44,8 +44,9 @@ typedef struct kin_param {
     kin_tensor value; /* data NULL until allocated or bound */
     kin_tensor grad;  /* f32 (f64 for f64 values); data NULL: no gradient wanted */
     bool trainable;
-    bool owned;       /* value memory belongs to the table */
-    bool mapped;      /* value lies in a read-only mapped file */
+    bool int8;   /* a matrix whose products may be done in 8-bit integers (kin_params_allow_int8) */
+    bool owned;  /* value memory belongs to the table */
+    bool mapped; /* value lies in a read-only mapped file */
     uint64_t version; /* bumped by each optimizer step or load */
     kin_init init;
     kin_pack *packs;
@@ -73,6 +74,12 @@ kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int
     {                                                                      \
         __VA_ARGS__                                                        \
     }
+
+/* Lets the products of these matrices (NULL entries are passed over) run in 8-bit integers where
+ * the context asks for them. Models name the matrices of their blocks; embeddings, modulation and
+ * the last projection are left out, since their error reaches the velocity undamped
+ * (docs/SPEED.md). */
+void kin_params_allow_int8(kin_param *const *list, int64_t n);
 
 kin_param *kin_params_find(const kin_params *params, const char *name); /* NULL: none */
 /* Number of elements in all parameters. */

@@ -447,7 +447,8 @@ static kin_status parse_root(const section *root, const char *dir, int64_t steps
     c->has_compute = compute[0] != '\0';
     if (c->has_compute && (!kin_dtype_parse(compute, &c->compute) ||
                            (c->compute != KIN_DTYPE_F32 && c->compute != KIN_DTYPE_BF16)))
-        return kin_fail(root->err, KIN_ERR_ARG, "train config: compute \"%s\" must be f32 or bf16",
+        return kin_fail(root->err, KIN_ERR_ARG,
+                        "train config: compute \"%s\" must be f32 or bf16 (int8 has no gradient)",
                         compute);
     return KIN_OK;
 }

@@ -37,8 +37,11 @@ static uint32_t built_in(kin_isa isa)
 
 bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k)
 {
-    return w->value.dtype != KIN_DTYPE_F16 &&
-           !(ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH) &&
+    /* int8 is never left to it; bf16 weights under f32 would be widened, at twice the memory */
+    if (ctx->compute == KIN_DTYPE_I8 || w->value.dtype == KIN_DTYPE_F16 ||
+        (w->value.dtype == KIN_DTYPE_BF16 && ctx->compute == KIN_DTYPE_F32))
+        return false;
+    return !(ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH) &&
            (ctx->dense_onednn & class_bit(ctx->compute, n, k));
 }
 

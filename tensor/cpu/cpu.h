@@ -9,13 +9,20 @@
 
 /* Routines of the context's ISA level. */
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx);
-/* How this context's products are done (compute dtype, ISA level, what this processor is fast at).
- */
+/* How products of a compute type (F32, BF16, I8) are done: ISA level, what this processor is fast
+ * at. */
+kin_product kin_cpu_product_of(const kin_ctx *ctx, kin_dtype compute);
+/* How this context's products of two activations are done, attention apart (I8: as F32). */
 kin_product kin_cpu_product(const kin_ctx *ctx);
+/* The same of a weight that stays in f32 or bf16: in f32 arithmetic a bf16 weight is kept as it is.
+ */
+kin_product kin_cpu_weight_product(const kin_ctx *ctx, const kin_param *w);
 /* Packing and tile of a mode that this level has. */
 const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode);
 /* True where vdpbf16ps gives more than the f32 multiply-add: see tensor/cpu/isa.c. */
 bool kin_isa_fast_dot(void);
+/* True where AVX-512 has vpdpbusd. */
+bool kin_isa_have_vnni(void);
 
 /* c [m,n] (+)= A B with A [m,k] rows a[i*lda...] (a_rows: row i is a_rows[i]) and B [k,n] in packed
  * panels (kin_cpu_pack). epi: instead of c. One element is one chain of sums over k. */
@@ -29,6 +36,7 @@ typedef struct kin_gemm {
     int64_t ldc;
     bool acc;
     const kin_epilogue *epi;
+    const kin_dequant *deq; /* products in 8-bit integers (with epi), or NULL */
 } kin_gemm;
 
 /* Runs `count` products, split over all threads together. Scratch from the workspace, released on

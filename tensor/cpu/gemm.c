@@ -15,14 +15,27 @@ const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
     return ctx->isa >= KIN_ISA_AVX512 ? &kin_avx512_simd : &kin_avx2_simd;
 }
 
-kin_product kin_cpu_product(const kin_ctx *ctx)
+kin_product kin_cpu_product_of(const kin_ctx *ctx, kin_dtype compute)
 {
     bool tiles = ctx->isa >= KIN_ISA_AMX_EMULATED;
-    if (ctx->compute != KIN_DTYPE_BF16)
+    if (compute == KIN_DTYPE_I8)
+        return ctx->isa >= KIN_ISA_AVX512 && kin_isa_have_vnni() ? KIN_PRODUCT_I8 : KIN_PRODUCT_W16;
+    if (compute != KIN_DTYPE_BF16)
         return tiles && ctx->precision == KIN_PRECISION_HIGH ? KIN_PRODUCT_HIGH : KIN_PRODUCT_F32;
     if (tiles)
         return KIN_PRODUCT_AMX;
     return ctx->isa >= KIN_ISA_AVX512 && kin_isa_fast_dot() ? KIN_PRODUCT_DOT : KIN_PRODUCT_ROUND;
+}
+
+kin_product kin_cpu_product(const kin_ctx *ctx)
+{
+    return kin_cpu_product_of(ctx, ctx->compute == KIN_DTYPE_I8 ? KIN_DTYPE_F32 : ctx->compute);
+}
+
+kin_product kin_cpu_weight_product(const kin_ctx *ctx, const kin_param *w)
+{
+    kin_product mode = kin_cpu_product(ctx);
+    return mode == KIN_PRODUCT_F32 && w->value.dtype == KIN_DTYPE_BF16 ? KIN_PRODUCT_W16 : mode;
 }
 
 const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
@@ -101,6 +114,16 @@ typedef struct tile_place {
     bool first, last;
 } tile_place;
 
+/* Sums of t's rows, columns [col0, col0+cols), into the result. */
+static void finish_tile(const job *j, const tile_place *t, int64_t col0, int64_t cols, float *tile,
+                        int64_t ld)
+{
+    int rows = (int)t->rows;
+    if (j->g->deq)
+        j->s->dequant(j->g->deq, t->row0, col0, rows, cols, tile, ld);
+    j->s->epilogue(j->g->epi, t->row0, col0, rows, (int)cols, tile, ld);
+}
+
 static void run_tile(const job *j, const tile_place *t, const float *a, const float *b, float *tile)
 {
     const kin_gemm *g = j->g;
@@ -118,7 +141,7 @@ static void run_tile(const job *j, const tile_place *t, const float *a, const fl
         copy_tile(t->rows, cols, c, ldc, tile, nr);
     run((int)t->rows, t->steps, a, b, tile, nr, acc);
     if (finish)
-        j->s->epilogue(g->epi, t->row0, t->col0, (int)t->rows, (int)cols, tile, nr);
+        finish_tile(j, t, t->col0, cols, tile, nr);
     else
         copy_tile(t->rows, cols, tile, nr, c, ldc);
 }
@@ -136,7 +159,7 @@ static void run_group(const job *j, const tile_place *t, const float *a, const f
         run((int)t->rows, t->steps, a, b, buf + (p - p0) * nr, ld, false);
     }
     if (g->epi)
-        j->s->epilogue(g->epi, t->row0, col0, (int)t->rows, (int)(end - col0), buf, ld);
+        finish_tile(j, t, col0, end - col0, buf, ld);
     else
         j->s->put_rows(t->rows, end - col0, 1.0f, buf, ld, g->c + t->row0 * g->ldc + col0, g->ldc,
                        g->acc);

@@ -3,7 +3,7 @@
  * is packed. */
 #include <omp.h>
 
-#include "tensor/cpu/cpu.h"
+#include "tensor/cpu/quant.h"
 #include "tensor/ref/ref.h"
 
 static const int32_t *ints(const kin_tensor *t)
@@ -43,45 +43,73 @@ static kin_status source_rows(kin_ctx *ctx, const kin_dispatch *d, bool gather, 
     return KIN_OK;
 }
 
+/* One way for all experts: weights stay in bf16 where all of them are. */
+static kin_product grouped_product(const kin_ctx *ctx, kin_param *const *w, int64_t groups)
+{
+    kin_product mode = kin_cpu_product(ctx);
+    for (int64_t e = 0; e < groups; e++)
+        if (kin_cpu_weight_product(ctx, w[e]) == mode)
+            return mode;
+    return KIN_PRODUCT_W16;
+}
+
+/* What expert e does with its sums of rows [s0, s0+m). */
+static kin_status expert_epilogue(kin_ctx *ctx, const kin_grouped_args *a, int64_t e, int64_t s0,
+                                  int64_t m, kin_epilogue *epi)
+{
+    *epi = (kin_epilogue){.act = a->act,
+                          .group_rows = m,
+                          .ld_pre = kin_ld(a->pre),
+                          .y = kin_f32(a->y) + s0 * kin_ld(a->y),
+                          .ld_y = kin_ld(a->y)};
+    if (a->pre && a->pre->data)
+        epi->pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
+    return kin_cpu_param_f32(ctx, a->b ? a->b[e] : NULL, a->n, &epi->bias);
+}
+
+/* All rows of x that experts read, in 8-bit integers; room for the most there can be. */
+static kin_status quantize(kin_ctx *ctx, const kin_grouped_args *a, kin_int8_left *left)
+{
+    int64_t room = a->d->tokens * (a->gather ? 1 : a->d->slots), rows = room;
+    if (!a->gather && !kin_ctx_is_plan(ctx))
+        rows = ints(&a->d->offset)[a->d->groups];
+    return kin_cpu_int8_left(ctx, a->x, rows, room, a->k, left);
+}
+
 kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
 {
     if (!kin_is_f32(a->x))
         return kin_ref_grouped(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     int64_t groups = a->d->groups, s0;
-    kin_product mode = kin_cpu_product(ctx);
+    kin_product mode = grouped_product(ctx, a->w, groups);
+    bool int8 = kin_product_dtype(ctx, a->w[0], a->n, a->k) == KIN_DTYPE_I8;
     const int32_t *rows;
     kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     kin_epilogue *epi = kin_ws_bytes(ctx, (size_t)groups * sizeof(*epi));
-    if (!g || !epi)
+    kin_dequant *deq = kin_ws_bytes(ctx, (size_t)groups * sizeof(*deq));
+    kin_int8_left left;
+    if (!g || !epi || !deq)
         return ctx->error.status;
     KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
+    if (int8)
+        KIN_TRY(quantize(ctx, a, &left));
     for (int64_t e = 0; e < groups; e++) {
         int64_t m = group_rows(ctx, a->d, e, &s0);
-        const float *pack, *bias;
+        const int32_t *mine = rows ? rows + s0 : NULL;
         g[e] = (kin_gemm){0};
         if (m == 0)
             continue;
-        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &pack));
-        KIN_TRY(kin_cpu_param_f32(ctx, a->b ? a->b[e] : NULL, a->n, &bias));
-        epi[e] = (kin_epilogue){.bias = bias,
-                                .act = a->act,
-                                .group_rows = m,
-                                .ld_pre = kin_ld(a->pre),
-                                .y = kin_f32(a->y) + s0 * kin_ld(a->y),
-                                .ld_y = kin_ld(a->y)};
-        if (a->pre && a->pre->data)
-            epi[e].pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
-        g[e] = (kin_gemm){.m = m,
-                          .n = a->n,
-                          .k = a->k,
-                          .a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
-                          .lda = kin_ld(a->x),
-                          .a_rows = rows ? rows + s0 : NULL,
-                          .b_pack = pack,
-                          .epi = &epi[e]};
+        g[e] = (kin_gemm){.m = m, .n = a->n, .k = a->k, .a_rows = mine, .epi = &epi[e]};
+        g[e].a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x));
+        g[e].lda = kin_ld(a->x);
+        KIN_TRY(expert_epilogue(ctx, a, e, s0, m, &epi[e]));
+        if (int8)
+            KIN_TRY(kin_cpu_int8_gemm(ctx, &left, mine, s0, a->w[e], a->n, a->k, &deq[e], &g[e]));
+        else
+            KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &g[e].b_pack));
     }
-    KIN_TRY(kin_cpu_gemm(ctx, g, groups, mode));
+    KIN_TRY(kin_cpu_gemm(ctx, g, groups, int8 ? left.mode : mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
@@ -92,7 +120,7 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         return kin_ref_grouped_dx(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     int64_t groups = a->d->groups, s0;
-    kin_product mode = kin_cpu_product(ctx);
+    kin_product mode = grouped_product(ctx, a->w, groups);
     kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
     if (!g)
         return ctx->error.status;

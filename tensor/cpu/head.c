@@ -4,7 +4,7 @@
 void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h)
 {
     h->s = kin_cpu_simd(ctx);
-    h->e = kin_cpu_engine(ctx, kin_cpu_product(ctx));
+    h->e = kin_cpu_engine(ctx, kin_cpu_product_of(ctx, kin_attention_dtype(ctx)));
     int64_t nr = h->e->nr, nk = a->k->size[1], nq = a->q->size[1];
     h->d = a->q->size[3];
     h->d_pad = (h->d + nr - 1) / nr * nr;

@@ -39,6 +39,12 @@ static bool have_avx512_bf16(void)
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
 }
 
+bool kin_isa_have_vnni(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512vnni");
+}
+
 kin_isa kin_isa_detect(void)
 {
     __builtin_cpu_init();

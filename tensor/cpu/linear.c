@@ -2,6 +2,7 @@
 #include "tensor/cpu/cpu.h"
 #include "tensor/cpu/choose.h"
 #include "tensor/cpu/onednn.h"
+#include "tensor/cpu/quant.h"
 #include "tensor/ref/ref.h"
 
 kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_epilogue *epi)
@@ -28,10 +29,10 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
     if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
         return kin_onednn_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
-    kin_product mode = kin_cpu_product(ctx);
-    const float *pack;
+    kin_product mode = kin_cpu_weight_product(ctx, a->w);
+    bool int8 = kin_product_dtype(ctx, a->w, a->n, a->k) == KIN_DTYPE_I8;
     kin_epilogue epi;
-    KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &pack));
+    kin_dequant deq;
     KIN_TRY(kin_cpu_linear_epilogue(ctx, a, &epi));
     bool plain = !epi.bias && a->act == KIN_ACT_NONE && !epi.residual && !epi.gate && !epi.pre;
     kin_gemm g = {.m = a->m,
@@ -39,10 +40,17 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
                   .k = a->k,
                   .a = kin_f32(a->x),
                   .lda = kin_ld(a->x),
-                  .b_pack = pack,
                   .c = epi.y,
                   .ldc = epi.ld_y,
-                  .epi = plain ? NULL : &epi};
+                  .epi = plain && !int8 ? NULL : &epi};
+    if (int8) {
+        kin_int8_left left;
+        KIN_TRY(kin_cpu_int8_left(ctx, a->x, a->m, a->m, a->k, &left));
+        KIN_TRY(kin_cpu_int8_gemm(ctx, &left, NULL, 0, a->w, a->n, a->k, &deq, &g));
+        mode = left.mode;
+    } else {
+        KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &g.b_pack));
+    }
     KIN_TRY(kin_cpu_gemm(ctx, &g, 1, mode));
     kin_ws_release(ctx, mark);
     return KIN_OK;
@@ -54,7 +62,7 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
         return kin_ref_linear_dx(ctx, a);
     if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
         return kin_onednn_linear_dx(ctx, a);
-    kin_product mode = kin_cpu_product(ctx);
+    kin_product mode = kin_cpu_weight_product(ctx, a->w);
     const float *pack;
     KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, true, mode, &pack));
     kin_gemm g = {.m = a->m,

@@ -25,7 +25,7 @@ static int64_t at(const kin_tensor *t, int64_t b, int64_t i, int64_t h, int64_t 
 /* Element [b, i, h, c] as an operand of a product. */
 static double operand(const head *s, const kin_tensor *t, int64_t i, int64_t c)
 {
-    return kin_ref_operand(s->ctx, kin_ref_load(t, at(t, s->b, i, s->h, c)));
+    return kin_ref_attention_operand(s->ctx, kin_ref_load(t, at(t, s->b, i, s->h, c)));
 }
 
 static bool masked(const head *s, int64_t j)
@@ -73,7 +73,7 @@ static void query_fwd(const head *s, int64_t i)
     for (int64_t c = 0; c < d; c++) {
         double o = 0;
         for (int64_t j = 0; j < nk && s->gate != 0; j++)
-            o += kin_ref_operand(s->ctx, s->p[j]) * operand(s, a->v, j, c);
+            o += kin_ref_attention_operand(s->ctx, s->p[j]) * operand(s, a->v, j, c);
         kin_ref_store(a->o, at(a->o, s->b, i, s->h, c), s->gate * o / sum);
     }
     if (kin_ref_has(a->lse))
@@ -99,10 +99,10 @@ static void query_bwd(const head *s, int64_t i)
     }
     for (int64_t j = 0; j < nk; j++) {
         double ds = masked(s, j) ? 0 : s->p[j] * (s->dp[j] - delta);
-        double p = kin_ref_operand(s->ctx, s->p[j]);
+        double p = kin_ref_attention_operand(s->ctx, s->p[j]);
         if (kin_ref_has(a->dbias))
             kin_ref_put(a->dbias, bias_at(a->dbias, s->h, i, j), ds, true);
-        s->dp[j] = kin_ref_operand(s->ctx, ds);
+        s->dp[j] = kin_ref_attention_operand(s->ctx, ds);
         for (int64_t c = 0; c < d; c++) {
             s->dv[j * d + c] += s->gate * p * operand(s, a->dout, i, c);
             s->dk[j * d + c] += (double)a->scale * s->dp[j] * operand(s, a->q, i, c);

@@ -13,16 +13,32 @@ static int64_t source_row(const kin_dispatch *d, bool gather, int64_t s)
     return gather ? i32(&d->order)[s] / d->slots : s;
 }
 
+/* The rows of x that are in use. */
+static kin_status quantize_rows(kin_ctx *ctx, const kin_grouped_args *a, kin_ref_int8 *q)
+{
+    int64_t rows = a->gather ? a->d->tokens : i32(&a->d->offset)[a->d->groups];
+    kin_tensor used = kin_tensor_slice(a->x, 0, 0, rows);
+    return kin_ref_int8_make(ctx, &used, q);
+}
+
 kin_status kin_ref_grouped(kin_ctx *ctx, const kin_grouped_args *a)
 {
     const int32_t *offset = i32(&a->d->offset);
+    size_t mark = kin_ws_mark(ctx);
+    kin_ref_int8 qx = {0}, qw = {0};
     for (int64_t e = 0; e < a->d->groups; e++) {
         const kin_tensor *w = &a->w[e]->value;
+        bool int8 = kin_product_dtype(ctx, a->w[0], a->n, a->k) == KIN_DTYPE_I8;
+        if (int8) {
+            kin_ws_release(ctx, mark);
+            KIN_TRY(quantize_rows(ctx, a, &qx));
+            KIN_TRY(kin_ref_int8_weight(ctx, a->w[e], a->n, a->k, &qw));
+        }
         for (int64_t s = offset[e]; s < offset[e + 1]; s++) {
             int64_t r = source_row(a->d, a->gather, s);
             for (int64_t j = 0; j < a->n; j++) {
-                double sum = 0;
-                for (int64_t c = 0; c < a->k; c++) {
+                double sum = int8 ? kin_ref_int8_dot(&qx, r, &qw, j) : 0;
+                for (int64_t c = 0; c < a->k && !int8; c++) {
                     sum += kin_ref_operand(ctx, kin_ref_get2(a->x, r, c)) *
                            kin_ref_operand(ctx, kin_ref_load(w, kin_ref_flat(w, j, c)));
                 }
@@ -34,6 +50,7 @@ kin_status kin_ref_grouped(kin_ctx *ctx, const kin_grouped_args *a)
             }
         }
     }
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

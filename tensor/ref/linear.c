@@ -4,10 +4,17 @@
 kin_status kin_ref_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     const kin_tensor *w = &a->w->value;
+    bool int8 = kin_product_dtype(ctx, a->w, a->n, a->k) == KIN_DTYPE_I8;
+    size_t mark = kin_ws_mark(ctx);
+    kin_ref_int8 qx, qw;
+    if (int8) {
+        KIN_TRY(kin_ref_int8_make(ctx, a->x, &qx));
+        KIN_TRY(kin_ref_int8_weight(ctx, a->w, a->n, a->k, &qw));
+    }
     for (int64_t i = 0; i < a->m; i++) {
         for (int64_t j = 0; j < a->n; j++) {
-            double sum = 0, y;
-            for (int64_t c = 0; c < a->k; c++) {
+            double sum = int8 ? kin_ref_int8_dot(&qx, i, &qw, j) : 0, y;
+            for (int64_t c = 0; c < a->k && !int8; c++) {
                 sum += kin_ref_operand(ctx, kin_ref_get2(a->x, i, c)) *
                        kin_ref_operand(ctx, kin_ref_load(w, kin_ref_flat(w, j, c)));
             }
@@ -23,6 +30,7 @@ kin_status kin_ref_linear(kin_ctx *ctx, const kin_linear_args *a)
             kin_ref_put2(a->y, i, j, y, false);
         }
     }
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

@@ -85,11 +85,31 @@ static inline int64_t kin_ref_group(const kin_tensor *grouped, int64_t r, int64_
     return r / (m / grouped->size[0]);
 }
 
-/* An operand of a product under the context's compute type. */
+/* An operand of a product under the context's compute type (not in 8-bit integers), and one of
+ * attention. */
 static inline double kin_ref_operand(const kin_ctx *ctx, double v)
 {
     return ctx->compute == KIN_DTYPE_BF16 ? kin_bf16_to_f32(kin_f32_to_bf16((float)v)) : v;
 }
+static inline double kin_ref_attention_operand(const kin_ctx *ctx, double v)
+{
+    return kin_attention_dtype(ctx) == KIN_DTYPE_BF16 ? kin_bf16_to_f32(kin_f32_to_bf16((float)v))
+                                                      : v;
+}
+
+/* quant.c: a matrix in 8-bit integers, one step per row (the rule of tensor/kernels.h). */
+typedef struct kin_ref_int8 {
+    int64_t k;
+    int8_t *q;    /* [rows,k] */
+    double *step; /* [rows] */
+} kin_ref_int8;
+/* From t [rows,k], any strides, into the workspace. */
+kin_status kin_ref_int8_make(kin_ctx *ctx, const kin_tensor *t, kin_ref_int8 *out);
+/* The same of a weight seen as [n,k]. */
+kin_status kin_ref_int8_weight(kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k,
+                               kin_ref_int8 *out);
+/* Row r of x times row j of w. */
+double kin_ref_int8_dot(const kin_ref_int8 *x, int64_t r, const kin_ref_int8 *w, int64_t j);
 
 /* Activations and their derivatives. GELU: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
 double kin_ref_act(kin_act act, double x);

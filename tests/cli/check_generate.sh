@@ -76,6 +76,9 @@ has err "width 33"
 expect 2 "class for a text model" "${gen[@]}" --class 3 -o x.mp4 -q
 expect 2 "no prompt" "$kinema" generate -m run -o x.mp4 -q
 expect 0 "bf16" "${gen[@]}" --dtype bf16 -o h.mp4 -q
+expect 0 "int8" "${gen[@]}" --dtype int8 -t 1 -o q1.mp4 -q
+expect 0 "int8, two threads" "${gen[@]}" --dtype int8 -t 2 -o q2.mp4 -q
+that "int8 has the same bytes for any threads" cmp -s q1.mp4 q2.mp4
 expect 0 "dry run" "${gen[@]}" --dry-run -o x.mp4
 has out "peak memory:"
 that "a dry run writes nothing" test ! -e x.mp4

@@ -111,7 +111,7 @@ static void test_refused(void **state)
     EXPECT_ERROR(KIN_ERR_ARG, "must be a number", "generate", "x", "--cfg-scale", "nan");
     EXPECT_ERROR(KIN_ERR_ARG, "must be between", "generate", "x", "--cfg-scale", "-1");
     EXPECT_ERROR(KIN_ERR_ARG, "must be one of plain|multi", "generate", "x", "--cfg-mode", "plai");
-    EXPECT_ERROR(KIN_ERR_ARG, "must be one of f32|bf16", "generate", "x", "--dtype", "");
+    EXPECT_ERROR(KIN_ERR_ARG, "must be one of f32|bf16|int8", "generate", "x", "--dtype", "");
     EXPECT_ERROR(KIN_ERR_ARG, "must be true or false", "generate", "x", "--force=yes");
     EXPECT_ERROR(KIN_ERR_ARG, "needs a value", "generate", "x", "--steps");
     EXPECT_ERROR(KIN_ERR_ARG, "given twice", "generate", "x", "--steps", "5", "--steps", "6");

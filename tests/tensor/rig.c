@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void open_one(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
+void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
 {
     kin_error err = {0};
     kin_ctx_options ref = {.backend = KIN_BACKEND_REF, .threads = 1, .compute = compute};
@@ -30,10 +30,10 @@ int rig_open_all(rig *rigs, int cap)
             continue;
         /* note: plain f32 does not use the tiles */
         if (isa != KIN_ISA_AMX_EMULATED)
-            open_one(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGHEST);
-        open_one(&rigs[count++], isa, KIN_DTYPE_BF16, KIN_PRECISION_HIGHEST);
+            rig_open(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGHEST);
+        rig_open(&rigs[count++], isa, KIN_DTYPE_BF16, KIN_PRECISION_HIGHEST);
         if (isa >= KIN_ISA_AMX_EMULATED)
-            open_one(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGH);
+            rig_open(&rigs[count++], isa, KIN_DTYPE_F32, KIN_PRECISION_HIGH);
     }
     return count;
 }

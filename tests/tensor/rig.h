@@ -38,6 +38,8 @@ typedef struct param_pair {
 /* Stands for the backends of this machine: CPU at each ISA level, in f32, bf16 and, where there are
  * AMX tiles, f32 of high precision. Returns how many. */
 int rig_open_all(rig *rigs, int cap);
+/* One of them. */
+void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision);
 void rig_close(rig *r);
 
 /* Starts a case (text for messages); the former one must have been ended. */

@@ -28,8 +28,13 @@ static void options(void **state)
     assert_null(ctx);
     assert_non_null(strstr(err.text, "-1"));
     opt.threads = 0;
-    opt.compute = KIN_DTYPE_I8;
+    opt.compute = KIN_DTYPE_F16;
     assert_int_equal(kin_ctx_create(&opt, &ctx, &err), KIN_ERR_UNSUPPORTED);
+    opt.compute = KIN_DTYPE_I8;
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    assert_int_equal(kin_tape_begin(ctx), KIN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(ctx->error.text, "int8"));
+    kin_ctx_destroy(&ctx);
     opt.compute = KIN_DTYPE_F32;
     assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
     assert_true(ctx->threads >= 1);

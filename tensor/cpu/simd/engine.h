@@ -16,10 +16,12 @@
 /* How products treat their operands. */
 typedef enum kin_product {
     KIN_PRODUCT_F32 = 0,
-    KIN_PRODUCT_ROUND, /* operands rounded to bf16, kept in f32 */
+    KIN_PRODUCT_W16,   /* f32, the right operand rounded to bf16 and kept so */
+    KIN_PRODUCT_ROUND, /* the same, the left operand rounded to bf16, kept in f32 */
     KIN_PRODUCT_DOT,   /* pairs of bf16, vdpbf16ps */
     KIN_PRODUCT_AMX,   /* pairs of bf16, AMX tiles */
     KIN_PRODUCT_HIGH,  /* f32 as the sum of two bf16, three products on AMX tiles */
+    KIN_PRODUCT_I8, /* words of four bytes (quant.h), left signed, right unsigned; sums in int32 */
     KIN_PRODUCT_COUNT
 } kin_product;
 

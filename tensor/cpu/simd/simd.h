@@ -4,9 +4,11 @@
 #ifndef KIN_CPU_SIMD_SIMD_H
 #define KIN_CPU_SIMD_SIMD_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "tensor/cpu/simd/engine.h"
 #include "tensor/kernels.h"
@@ -21,6 +23,29 @@ typedef struct kin_epilogue {
     float *pre, *y;
     int64_t ld_pre, ld_y;
 } kin_epilogue;
+
+/* How a row becomes 8-bit integers: q = nearest(x * inverse), x ~ q * step. A row of zeros (or
+ * below 1e-30): both 0. A row that is not finite: step NaN, so that its results are NaN. */
+typedef struct kin_quant {
+    float step, inverse;
+} kin_quant;
+/* From the bits of the largest |x|. */
+static inline kin_quant kin_quant_of_bits(int32_t bits)
+{
+    float amax;
+    memcpy(&amax, &bits, sizeof(amax));
+    if (bits >= 0x7f800000)
+        return (kin_quant){.step = NAN};
+    return amax < 1e-30f ? (kin_quant){0} : (kin_quant){amax / 127.0f, 127.0f / amax};
+}
+
+/* What turns sums over q into f32: row_step[row] * col_step[col] * (sum - row_shift[row]). */
+typedef struct kin_dequant {
+    const int32_t *rows;      /* row r of the product is entry rows[r]; NULL: r */
+    const float *row_step;    /* of the left operand's rows */
+    const int32_t *row_shift; /* sums are integers, too large by this; NULL: sums are f32 */
+    const float *col_step;    /* of the right operand's columns, padded to whole panels */
+} kin_dequant;
 
 /* How raw products of queries and keys become scores: scale*s + bias, masked keys at the lowest
  * float. */
@@ -54,6 +79,15 @@ typedef struct kin_simd {
     void (*to_bf16)(const float *src, int64_t n, uint16_t *dst);
     void (*to_f32)(const void *src, kin_dtype dtype, int64_t n,
                    float *dst); /* from f32, bf16, f16 */
+    /* How a row becomes 8-bit integers; q as floats [k]; q as bytes in (k+3)/4 words (offset: 128
+     * more, unsigned), returns their sum without offset; NULL: not at this level. */
+    kin_quant (*quant_scale)(const float *x, int64_t k);
+    void (*quant_floats)(const float *x, int64_t k, kin_quant q, float *dst);
+    int32_t (*quant_bytes)(const float *x, int64_t k, kin_quant q, bool offset, float *words);
+    /* rows x cols sums of tile at (row0, col0) of the product into f32, in place; columns up to the
+     * next vector are written too. */
+    void (*dequant)(const kin_dequant *d, int64_t row0, int64_t col0, int rows, int64_t cols,
+                    float *tile, int64_t ld);
     /* rows x cols values of tile (row stride ldt) at (row0, col0) of the matrices of e. */
     void (*epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,
                      const float *tile, int64_t ldt);
@@ -147,6 +181,26 @@ void KIN_SIMD(tile16)(int rows, int64_t steps, const float *a, const float *b, f
                       int64_t ldc, bool acc);
 void KIN_SIMD(tile16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
                            int64_t ldc, bool acc);
+/* tile_w16.c: the right operand kept in bf16 */
+void KIN_SIMD(pack_w16_rows)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                             int lanes, int64_t k, float *dst);
+void KIN_SIMD(pack_w16_cols)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
+                             int lanes, int64_t k, int64_t step, float *dst);
+void KIN_SIMD(tile_w16)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                        int64_t ldc, bool acc);
+void KIN_SIMD(tile_w16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                             int64_t ldc, bool acc);
+/* tile_i8.c: words of four bytes, sums in 32-bit integers */
+void KIN_SIMD(tile_i8)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                       int64_t ldc, bool acc);
+void KIN_SIMD(tile_i8_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                            int64_t ldc, bool acc);
+/* quant.c */
+kin_quant KIN_SIMD(quant_scale)(const float *x, int64_t k);
+void KIN_SIMD(quant_floats)(const float *x, int64_t k, kin_quant q, float *dst);
+int32_t KIN_SIMD(quant_bytes)(const float *x, int64_t k, kin_quant q, bool offset, float *words);
+void KIN_SIMD(dequant)(const kin_dequant *d, int64_t row0, int64_t col0, int rows, int64_t cols,
+                       float *tile, int64_t ld);
 void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst);
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
 void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,

@@ -6,19 +6,23 @@ enum { ROWS = 14, COLUMNS = 32 };
 #else
 enum { ROWS = 6, COLUMNS = 16 };
 #endif
-#define BASE                                                                                  \
-    .mr = ROWS, .nr = COLUMNS, .row_unit = 1, .right_words = COLUMNS, .group = 1, .align = 1, \
-    .parts = 1, .pass = 512, .blocks = 12
+#define BASE                                                                                   \
+    .mr = ROWS, .nr = COLUMNS, .row_unit = 1, .group = 1, .align = 1, .parts = 1, .pass = 512, \
+    .blocks = 12
+#define W16_RIGHT                                                                  \
+    .right_rows = KIN_SIMD(pack_w16_rows), .right_steps = KIN_SIMD(pack_w16_cols), \
+    .tile = KIN_SIMD(tile_w16), .tile_half = KIN_SIMD(tile_w16_half)
 
 static const kin_engine engines[KIN_PRODUCT_COUNT] = {
-    [KIN_PRODUCT_F32] = {BASE, .left_rows = KIN_SIMD(pack_t), .right_rows = KIN_SIMD(pack_t),
-                         .left_cols = KIN_SIMD(pack_n), .right_steps = KIN_SIMD(pack_n),
-                         .tile = KIN_SIMD(tile), .tile_half = KIN_SIMD(tile_half)},
-    [KIN_PRODUCT_ROUND] = {BASE, .rounded = true, .left_rows = KIN_SIMD(pack_t_round),
-                           .right_rows = KIN_SIMD(pack_t_round),
-                           .left_cols = KIN_SIMD(pack_n_round),
-                           .right_steps = KIN_SIMD(pack_n_round), .tile = KIN_SIMD(tile),
-                           .tile_half = KIN_SIMD(tile_half)},
+    [KIN_PRODUCT_F32] = {BASE, .right_words = COLUMNS, .left_rows = KIN_SIMD(pack_t),
+                         .right_rows = KIN_SIMD(pack_t), .left_cols = KIN_SIMD(pack_n),
+                         .right_steps = KIN_SIMD(pack_n), .tile = KIN_SIMD(tile),
+                         .tile_half = KIN_SIMD(tile_half)},
+    [KIN_PRODUCT_W16] = {BASE, .right_words = COLUMNS / 2, .left_rows = KIN_SIMD(pack_t),
+                         .left_cols = KIN_SIMD(pack_n), W16_RIGHT},
+    [KIN_PRODUCT_ROUND] = {BASE, .right_words = COLUMNS / 2, .rounded = true,
+                           .left_rows = KIN_SIMD(pack_t_round), .left_cols = KIN_SIMD(pack_n_round),
+                           W16_RIGHT},
 #ifdef __AVX512F__
     [KIN_PRODUCT_DOT] = {.mr = ROWS,
                          .nr = COLUMNS,
@@ -36,6 +40,9 @@ static const kin_engine engines[KIN_PRODUCT_COUNT] = {
                          .right_steps = KIN_SIMD(pack_n16),
                          .tile = KIN_SIMD(tile16),
                          .tile_half = KIN_SIMD(tile16_half)},
+    [KIN_PRODUCT_I8] = {BASE, .right_words = COLUMNS, .left_rows = KIN_SIMD(pack_t),
+                        .right_rows = KIN_SIMD(pack_t), .tile = KIN_SIMD(tile_i8),
+                        .tile_half = KIN_SIMD(tile_i8_half)},
 #endif
 };
 
@@ -43,6 +50,12 @@ const kin_simd KIN_SIMD(simd) = {
     .engines = engines,
     .to_bf16 = KIN_SIMD(to_bf16),
     .to_f32 = KIN_SIMD(to_f32),
+    .quant_scale = KIN_SIMD(quant_scale),
+    .quant_floats = KIN_SIMD(quant_floats),
+#ifdef __AVX512F__
+    .quant_bytes = KIN_SIMD(quant_bytes),
+#endif
+    .dequant = KIN_SIMD(dequant),
     .epilogue = KIN_SIMD(epilogue),
     .column_sums = KIN_SIMD(column_sums),
     .softmax_block = KIN_SIMD(softmax_block),

@@ -4,6 +4,11 @@
 #ifndef KIN_CPU_SIMD_TILE_H
 #define KIN_CPU_SIMD_TILE_H
 
+/* words of one step of the right operand */
+#ifndef TILE_B_WORDS
+#define TILE_B_WORDS (2 * VL)
+#endif
+
 #define TILE_R1(F) F(0)
 #define TILE_R2(F) TILE_R1(F) F(1)
 #define TILE_R3(F) TILE_R2(F) F(2)
@@ -40,7 +45,7 @@
         {                                                                           \
             TILE_R##R(SEED)                                                         \
         }                                                                           \
-        for (; k > 0; k--, a += MR, b += 2 * VL) {                                  \
+        for (; k > 0; k--, a += MR, b += TILE_B_WORDS) {                            \
             LOAD_B(b);                                                              \
             TILE_R##R(STEP)                                                         \
         }                                                                           \

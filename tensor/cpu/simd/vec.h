@@ -115,6 +115,10 @@ VINL vi vi_sub(vi a, vi b)
 {
     return _mm512_sub_epi32(a, b);
 }
+VINL vi vi_max(vi a, vi b) /* signed */
+{
+    return _mm512_max_epi32(a, b);
+}
 VINL vi vi_and(vi a, vi b)
 {
     return _mm512_and_si512(a, b);
@@ -324,6 +328,10 @@ VINL vi vi_add(vi a, vi b)
 VINL vi vi_sub(vi a, vi b)
 {
     return _mm256_sub_epi32(a, b);
+}
+VINL vi vi_max(vi a, vi b) /* signed */
+{
+    return _mm256_max_epi32(a, b);
 }
 VINL vi vi_and(vi a, vi b)
 {
