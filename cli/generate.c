@@ -267,6 +267,12 @@ static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin
     return kin_cli_write_json(path, g->settings, err);
 }
 
+/* Weights beside their packed forms. */
+static uint64_t value_bytes(const kin_params *params)
+{
+    return params ? kin_params_resident_bytes(params) - kin_params_pack_bytes(params) : 0;
+}
+
 /* Runs the same code on shapes alone; *peak: bytes the whole process will hold. */
 static kin_status plan(generation *g, const char *model_dir, uint64_t *peak, kin_error *err)
 {
@@ -274,11 +280,9 @@ static kin_status plan(generation *g, const char *model_dir, uint64_t *peak, kin
     KIN_TRY(kin_cli_context(g->args, true, &ctx, err));
     kin_status status = run_on(g, ctx, model_dir, err);
     if (status == KIN_OK) {
-        uint64_t bytes = kin_cli_memory_used() + ctx->ws.peak;
+        uint64_t bytes = kin_cli_memory_used() + ctx->peak;
         bytes += kin_output_bytes(&g->output, g->params.frames, g->params.height, g->params.width);
-        bytes += kin_params_resident_bytes(g->pipeline->params);
-        if (g->pipeline->text_params)
-            bytes += kin_params_resident_bytes(g->pipeline->text_params);
+        bytes += value_bytes(g->pipeline->params) + value_bytes(g->pipeline->text_params);
         *peak = bytes;
     }
     release(g);

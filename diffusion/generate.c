@@ -146,7 +146,8 @@ static kin_status rows(generation *g, const float *all, int64_t width, kin_tenso
     return KIN_OK;
 }
 
-/* Texts are encoded one by one: a clip's bytes must not depend on its neighbours. */
+/* Texts are encoded one by one: a clip's bytes must not depend on its neighbours. Where a text is
+ * that of the clip before, so is the result. */
 static kin_status encode(generation *g, const char *const *texts, kin_tensor *states,
                          kin_tensor *null)
 {
@@ -159,8 +160,15 @@ static kin_status encode(generation *g, const char *const *texts, kin_tensor *st
     for (int64_t i = 0; i < g->n; i++) {
         const size_t mark = kin_ws_mark(ctx);
         const char *text = texts && texts[g->first + i] ? texts[g->first + i] : "";
+        const char *before = i && texts && texts[g->first + i - 1] ? texts[g->first + i - 1] : "";
         kin_tensor one, flag, at = kin_tensor_slice(states, 0, i, 1);
 
+        if (i && !strcmp(text, before)) {
+            one = kin_tensor_slice(states, 0, i - 1, 1);
+            KIN_TRY(kin_copy_into(ctx, &one, &at));
+            ((uint8_t *)null->data)[i] = ((uint8_t *)null->data)[i - 1];
+            continue;
+        }
         KIN_TRY(kin_pipeline_encode(g->p, &text, 1, &one, &flag));
         KIN_TRY(kin_copy_into(ctx, &one, &at));
         ((uint8_t *)null->data)[i] = ((const uint8_t *)flag.data)[0];
@@ -299,6 +307,9 @@ static kin_status run_batch(generation *g)
     kin_tensor x;
 
     KIN_TRY(set_conditions(g));
+    /* the text encoder has done its part; its packed weights may be larger than the transformer */
+    if (g->p->text_params && g->first + g->n >= g->params->count)
+        ctx->packed -= kin_params_drop_packs(g->p->text_params);
     KIN_TRY(make_noise(g, &x));
     KIN_TRY(kin_sampler_run(ctx, g->sampler, &args, &x));
     return emit(g, &x);

@@ -120,6 +120,14 @@ void kin_ctx_destroy(kin_ctx **pctx)
     *pctx = NULL;
 }
 
+void kin_ctx_add_packed(kin_ctx *ctx, size_t bytes)
+{
+    ctx->packed += bytes;
+    /* note: the workspace keeps the pages it has touched once */
+    if (ctx->ws.peak + ctx->packed > ctx->peak)
+        ctx->peak = ctx->ws.peak + ctx->packed;
+}
+
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
 {
     kin_ws *ws = &ctx->ws;
@@ -139,6 +147,7 @@ void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
     ws->used += padded;
     if (ws->used > ws->peak)
         ws->peak = ws->used;
+    kin_ctx_add_packed(ctx, 0);
     return p;
 }
 

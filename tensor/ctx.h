@@ -54,6 +54,8 @@ typedef struct kin_ctx {
     uint32_t dense_onednn;   /* CPU backend: set of dense products left to oneDNN, see
                                 tensor/cpu/choose.h */
     kin_ws ws;
+    size_t packed;  /* bytes of packed weights made on this context */
+    size_t peak;    /* the most that workspace and packed weights took together */
     kin_tape *tape; /* NULL: not recording */
     kin_cost cost;
     /* Called for named intermediate tensors where set (golden runner, inspect); never changes
@@ -98,6 +100,8 @@ kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t 
                   (int64_t[]){__VA_ARGS__}, (out))
 /* Raw bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
+/* Packed weights of `bytes` more have been made, for ctx->packed and ctx->peak. */
+void kin_ctx_add_packed(kin_ctx *ctx, size_t bytes);
 size_t kin_ws_mark(const kin_ctx *ctx);
 void kin_ws_release(kin_ctx *ctx, size_t mark);
 

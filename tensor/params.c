@@ -320,12 +320,34 @@ kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes, bool plan
     return pack;
 }
 
+size_t kin_params_drop_packs(kin_params *params)
+{
+    size_t n = kin_params_pack_bytes(params);
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        for (kin_pack *pack = p->packs; pack; pack = pack->next) {
+            kin_free(pack->data);
+            pack->data = NULL;
+            pack->bytes = 0;
+            pack->version = p->version - 1;
+        }
+    }
+    return n;
+}
+
+size_t kin_param_pack_bytes(const kin_param *p)
+{
+    size_t n = 0;
+    for (const kin_pack *pack = p->packs; pack; pack = pack->next)
+        n += pack->bytes;
+    return n;
+}
+
 size_t kin_params_pack_bytes(const kin_params *params)
 {
     size_t n = 0;
     for (int i = 0; i < params->count; i++)
-        for (const kin_pack *pack = params->list[i]->packs; pack; pack = pack->next)
-            n += pack->bytes;
+        n += kin_param_pack_bytes(params->list[i]);
     return n;
 }
 

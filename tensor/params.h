@@ -109,7 +109,10 @@ kin_pack *kin_param_pack_find(const kin_param *p, uint64_t key);
  * is set to the current one. plan true: only its bytes are kept (data NULL). NULL: out of memory.
  */
 kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes, bool plan);
+size_t kin_param_pack_bytes(const kin_param *p);
 size_t kin_params_pack_bytes(const kin_params *params);
+/* Gives the memory of all packed forms back; they are made again when needed. Returns its bytes. */
+size_t kin_params_drop_packs(kin_params *params);
 /* Bytes the table keeps in memory once every product has run (after a dry run: what a run will
  * keep): packed forms, gradients and values, of mapped values what is read unpacked. */
 size_t kin_params_resident_bytes(const kin_params *params);

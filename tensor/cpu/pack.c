@@ -35,10 +35,12 @@ static void pack_panel(const kin_simd *s, const kin_engine *e, const kin_param *
 
 kin_status kin_cpu_pack_get(kin_ctx *ctx, kin_param *w, uint64_t key, size_t bytes, kin_pack **out)
 {
+    const size_t before = kin_param_pack_bytes(w);
     *out = kin_param_pack_get(w, key, bytes, kin_ctx_is_plan(ctx));
     if (!*out)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "pack: %s: out of memory",
                         w->name ? w->name : "weight");
+    kin_ctx_add_packed(ctx, kin_param_pack_bytes(w) - before);
     return KIN_OK;
 }
 
