@@ -9,6 +9,9 @@
 
 /* Panels of B taken together where one pass does (see run_group). */
 enum { GROUP_FLOATS = 65536, GROUP_MAX = 8 };
+/* Words of B from which on the next panel is fetched while one is used: less stays in the L2 cache.
+ */
+enum { FAR_WORDS = 196608 };
 
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 {
@@ -108,9 +111,11 @@ static int64_t group_panels(const kin_engine *e, int64_t steps)
     return n < 1 ? 1 : n > GROUP_MAX ? GROUP_MAX : n;
 }
 
+/* block of the task's `blocks`; ahead: words from a panel to the one that is needed next in its
+ * place, 0 where B stays near. */
 typedef struct tile_place {
     int64_t row0, rows, col0;
-    int64_t steps;
+    int64_t steps, block, blocks, ahead;
     bool first, last;
 } tile_place;
 
@@ -124,6 +129,22 @@ static void finish_tile(const job *j, const tile_place *t, int64_t col0, int64_t
     j->s->epilogue(j->g->epi, t->row0, col0, rows, (int)cols, tile, ld);
 }
 
+static kin_ahead ahead_of(const job *j, const tile_place *t, const float *b)
+{
+    return t->ahead ? kin_engine_ahead(j->e, b + t->ahead, t->steps, t->block, t->blocks)
+                    : kin_ahead_none(b);
+}
+
+/* Asks for the lines that a tile will be written to. */
+static void fetch_rows(const float *c, int64_t ldc, int64_t rows, int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r++, c += ldc) {
+        __builtin_prefetch(c, 1);
+        if (cols > 16)
+            __builtin_prefetch(c + 16, 1);
+    }
+}
+
 static void run_tile(const job *j, const tile_place *t, const float *a, const float *b, float *tile)
 {
     const kin_gemm *g = j->g;
@@ -133,13 +154,16 @@ static void run_tile(const job *j, const tile_place *t, const float *a, const fl
     bool finish = g->epi && t->last;
     int64_t cols = g->n - t->col0 < nr ? g->n - t->col0 : nr;
     kin_tile run = cols <= nr / 2 ? j->e->tile_half : j->e->tile;
+    kin_ahead next = ahead_of(j, t, b);
+    /* of the next row block */
+    fetch_rows(c + t->rows * ldc, ldc, t->rows, cols);
     if (!finish && cols == nr) {
-        run((int)t->rows, t->steps, a, b, c, ldc, acc);
+        run((int)t->rows, t->steps, a, b, c, ldc, acc, next);
         return;
     }
     if (acc)
         copy_tile(t->rows, cols, c, ldc, tile, nr);
-    run((int)t->rows, t->steps, a, b, tile, nr, acc);
+    run((int)t->rows, t->steps, a, b, tile, nr, acc, next);
     if (finish)
         finish_tile(j, t, t->col0, cols, tile, nr);
     else
@@ -153,10 +177,13 @@ static void run_group(const job *j, const tile_place *t, const float *a, const f
 {
     const kin_gemm *g = j->g;
     int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < g->n ? p1 * nr : g->n;
-    int64_t ld = (p1 - p0) * nr;
+    int64_t ld = (p1 - p0) * nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
+    const float *out = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
     for (int64_t p = p0; p < p1; p++, b += b_step) {
         kin_tile run = end - p * nr <= nr / 2 ? j->e->tile_half : j->e->tile;
-        run((int)t->rows, t->steps, a, b, buf + (p - p0) * nr, ld, false);
+        kin_ahead next = ahead_of(j, t, b);
+        fetch_rows(out + (p - p0) * nr, ldc, t->rows, end - p * nr);
+        run((int)t->rows, t->steps, a, b, buf + (p - p0) * nr, ld, false, next);
     }
     if (g->epi)
         finish_tile(j, t, col0, end - col0, buf, ld);
@@ -179,11 +206,14 @@ static void run_task(const job *j, int64_t task, const thread_scratch *w)
         const float *b = j->g->b_pack + p0 * b_step + kin_engine_steps(e, k0) * e->right_words;
         bool group = t.first && t.last;
         int64_t step = group ? group_panels(e, t.steps) : 1;
+        t.ahead = (p1 - p0) * b_step > FAR_WORDS ? step * b_step : 0;
+        t.blocks = b1 - b0;
         for (int64_t p = p0; p < p1; p += step, b += step * b_step) {
             int64_t end = p + step < p1 ? p + step : p1;
             t.col0 = p * e->nr;
             for (int64_t i = b0; i < b1; i++) {
                 const float *a = w->a + (i - b0) * t.steps * e->mr;
+                t.block = i - b0;
                 t.rows = kin_engine_block_rows(e, j->g->m, j->blocks, i, &t.row0);
                 if (group)
                     run_group(j, &t, a, b, b_step, p, end, w->tile);

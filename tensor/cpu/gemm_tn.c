@@ -43,12 +43,19 @@ static void tile_of(const stretch *t, int64_t i, int64_t p)
     int64_t cols = g->n - col0 < e->nr ? g->n - col0 : e->nr;
     const float *a = t->a + i * t->steps * e->mr, *b = t->b + p * t->steps * e->right_words;
     float *c = g->c + row0 * g->ldc + col0, *tile = t->tiles + omp_get_thread_num() * e->mr * e->nr;
+    /* asks for the lines of the tile after this one */
+    for (int64_t r = e->mr; r < 2 * e->mr && row0 + r < g->m; r++) {
+        __builtin_prefetch(c + r * g->ldc, 1);
+        if (cols > 16)
+            __builtin_prefetch(c + r * g->ldc + 16, 1);
+    }
     if (cols == e->nr) {
-        e->tile(rows, t->steps, a, b, c, g->ldc, true);
+        e->tile(rows, t->steps, a, b, c, g->ldc, true, kin_ahead_none(b));
         return;
     }
     t->s->put_rows(rows, cols, 1.0f, c, g->ldc, tile, e->nr, false);
-    (cols <= e->nr / 2 ? e->tile_half : e->tile)(rows, t->steps, a, b, tile, e->nr, true);
+    (cols <= e->nr / 2 ? e->tile_half : e->tile)(rows, t->steps, a, b, tile, e->nr, true,
+                                                 kin_ahead_none(b));
     t->s->put_rows(rows, cols, 1.0f, tile, e->nr, c, g->ldc, false);
 }
 

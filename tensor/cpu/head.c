@@ -66,7 +66,7 @@ void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, cons
     const kin_engine *e = h->e;
     for (int64_t j = 0; j < cols; j += e->nr, right += steps * e->right_words)
         (cols - j > e->nr / 2 ? e->tile : e->tile_half)((int)rows, steps, left, right, c + j, ldc,
-                                                        acc);
+                                                        acc, kin_ahead_none(right));
 }
 
 bool kin_head_keep(const kin_tensor *mask, int64_t b, int64_t keys, float *keep)

@@ -120,8 +120,10 @@ static kin_near_bound attention_bound(const rig *r, const variant *v, double len
 {
     kin_near_bound b = kin_near_f32(length, 0);
     b.eps_out = 0x1p-18 * v->spread;
-    b.scale_min =
-        (rig_is_bf16(r) ? 1 : 0.1) * v->spread; /* of one term of a gradient, q or k in it */
+    bool high = r->ctx[1]->precision == KIN_PRECISION_HIGH, rounded = rig_is_bf16(r) || high;
+    if (high)
+        b.eps_out = 0x1p-13 * v->spread;           /* of scores, so of their exponentials */
+    b.scale_min = (rounded ? 1 : 0.1) * v->spread; /* of one term of a gradient, q or k in it */
     return rig_bf16(r, b, 4);
 }
 

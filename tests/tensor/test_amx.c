@@ -61,7 +61,7 @@ static void tile_is_the_instruction(void **state)
     assert_int_equal(kin_engine_steps(e, K), K / 2);
     e->left_rows(a, K, NULL, M, e->mr, K, left);
     e->right_rows(b, K, NULL, N, e->nr, K, right);
-    e->tile(M, K / 2, left, right, c, N, true);
+    e->tile(M, K / 2, left, right, c, N, true, kin_ahead_none(right));
     assert_memory_equal(c, want, sizeof(c));
     kin_free(left);
     kin_free(right);

@@ -62,7 +62,8 @@ VINL void amx_bounce(bool in, int rows, bool wide, float *c, int64_t ldc, float 
 }
 
 TILE_TARGET VINL void amx_tile(amx_kind kind, bool tall, bool wide, int rows, int64_t steps,
-                               const float *a, const float *b, float *c, int64_t ldc, bool acc)
+                               const float *a, const float *b, float *c, int64_t ldc, bool acc,
+                               kin_ahead next)
 {
     _Alignas(64) float bounce[AMX_ROWS * AMX_LANES];
     int64_t block = AMX_BLOCK * (kind == AMX_SPLIT ? 2 : 1);
@@ -79,7 +80,10 @@ TILE_TARGET VINL void amx_tile(amx_kind kind, bool tall, bool wide, int rows, in
         TILE_ZERO(2);
         TILE_ZERO(3);
     }
+    const char *ahead = next.at, *end;
     for (; steps > 0; steps -= block / AMX_LANES, a += block, b += block) {
+        for (end = ahead + block / AMX_LANES * next.step; ahead < end; ahead += 64)
+            _mm_prefetch(ahead, _MM_HINT_T0);
         if (kind == AMX_SPLIT) { /* a2 b1 + a1 b1 + a1 b2 */
             AMX_LOAD_LEFT(a + AMX_BLOCK);
             AMX_LOAD_RIGHT(b);
@@ -104,12 +108,12 @@ TILE_TARGET VINL void amx_tile(amx_kind kind, bool tall, bool wide, int rows, in
 
 #define AMX_TILE_FN(name, kind, wide)                                                     \
     TILE_TARGET static void name(int rows, int64_t steps, const float *a, const float *b, \
-                                 float *c, int64_t ldc, bool acc)                         \
+                                 float *c, int64_t ldc, bool acc, kin_ahead next)         \
     {                                                                                     \
         if (rows > AMX_ROWS)                                                              \
-            amx_tile(kind, true, wide, rows, steps, a, b, c, ldc, acc);                   \
+            amx_tile(kind, true, wide, rows, steps, a, b, c, ldc, acc, next);             \
         else                                                                              \
-            amx_tile(kind, false, wide, rows, steps, a, b, c, ldc, acc);                  \
+            amx_tile(kind, false, wide, rows, steps, a, b, c, ldc, acc, next);            \
     }
 AMX_TILE_FN(amx_tile_bf16, AMX_PLAIN, true)
 AMX_TILE_FN(amx_tile_bf16_half, AMX_PLAIN, false)

@@ -33,10 +33,17 @@ typedef void (*kin_pack_rows)(const float *src, int64_t ld, const int32_t *rows,
  * columns than lanes make further panels, `step` words apart. */
 typedef void (*kin_pack_cols)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
                               int lanes, int64_t k, int64_t step, float *dst);
+/* What is fetched into the caches while a tile runs: `step` bytes per packed step from `at` on. A
+ * panel of the right operand comes from far away once for all row blocks that use it; fetched a
+ * slice per tile, a panel ahead, it costs nothing. step 0: nothing. */
+typedef struct kin_ahead {
+    const char *at;
+    int64_t step;
+} kin_ahead;
 /* c[rows][nr] (+)= a b over `steps`, each element one chain in the order of k that depends neither
  * on its neighbours nor on rows. rows <= mr, exactly these are written. */
 typedef void (*kin_tile)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                         int64_t ldc, bool acc);
+                         int64_t ldc, bool acc, kin_ahead next);
 
 typedef struct kin_engine {
     int mr, nr;      /* rows and columns of the tile; mr 0: not at this level */
@@ -75,6 +82,17 @@ static inline int64_t kin_engine_block_rows(const kin_engine *e, int64_t m, int6
     int64_t end = (i + 1) * units / blocks * e->row_unit;
     *row0 = i * units / blocks * e->row_unit;
     return (end < m ? end : m) - *row0;
+}
+/* Slice i of n of the `steps` packed steps of a right panel at p. */
+static inline kin_ahead kin_engine_ahead(const kin_engine *e, const float *p, int64_t steps,
+                                         int64_t i, int64_t n)
+{
+    int64_t step = (e->right_words * 4 + n - 1) / n;
+    return (kin_ahead){(const char *)p + i * step * steps, step};
+}
+static inline kin_ahead kin_ahead_none(const float *p)
+{
+    return (kin_ahead){(const char *)p, 0};
 }
 static inline void kin_engine_enter(const kin_engine *e)
 {

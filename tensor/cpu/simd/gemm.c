@@ -127,15 +127,15 @@ void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)
 KIN_TILES(static, tile_rows)
 
 void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
-                    bool acc)
+                    bool acc, kin_ahead next)
 {
-    tile_rows_any(rows, k, a, b, c, ldc, acc);
+    tile_rows_any(rows, k, a, b, c, ldc, acc, next);
 }
 
 void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
-                         bool acc)
+                         bool acc, kin_ahead next)
 {
-    tile_rows_half_any(rows, k, a, b, c, ldc, acc);
+    tile_rows_half_any(rows, k, a, b, c, ldc, acc, next);
 }
 
 /* Eight vectors of columns at a time: rows are read in long pieces. */

@@ -96,15 +96,15 @@ TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t 
 KIN_TILES(static, tile16_rows)
 
 void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
-                      int64_t ldc, bool acc)
+                      int64_t ldc, bool acc, kin_ahead next)
 {
-    tile16_rows_any(rows, pairs, a, b, c, ldc, acc);
+    tile16_rows_any(rows, pairs, a, b, c, ldc, acc, next);
 }
 
 void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
-                           int64_t ldc, bool acc)
+                           int64_t ldc, bool acc, kin_ahead next)
 {
-    tile16_rows_half_any(rows, pairs, a, b, c, ldc, acc);
+    tile16_rows_half_any(rows, pairs, a, b, c, ldc, acc, next);
 }
 
 #endif

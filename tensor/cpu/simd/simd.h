@@ -170,31 +170,31 @@ void KIN_SIMD(pack_t_round)(const float *src, int64_t ld, const int32_t *rows, i
 void KIN_SIMD(pack_n_round)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
                             int lanes, int64_t k, int64_t step, float *dst);
 void KIN_SIMD(tile)(int rows, int64_t steps, const float *a, const float *b, float *c, int64_t ldc,
-                    bool acc);
+                    bool acc, kin_ahead next);
 void KIN_SIMD(tile_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                         int64_t ldc, bool acc);
+                         int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                         int64_t k, int64_t step, float *dst);
 void KIN_SIMD(tile16)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                      int64_t ldc, bool acc);
+                      int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(tile16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                           int64_t ldc, bool acc);
+                           int64_t ldc, bool acc, kin_ahead next);
 /* tile_w16.c: the right operand kept in bf16 */
 void KIN_SIMD(pack_w16_rows)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
                              int lanes, int64_t k, float *dst);
 void KIN_SIMD(pack_w16_cols)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
                              int lanes, int64_t k, int64_t step, float *dst);
 void KIN_SIMD(tile_w16)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                        int64_t ldc, bool acc);
+                        int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(tile_w16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                             int64_t ldc, bool acc);
+                             int64_t ldc, bool acc, kin_ahead next);
 /* tile_i8.c: words of four bytes, sums in 32-bit integers */
 void KIN_SIMD(tile_i8)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                       int64_t ldc, bool acc);
+                       int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(tile_i8_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                            int64_t ldc, bool acc);
+                            int64_t ldc, bool acc, kin_ahead next);
 /* quant.c */
 kin_quant KIN_SIMD(quant_scale)(const float *x, int64_t k);
 void KIN_SIMD(quant_floats)(const float *x, int64_t k, kin_quant q, float *dst);

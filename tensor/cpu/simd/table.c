@@ -2,13 +2,13 @@
 #include "tensor/cpu/simd/simd.h"
 
 #ifdef __AVX512F__
-enum { ROWS = 14, COLUMNS = 32 };
+enum { ROWS = 14, COLUMNS = 32, BLOCKS = 8 };
 #else
-enum { ROWS = 6, COLUMNS = 16 };
+enum { ROWS = 6, COLUMNS = 16, BLOCKS = 18 };
 #endif
 #define BASE                                                                                   \
-    .mr = ROWS, .nr = COLUMNS, .row_unit = 1, .group = 1, .align = 1, .parts = 1, .pass = 512, \
-    .blocks = 12
+    .mr = ROWS, .nr = COLUMNS, .row_unit = 1, .group = 1, .align = 1, .parts = 1, .pass = 768, \
+    .blocks = BLOCKS
 #define W16_RIGHT                                                                  \
     .right_rows = KIN_SIMD(pack_w16_rows), .right_steps = KIN_SIMD(pack_w16_cols), \
     .tile = KIN_SIMD(tile_w16), .tile_half = KIN_SIMD(tile_w16_half)
@@ -31,8 +31,8 @@ static const kin_engine engines[KIN_PRODUCT_COUNT] = {
                          .group = 2,
                          .align = 1,
                          .parts = 1,
-                         .pass = 512,
-                         .blocks = 12,
+                         .pass = 768,
+                         .blocks = BLOCKS,
                          .rounded = true,
                          .left_rows = KIN_SIMD(pack_t16),
                          .right_rows = KIN_SIMD(pack_t16),

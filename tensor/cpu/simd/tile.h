@@ -1,8 +1,13 @@
 /* tensor/cpu/simd/tile.h: writes out one register tile function per row count. The user defines
  * TILE_LOAD_B (declares b0, b1) and TILE_STEP(i) (adds to c<i>_0, c<i>_1), then KIN_TILES(linkage,
- * name) gives name_any(rows, k, a, b, c, ldc, acc). MR rows of a per step, 2*VL columns of b. */
+ * name) gives name_any(rows, k, a, b, c, ldc, acc, next). MR rows of a per step, 2*VL columns of b.
+ */
 #ifndef KIN_CPU_SIMD_TILE_H
 #define KIN_CPU_SIMD_TILE_H
+
+#include <immintrin.h>
+
+#include "tensor/cpu/simd/engine.h"
 
 /* words of one step of the right operand */
 #ifndef TILE_B_WORDS
@@ -37,27 +42,29 @@
 #define HALF_SEED(i) c##i##_0 = vf_load(c + (i)*ldc);
 #define HALF_OUT(i) vf_store(c + (i)*ldc, c##i##_0);
 
-#define TILE_BODY(linkage, name, R, ZERO, SEED, LOAD_B, STEP, OUT)                  \
-    linkage __attribute__((noinline)) TILE_TARGET void name##_##R(                  \
-        int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool acc) \
-    {                                                                               \
-        TILE_R##R(ZERO) if (acc)                                                    \
-        {                                                                           \
-            TILE_R##R(SEED)                                                         \
-        }                                                                           \
-        for (; k > 0; k--, a += MR, b += TILE_B_WORDS) {                            \
-            LOAD_B(b);                                                              \
-            TILE_R##R(STEP)                                                         \
-        }                                                                           \
-        TILE_R##R(OUT)                                                              \
+#define TILE_BODY(linkage, name, R, ZERO, SEED, LOAD_B, STEP, OUT)                                \
+    linkage __attribute__((noinline))                                                             \
+    TILE_TARGET void name##_##R(int64_t k, const float *a, const float *b, float *c, int64_t ldc, \
+                                bool acc, kin_ahead next)                                         \
+    {                                                                                             \
+        TILE_R##R(ZERO) if (acc)                                                                  \
+        {                                                                                         \
+            TILE_R##R(SEED)                                                                       \
+        }                                                                                         \
+        for (; k > 0; k--, a += MR, b += TILE_B_WORDS, next.at += next.step) {                    \
+            _mm_prefetch(next.at, _MM_HINT_T0);                                                   \
+            LOAD_B(b);                                                                            \
+            TILE_R##R(STEP)                                                                       \
+        }                                                                                         \
+        TILE_R##R(OUT)                                                                            \
     }
 #define TILE_FULL(linkage, name, R) \
     TILE_BODY(linkage, name, R, TILE_ZERO, TILE_SEED, TILE_LOAD_B, TILE_STEP, TILE_OUT)
 #define TILE_HALF(linkage, name, R) \
     TILE_BODY(linkage, name##_half, R, HALF_ZERO, HALF_SEED, HALF_LOAD_B, HALF_STEP, HALF_OUT)
-#define TILE_CASE(name, R)                \
-    case R:                               \
-        name##_##R(k, a, b, c, ldc, acc); \
+#define TILE_CASE(name, R)                      \
+    case R:                                     \
+        name##_##R(k, a, b, c, ldc, acc, next); \
         break;
 
 #ifndef TILE_TARGET
@@ -89,7 +96,7 @@ enum { MR = 6 };
 
 #define TILE_ANY(linkage, name)                                                       \
     linkage void name##_any(int rows, int64_t k, const float *a, const float *b,      \
-                            float *c, int64_t ldc, bool acc)                          \
+                            float *c, int64_t ldc, bool acc, kin_ahead next)          \
     {                                                                                 \
         switch (rows) {                                                               \
             TILE_CASES(name)                                                          \

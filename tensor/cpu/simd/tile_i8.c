@@ -22,15 +22,15 @@
 KIN_TILES(static, tile_i8_rows)
 
 void KIN_SIMD(tile_i8)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                       int64_t ldc, bool acc)
+                       int64_t ldc, bool acc, kin_ahead next)
 {
-    tile_i8_rows_any(rows, steps, a, b, c, ldc, acc);
+    tile_i8_rows_any(rows, steps, a, b, c, ldc, acc, next);
 }
 
 void KIN_SIMD(tile_i8_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                            int64_t ldc, bool acc)
+                            int64_t ldc, bool acc, kin_ahead next)
 {
-    tile_i8_rows_half_any(rows, steps, a, b, c, ldc, acc);
+    tile_i8_rows_half_any(rows, steps, a, b, c, ldc, acc, next);
 }
 
 #endif

@@ -68,13 +68,13 @@ void KIN_SIMD(pack_w16_cols)(const float *src, int64_t ld, const int32_t *rows, 
 KIN_TILES(static, tile_w16_rows)
 
 void KIN_SIMD(tile_w16)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                        int64_t ldc, bool acc)
+                        int64_t ldc, bool acc, kin_ahead next)
 {
-    tile_w16_rows_any(rows, steps, a, b, c, ldc, acc);
+    tile_w16_rows_any(rows, steps, a, b, c, ldc, acc, next);
 }
 
 void KIN_SIMD(tile_w16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
-                             int64_t ldc, bool acc)
+                             int64_t ldc, bool acc, kin_ahead next)
 {
-    tile_w16_rows_half_any(rows, steps, a, b, c, ldc, acc);
+    tile_w16_rows_half_any(rows, steps, a, b, c, ldc, acc, next);
 }
