@@ -55,7 +55,9 @@ typedef struct kin_gemm_tn {
     float *c;
     int64_t ldc;
 } kin_gemm_tn;
-kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode);
+/* Runs `count` products one after the other in one parallel region; each is split over all threads.
+ */
+kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, int64_t count, kin_product mode);
 
 /* Packed panels of weight w seen as [n,k]: transposed false for x w^T (k is summed), true for dy w
  * (n is summed). Made once per version of w. Fails: MEM. */

@@ -64,7 +64,6 @@ static void run_stretch(const stretch *t, int64_t block_step)
 {
     int64_t pieces = (t->kn + PACK_ROWS - 1) / PACK_ROWS;
     int64_t groups = (t->blocks + block_step - 1) / block_step;
-    kin_engine_enter(t->e);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < 2 * pieces; i++) {
         int64_t r0 = i / 2 * PACK_ROWS, r1 = r0 + PACK_ROWS < t->kn ? r0 + PACK_ROWS : t->kn;
@@ -77,40 +76,66 @@ static void run_stretch(const stretch *t, int64_t block_step)
         for (int64_t j = b0; j < b1; j++)
             tile_of(t, j, i / groups);
     }
-    kin_engine_leave(t->e);
 }
 
-kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, kin_product mode)
+/* Blocks and panels of t->g; returns the most rows of a stretch. */
+static int64_t cut(stretch *t)
+{
+    const kin_engine *e = t->e;
+    t->blocks = (t->g->m + e->mr - 1) / e->mr;
+    t->panels = (t->g->n + e->nr - 1) / e->nr;
+    int64_t width = t->blocks * e->mr + t->panels * e->right_words;
+    int64_t most = width ? BUDGET / width / PACK_ROWS * PACK_ROWS : PACK_ROWS;
+    most = most < PACK_ROWS ? PACK_ROWS : most > MAX_STEPS ? MAX_STEPS : most;
+    return most / e->parts * e->group;
+}
+
+/* Inside a parallel region: one product, stretch by stretch. */
+static void run_product(stretch t, int64_t threads)
+{
+    int64_t most = cut(&t), block_step = t.blocks * t.panels / (8 * threads);
+    block_step = block_step < 1 ? 1 : block_step > 8 ? 8 : block_step;
+    if (t.blocks == 0 || t.panels == 0)
+        return;
+    for (t.k0 = 0; t.k0 < t.g->k; t.k0 += most) {
+        t.kn = t.g->k - t.k0 < most ? t.g->k - t.k0 : most;
+        t.steps = kin_engine_steps(t.e, t.kn);
+        run_stretch(&t, block_step);
+    }
+}
+
+kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, int64_t count, kin_product mode)
 {
     const kin_engine *e = kin_cpu_engine(ctx, mode);
-    stretch t = {.g = g, .s = kin_cpu_simd(ctx), .e = e};
+    stretch t = {.s = kin_cpu_simd(ctx), .e = e};
     size_t mark = kin_ws_mark(ctx);
-    if (g->m <= 0 || g->n <= 0 || g->k <= 0)
-        return KIN_OK;
-    t.blocks = (g->m + e->mr - 1) / e->mr;
-    t.panels = (g->n + e->nr - 1) / e->nr;
-    int64_t width = t.blocks * e->mr + t.panels * e->right_words;
-    int64_t most = BUDGET / width / PACK_ROWS * PACK_ROWS;
-    most = most < PACK_ROWS ? PACK_ROWS : most > MAX_STEPS ? MAX_STEPS : most;
-    most = most / e->parts * e->group;
-    int64_t rows = g->k_max > g->k ? g->k_max : g->k;
-    int64_t steps = kin_engine_steps(e, most < rows ? most : rows);
-    int threads = kin_cpu_threads(ctx, g->m * g->n / 64 * g->k);
-    most = most < g->k ? most : g->k;
-    t.a = kin_ws_bytes(ctx, (size_t)(t.blocks * e->mr * steps + 16) * sizeof(float));
-    t.b = kin_ws_bytes(ctx, (size_t)(t.panels * e->right_words * steps + 16) * sizeof(float));
+    int64_t a_words = 0, b_words = 0, work = 0;
+    for (int64_t i = 0; i < count; i++) {
+        t.g = &g[i];
+        int64_t rows = g[i].k_max > g[i].k ? g[i].k_max : g[i].k, most = cut(&t);
+        int64_t steps = kin_engine_steps(e, most < rows ? most : rows);
+        int64_t a = t.blocks * e->mr * steps, b = t.panels * e->right_words * steps;
+        a_words = a > a_words ? a : a_words;
+        b_words = b > b_words ? b : b_words;
+        work += g[i].m * g[i].n / 64 * g[i].k;
+    }
+    t.a = kin_ws_bytes(ctx, (size_t)(a_words + 16) * sizeof(float));
+    t.b = kin_ws_bytes(ctx, (size_t)(b_words + 16) * sizeof(float));
     t.tiles = kin_ws_bytes(ctx, (size_t)(ctx->threads * e->mr * e->nr) * sizeof(float));
     if (!t.a || !t.b || !t.tiles)
         return ctx->error.status;
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
-    int64_t block_step = t.blocks * t.panels / (8 * (int64_t)threads);
-    block_step = block_step < 1 ? 1 : block_step > 8 ? 8 : block_step;
-    for (t.k0 = 0; t.k0 < g->k; t.k0 += most) {
-        t.kn = g->k - t.k0 < most ? g->k - t.k0 : most;
-        t.steps = kin_engine_steps(e, t.kn);
+    int threads = kin_cpu_threads(ctx, work);
 #pragma omp parallel num_threads(threads) if (threads > 1)
-        run_stretch(&t, block_step);
+    {
+        stretch mine = t;
+        kin_engine_enter(e);
+        for (int64_t i = 0; i < count; i++) {
+            mine.g = &g[i];
+            run_product(mine, threads);
+        }
+        kin_engine_leave(e);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

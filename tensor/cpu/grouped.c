@@ -168,25 +168,28 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         return kin_ref_grouped_dw(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     const int32_t *rows;
-    int64_t s0;
+    int64_t s0, jobs = 0;
+    kin_gemm_tn *g = kin_ws_bytes(ctx, (size_t)a->d->groups * sizeof(*g));
+    if (!g)
+        return ctx->error.status;
     KIN_TRY(source_rows(ctx, a->d, a->gather, &rows));
     for (int64_t e = 0; e < a->d->groups; e++) {
         int64_t m = group_rows(ctx, a->d, e, &s0);
         if (m == 0 || !a->w[e]->grad.data)
             continue;
-        kin_gemm_tn g = {.m = a->n,
-                         .n = a->k,
-                         .k = m,
-                         .k_max = a->d->tokens * a->d->slots,
-                         .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
-                         .lda = kin_ld(a->dy),
-                         .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
-                         .ldb = kin_ld(a->x),
-                         .b_rows = rows ? rows + s0 : NULL,
-                         .c = a->w[e]->grad.data,
-                         .ldc = a->k};
-        KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
+        g[jobs++] = (kin_gemm_tn){.m = a->n,
+                                  .n = a->k,
+                                  .k = m,
+                                  .k_max = a->d->tokens * a->d->slots,
+                                  .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                                  .lda = kin_ld(a->dy),
+                                  .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                                  .ldb = kin_ld(a->x),
+                                  .b_rows = rows ? rows + s0 : NULL,
+                                  .c = a->w[e]->grad.data,
+                                  .ldc = a->k};
     }
+    KIN_TRY(kin_cpu_gemm_tn(ctx, g, jobs, kin_cpu_product(ctx)));
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
     bias_sums(ctx, a);

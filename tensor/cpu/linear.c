@@ -92,7 +92,7 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
                          .ldb = kin_ld(a->x),
                          .c = a->w->grad.data,
                          .ldc = a->k};
-        KIN_TRY(kin_cpu_gemm_tn(ctx, &g, kin_cpu_product(ctx)));
+        KIN_TRY(kin_cpu_gemm_tn(ctx, &g, 1, kin_cpu_product(ctx)));
     }
     if (a->b && a->b->grad.data && !kin_ctx_is_plan(ctx)) {
         enum { STRIP = 128 };
