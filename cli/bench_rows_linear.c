@@ -221,7 +221,7 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
     snprintf(row.shape, sizeof row.shape, "%dx%lldx%dx%d%s", EXPERTS, (long long)per_expert, WIDTH,
              HIDDEN, zipf ? " zipf" : "");
     const bool bf16 = w[0]->value.dtype == KIN_DTYPE_BF16;
-    row.op = bf16 ? "grouped_bf16_weights" : "grouped";
+    row.op = bf16 ? "grouped_bf16w" : "grouped";
     row.run = run_grouped;
     row.user = &f;
     KIN_TRY(kin_bench_run_row(b, &row));
@@ -262,7 +262,7 @@ static kin_status grouped_sizes(kin_bench *b, const char *const *ops, kin_dtype 
 kin_status kin_bench_rows_grouped(kin_bench *b)
 {
     static const char *const ops[] = {"grouped", "grouped_dx", "grouped_dw", NULL};
-    static const char *const stored[] = {"grouped_bf16_weights", NULL};
+    static const char *const stored[] = {"grouped_bf16w", NULL};
     KIN_TRY(grouped_sizes(b, ops, KIN_DTYPE_F32));
     return b->ctx->compute == KIN_DTYPE_F32 ? grouped_sizes(b, stored, KIN_DTYPE_BF16) : KIN_OK;
 }
