@@ -21,17 +21,20 @@ void kin_wan_attention_register(kin_params *params, const char *prefix, int64_t 
     kin_params_allow_int8((kin_param *[]){a->q_w, a->k_w, a->v_w, a->o_w}, 4);
 }
 
-/* projection, RMS norm over all heads, split into heads -> [B,N,A,d] */
+/* projection, RMS norm over all heads (norm NULL: none), rotary turn (cos NULL: none) -> [B,N,A,d]
+ */
 static kin_status project(kin_ctx *ctx, const kin_wan_attention *a, const kin_tensor *x,
-                          kin_param *w, kin_param *b, kin_param *norm, kin_tensor *y)
+                          kin_param *w, kin_param *b, kin_param *norm, const kin_tensor *cos,
+                          const kin_tensor *sin, kin_tensor *y)
 {
-    kin_tensor z, n;
+    const kin_head_norm_options opt = {
+        .heads = a->heads, .gamma = norm, .eps = a->eps, .cos = cos, .sin = sin};
+    kin_tensor z;
 
     KIN_TRY(kin_linear(ctx, x, w, b, &z));
-    n = z;
     if (norm)
-        KIN_TRY(kin_rmsnorm(ctx, &z, norm, a->eps, &n));
-    *y = KIN_RESHAPE(&n, x->size[0], x->size[1], a->heads, a->width / a->heads);
+        return kin_head_norm(ctx, &z, &opt, y);
+    *y = KIN_RESHAPE(&z, x->size[0], x->size[1], a->heads, a->width / a->heads);
     return KIN_OK;
 }
 
@@ -43,17 +46,9 @@ kin_status kin_wan_attention_forward(kin_ctx *ctx, const kin_wan_attention *a, c
     const kin_tensor *keys = context ? context : x;
     kin_tensor q, k, v, o;
 
-    KIN_TRY(project(ctx, a, x, a->q_w, a->q_b, a->nq, &q));
-    KIN_TRY(project(ctx, a, keys, a->k_w, a->k_b, a->nk, &k));
-    KIN_TRY(project(ctx, a, keys, a->v_w, a->v_b, NULL, &v));
-    if (!context) {
-        kin_tensor turned;
-
-        KIN_TRY(kin_rope(ctx, &q, cos, sin, &turned));
-        q = turned;
-        KIN_TRY(kin_rope(ctx, &k, cos, sin, &turned));
-        k = turned;
-    }
+    KIN_TRY(project(ctx, a, x, a->q_w, a->q_b, a->nq, cos, sin, &q));
+    KIN_TRY(project(ctx, a, keys, a->k_w, a->k_b, a->nk, cos, sin, &k));
+    KIN_TRY(project(ctx, a, keys, a->v_w, a->v_b, NULL, NULL, NULL, &v));
     KIN_TRY(kin_attention(ctx, &q, &k, &v, NULL, &o));
     o = KIN_RESHAPE(&o, x->size[0], x->size[1], a->width);
     return kin_linear_residual(ctx, &o, a->o_w, a->o_b, residual, gate, y);

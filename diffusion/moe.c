@@ -83,16 +83,15 @@ kin_status kin_moe_forward(kin_ctx *ctx, const kin_moe *m, int layer, const kin_
                            const kin_tensor *gate, kin_tensor *y, kin_tensor *aux)
 {
     const int64_t B = x->size[0], N = x->size[1];
-    const kin_tensor rows = KIN_RESHAPE(x, B * N, m->width), factor = kin_tensor_expand(gate, 1, 1);
+    const kin_tensor rows = KIN_RESHAPE(x, B * N, m->width);
     kin_routing r;
-    kin_tensor f, gated;
+    kin_tensor f;
 
     kin_tap(ctx, x, "layers.%d.in", layer);
     KIN_TRY(kin_router_assign(ctx, m, layer, x, null, want_aux, &r));
     KIN_TRY(run_experts(ctx, m, &rows, &r, &f));
     f = KIN_RESHAPE(&f, B, N, m->width);
     kin_tap(ctx, &f, "layers.%d.moe", layer);
-    KIN_TRY(kin_mul(ctx, &f, &factor, 1.0f, &gated));
     *aux = r.aux;
-    return kin_add(ctx, residual, &gated, 1.0f, y);
+    return kin_gated_add(ctx, &f, residual, gate, y);
 }

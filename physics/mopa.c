@@ -75,20 +75,17 @@ static kin_status project(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x, 
                           const kin_tensor *sin, kin_tensor *y)
 {
     const kin_mopa_config *c = &m->cfg;
-    kin_tensor z, n;
+    const kin_head_norm_options opt = {.heads = c->heads,
+                                       .per_head = c->layer_norm,
+                                       .gamma = nw,
+                                       .beta = nb,
+                                       .eps = c->layer_norm ? MOPA_LAYER_NORM_EPS : c->eps,
+                                       .cos = cos,
+                                       .sin = sin};
+    kin_tensor z;
 
     KIN_TRY(kin_linear(ctx, x, w, b, &z));
-    if (c->layer_norm) {
-        z = KIN_RESHAPE(&z, x->size[0], x->size[1], c->heads, c->head_dim);
-        KIN_TRY(kin_layernorm(ctx, &z, nw, nb, NULL, NULL, MOPA_LAYER_NORM_EPS, &n));
-    } else {
-        KIN_TRY(kin_rmsnorm(ctx, &z, nw, c->eps, &n));
-        n = KIN_RESHAPE(&n, x->size[0], x->size[1], c->heads, c->head_dim);
-    }
-    if (cos)
-        return kin_rope(ctx, &n, cos, sin, y);
-    *y = n;
-    return KIN_OK;
+    return kin_head_norm(ctx, &z, &opt, y);
 }
 
 kin_status kin_mopa_forward(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x,

@@ -104,7 +104,10 @@ typedef struct kin_norm_args { /* LayerNorm: n = (x-mean)*rstd; a = n*gamma+beta
     kin_param *gamma, *beta;         /* [d] or NULL */
     const kin_tensor *scale, *shift; /* [g,d] or NULL (both or none) */
     kin_tensor *y;
-    kin_tensor *mean, *rstd; /* [rows] f32 (f64 in f64 runs); mean unused by RMS */
+    kin_tensor *mean, *rstd;     /* [rows] f32 (f64 in f64 runs); mean unused by RMS */
+    const kin_tensor *cos, *sin; /* NULL, or [N,h/2]: y is then turned (kin_rope_args) in pieces of
+                                    h columns, h dividing d; row r by row r / turn_rows % N */
+    int64_t turn_rows;
     /* backward */
     const kin_tensor *dy;
     kin_tensor *dx;
@@ -271,6 +274,12 @@ typedef struct kin_unary_args { /* fwd: y = act(x) ; bwd: dx (+)= dy * act'(x). 
     bool acc;
 } kin_unary_args;
 
+typedef struct kin_gated_add_args {   /* y = residual + gate*lin; gate row of a group */
+    const kin_tensor *lin, *residual; /* [m,n] */
+    const kin_tensor *gate;           /* [g,n] */
+    kin_tensor *y;                    /* [m,n] */
+} kin_gated_add_args;
+
 typedef struct kin_gate_bwd_args { /* y = residual + gate*lin:  dlin = gate*dy;  dgate (+)= sum over
                                       the group of dy*lin */
     const kin_tensor *dy, *lin;    /* [m,n] */
@@ -357,6 +366,7 @@ struct kin_kernels {
     kin_status (*reduce)(kin_ctx *, const kin_reduce_args *);
     kin_status (*unary)(kin_ctx *, const kin_unary_args *);
     kin_status (*unary_bwd)(kin_ctx *, const kin_unary_args *);
+    kin_status (*gated_add)(kin_ctx *, const kin_gated_add_args *);
     kin_status (*gate_bwd)(kin_ctx *, const kin_gate_bwd_args *);
     kin_status (*softmax)(kin_ctx *, const kin_softmax_args *);
     kin_status (*softmax_bwd)(kin_ctx *, const kin_softmax_args *);

@@ -1,4 +1,4 @@
-/* Dense products: y = residual + gate * act(x w^T + b). */
+/* Dense products: y = residual + gate * act(x w^T + b); residual + gate * x without a product. */
 #include "tensor/op_common.h"
 
 typedef struct saved_linear {
@@ -157,4 +157,66 @@ kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, 
                                const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
 {
     return linear_run(ctx, x, w, b, KIN_ACT_NONE, residual, gate, y);
+}
+
+/* --- without a product --- */
+
+typedef struct saved_gated {
+    kin_tensor x, residual, gate, y;
+} saved_gated;
+
+static kin_status gated_bwd(kin_ctx *ctx, void *saved)
+{
+    saved_gated *s = saved;
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate, dres = {0}, dlin;
+    bool acc, acc_gate, acc_res = false;
+    if (!dy.data)
+        return KIN_OK;
+    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    KIN_TRY(kin_tape_grad_slot(ctx, &s->gate, &dgate, &acc_gate));
+    if (!kin_tape_grad_give(ctx, &s->y, &s->residual))
+        KIN_TRY(kin_tape_grad_slot(ctx, &s->residual, &dres, &acc_res));
+    size_t mark = kin_ws_mark(ctx);
+    dlin = dx;
+    if (dx.data && acc)
+        KIN_TRY(KIN_WS(ctx, &dlin, dy.dtype, dx.size[0], dx.size[1]));
+    kin_gate_bwd_args a = {.dy = &dy,
+                           .lin = &s->x,
+                           .gate = &s->gate,
+                           .dlin = dx.data ? &dlin : NULL,
+                           .dgate = dgate.data ? &dgate : NULL,
+                           .acc_dgate = acc_gate};
+    KIN_TRY(ctx->k->gate_bwd(ctx, &a));
+    if (dx.data && acc)
+        KIN_TRY(ctx->k->copy(ctx, &dlin, &dx, true));
+    if (dres.data)
+        KIN_TRY(ctx->k->copy(ctx, &dy, &dres, acc_res));
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_gated_add(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *residual,
+                         const kin_tensor *gate, kin_tensor *y)
+{
+    kin_dtype dtype;
+    KIN_TRY(kin_op_dtype(ctx, "gated add", x, &dtype));
+    saved_gated *s = kin_op_record(ctx, sizeof *s);
+    if (!s)
+        return KIN_ERR_MEM;
+    KIN_TRY(kin_op_rows(ctx, "gated add", x, &s->x));
+    KIN_TRY(kin_op_rows(ctx, "gated add", residual, &s->residual));
+    KIN_TRY(kin_op_rows(ctx, "gated add", gate, &s->gate));
+    if (!kin_tensor_same_shape(&s->x, &s->residual) || s->gate.size[1] != s->x.size[1] ||
+        s->gate.size[0] < 1 || s->x.size[0] % s->gate.size[0] != 0)
+        return kin_op_mismatch(ctx, "gated add", x, gate,
+                               "x and residual have one shape, gate rows divide theirs");
+    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, x->size, y));
+    KIN_TRY(kin_op_rows(ctx, "gated add", y, &s->y));
+    kin_gated_add_args a = {.lin = &s->x, .residual = &s->residual, .gate = &s->gate, .y = &s->y};
+    KIN_TRY(ctx->k->gated_add(ctx, &a));
+    if (!kin_tape_needs(ctx, x) && !kin_tape_needs(ctx, residual) && !kin_tape_needs(ctx, gate))
+        return KIN_OK;
+    KIN_TRY(kin_tape_add(ctx, y, gated_bwd, s));
+    s->y.id = y->id;
+    return KIN_OK;
 }

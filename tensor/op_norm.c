@@ -1,8 +1,10 @@
-/* LayerNorm with modulation and RMSNorm, over the last dimension. */
+/* LayerNorm with modulation and RMSNorm, over the last dimension; the norm of queries and keys with
+ * their rotary turn. */
 #include "tensor/op_common.h"
 
 typedef struct saved_norm {
-    kin_tensor x, y, scale, shift, mean, rstd;
+    kin_tensor x, y, scale, shift, mean, rstd, cos, sin;
+    int64_t turn_rows;
     kin_param *gamma, *beta;
     float eps;
     bool rms;
@@ -20,7 +22,10 @@ static kin_norm_args norm_args(saved_norm *s)
                            .shift = kin_op_opt(&s->shift),
                            .y = &s->y,
                            .mean = &s->mean,
-                           .rstd = &s->rstd};
+                           .rstd = &s->rstd,
+                           .cos = kin_op_opt(&s->cos),
+                           .sin = kin_op_opt(&s->sin),
+                           .turn_rows = s->turn_rows};
 }
 
 static kin_status norm_bwd(kin_ctx *ctx, void *saved)
@@ -111,4 +116,35 @@ kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, floa
     s->eps = eps;
     s->rms = true;
     return norm_run(ctx, "rmsnorm", x, NULL, NULL, s, y);
+}
+
+kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_options *opt,
+                         kin_tensor *y)
+{
+    saved_norm *s = kin_op_record(ctx, sizeof *s);
+    kin_tensor rows = *x;
+    if (!s)
+        return KIN_ERR_MEM;
+    if (x->ndim != 3 || opt->heads < 1 || x->size[2] % opt->heads != 0)
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "head norm: x must be [B,N,A*d] with A = %lld",
+                        (long long)opt->heads);
+    int64_t B = x->size[0], N = x->size[1], d = x->size[2] / opt->heads;
+    if (opt->cos) {
+        const kin_tensor *c = opt->cos;
+        if (c->ndim != 2 || c->size[0] != N || 2 * c->size[1] != d ||
+            !kin_tensor_same_shape(c, opt->sin) || c->dtype != x->dtype)
+            return kin_op_mismatch(ctx, "head norm", x, c, "the tables are [N,d/2]");
+        s->cos = *c;
+        s->sin = *opt->sin;
+    }
+    s->gamma = opt->gamma;
+    s->beta = opt->beta;
+    s->eps = opt->eps;
+    s->rms = !opt->per_head;
+    s->turn_rows = opt->per_head ? opt->heads : 1;
+    if (opt->per_head)
+        rows = KIN_RESHAPE(x, B, N, opt->heads, d);
+    KIN_TRY(norm_run(ctx, "head norm", &rows, NULL, NULL, s, y));
+    *y = KIN_RESHAPE(y, B, N, opt->heads, d);
+    return KIN_OK;
 }

@@ -22,6 +22,10 @@ kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_p
 kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                                const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y);
 
+/* y = residual + gate * x, all [..., n], gate [B, n] as there. */
+kin_status kin_gated_add(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *residual,
+                         const kin_tensor *gate, kin_tensor *y);
+
 /* LayerNorm over the last dim, x [..., D], biased variance: a = n*gamma + beta (each NULL: 1, 0), y
  * = a*(1+scale)+shift with scale, shift [B, D] (both NULL: none); row b serves the b-th of B equal
  * parts of the rows. */
@@ -31,6 +35,17 @@ kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, ki
 /* y = x / sqrt(mean(x^2) + eps) * gamma over the last dim (gamma NULL: 1). */
 kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, float eps,
                        kin_tensor *y);
+
+typedef struct kin_head_norm_options {
+    int64_t heads;
+    bool per_head;           /* LayerNorm of each head, else RMSNorm over all heads of a token */
+    kin_param *gamma, *beta; /* [d] per head, else gamma [A*d]; each may be NULL */
+    float eps;
+    const kin_tensor *cos, *sin; /* [N,d/2]: turned after the norm (kin_rope); NULL: not */
+} kin_head_norm_options;
+/* The norm of queries or keys x [B,N,A*d] and their rotary turn in one pass -> y [B,N,A,d]. */
+kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_options *opt,
+                         kin_tensor *y);
 
 /* 3-D rotary application: x [B,N,A,d], tables cos, sin [N, d/2]. */
 kin_status kin_rope(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *cos, const kin_tensor *sin,

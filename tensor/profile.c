@@ -39,6 +39,7 @@
     X(reduce, kin_reduce_args) \
     X(unary, kin_unary_args) \
     X(unary_bwd, kin_unary_args) \
+    X(gated_add, kin_gated_add_args) \
     X(gate_bwd, kin_gate_bwd_args) \
     X(softmax, kin_softmax_args) \
     X(softmax_bwd, kin_softmax_args) \

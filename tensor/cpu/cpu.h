@@ -126,6 +126,7 @@ kin_status kin_cpu_fill(kin_ctx *ctx, kin_tensor *dst, double value);
 kin_status kin_cpu_transpose(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y, bool acc);
 kin_status kin_cpu_softmax(kin_ctx *ctx, const kin_softmax_args *a);
 kin_status kin_cpu_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a);
+kin_status kin_cpu_gated_add(kin_ctx *ctx, const kin_gated_add_args *a);
 kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a);
 kin_status kin_cpu_reduce(kin_ctx *ctx, const kin_reduce_args *a);
 kin_status kin_cpu_adamw(kin_ctx *ctx, const kin_adamw_args *a);

@@ -169,6 +169,28 @@ kin_status kin_cpu_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a)
     return KIN_OK;
 }
 
+kin_status kin_cpu_gated_add(kin_ctx *ctx, const kin_gated_add_args *a)
+{
+    enum { ROWS = 16 };
+    if (!kin_is_f32(a->y))
+        return kin_ref_gated_add(ctx, a);
+    const kin_simd *s = kin_cpu_simd(ctx);
+    int64_t m = a->y->size[0], n = a->y->size[1];
+    /* what follows a product, with nothing but gate and residual */
+    const kin_epilogue e = {.residual = kin_f32(a->residual),
+                            .ld_residual = kin_ld(a->residual),
+                            .gate = kin_f32(a->gate),
+                            .ld_gate = kin_ld(a->gate),
+                            .group_rows = m / a->gate->size[0],
+                            .y = kin_f32(a->y),
+                            .ld_y = kin_ld(a->y)};
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, m *n)) schedule(static)
+    for (int64_t r = 0; r < m; r += ROWS)
+        s->epilogue(&e, r, 0, (int)(m - r < ROWS ? m - r : ROWS), (int)n,
+                    kin_f32(a->lin) + r * kin_ld(a->lin), kin_ld(a->lin));
+    return KIN_OK;
+}
+
 kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
 {
     enum { STRIP = 64 };

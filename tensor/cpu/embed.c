@@ -5,20 +5,6 @@
 #include "tensor/cpu/cpu.h"
 #include "tensor/ref/ref.h"
 
-/* cos and sin of one position for both members of each pair; s negative at even places (positive
- * for inverse). */
-static void spread(const kin_rope_args *a, int64_t n, int64_t pairs, float *c, float *s)
-{
-    const float *cn = kin_f32(a->cos) + n * kin_ld(a->cos),
-                *sn = kin_f32(a->sin) + n * kin_ld(a->sin);
-    for (int64_t k = 0; k < pairs; k++) {
-        float v = a->inverse ? -sn[k] : sn[k];
-        c[2 * k] = c[2 * k + 1] = cn[k];
-        s[2 * k] = -v;
-        s[2 * k + 1] = v;
-    }
-}
-
 kin_status kin_cpu_rope(kin_ctx *ctx, const kin_rope_args *a)
 {
     const kin_tensor *x = a->x, *y = a->y;
@@ -26,25 +12,14 @@ kin_status kin_cpu_rope(kin_ctx *ctx, const kin_rope_args *a)
     if (!kin_is_f32(x) || !kin_is_f32(a->cos) || d % 2 != 0)
         return kin_ref_rope(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
-    int threads = kin_cpu_threads(ctx, nb * nn * heads * d);
-    size_t mark = kin_ws_mark(ctx), each = ((size_t)d * 2 + 15) / 16 * 16;
-    float *table = kin_ws_bytes(ctx, (size_t)threads * each * sizeof(float));
-    if (!table)
-        return ctx->error.status;
-    if (kin_cpu_planned(ctx, mark))
-        return KIN_OK;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t n = 0; n < nn; n++) {
-        float *c = table + (size_t)omp_get_thread_num() * each, *sn = c + d;
-        spread(a, n, d / 2, c, sn);
-        for (int64_t b = 0; b < nb; b++) {
-            const float *xr = kin_f32(x) + b * x->stride[0] + n * x->stride[1];
-            float *yr = kin_f32(y) + b * y->stride[0] + n * y->stride[1];
-            for (int64_t h = 0; h < heads; h++)
-                s->rope_row(xr + h * x->stride[2], c, sn, d, yr + h * y->stride[2], a->acc);
-        }
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, nb *nn *heads *d)) schedule(static)
+    for (int64_t i = 0; i < nb * nn; i++) {
+        int64_t b = i / nn, n = i % nn;
+        s->rope_heads(kin_f32(x) + b * x->stride[0] + n * x->stride[1], x->stride[2], heads,
+                      kin_f32(a->cos) + n * kin_ld(a->cos), kin_f32(a->sin) + n * kin_ld(a->sin), d,
+                      a->inverse, kin_f32(y) + b * y->stride[0] + n * y->stride[1], y->stride[2],
+                      a->acc);
     }
-    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

@@ -29,6 +29,7 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->transpose = kin_cpu_transpose;
     k->softmax = kin_cpu_softmax;
     k->softmax_bwd = kin_cpu_softmax_bwd;
+    k->gated_add = kin_cpu_gated_add;
     k->gate_bwd = kin_cpu_gate_bwd;
     k->reduce = kin_cpu_reduce;
     k->adamw = kin_cpu_adamw;

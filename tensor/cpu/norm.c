@@ -32,6 +32,15 @@ static kin_status job_of(kin_ctx *ctx, const kin_norm_args *a, bool rms, kin_nor
                         .dx = kin_f32(a->dx),
                         .ld_dx = kin_ld(a->dx),
                         .acc_dx = a->acc_dx};
+    if (a->cos) {
+        j->cos = kin_f32(a->cos);
+        j->sin = kin_f32(a->sin);
+        j->ld_cos = kin_ld(a->cos);
+        j->ld_sin = kin_ld(a->sin);
+        j->turn_n = a->cos->size[0];
+        j->turn_d = 2 * a->cos->size[1];
+        j->turn_rows = a->turn_rows;
+    }
     if (j->scale)
         j->group_rows = a->rows / a->scale->size[0];
     KIN_TRY(kin_cpu_param_f32(ctx, a->gamma, a->d, &j->gamma));
@@ -103,15 +112,21 @@ static kin_status backward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
         if (!sums)
             return ctx->error.status;
     }
+    int threads = kin_cpu_threads(ctx, 3 * a->rows * a->d);
+    int64_t each = KIN_NORM_BLOCK * ((a->d + 15) & ~15);
+    float *work = kin_ws_bytes(ctx, a->cos ? (size_t)(threads * each) * sizeof(float) : 1);
+    if (!work)
+        return ctx->error.status;
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
     if (sums)
         memset(sums, 0, (size_t)(groups * per_group * 4 * a->d) * sizeof(float));
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, 3 * a->rows * a->d)) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t p = 0; p < groups * per_group; p++) {
         int64_t first = p / per_group * rows, r0 = first + p % per_group * PIECE_ROWS;
         int64_t r1 = r0 + PIECE_ROWS < first + rows ? r0 + PIECE_ROWS : first + rows;
-        s->norm_rows_bwd(&j, r0, r1, sums ? sums + p * 4 * a->d : NULL);
+        s->norm_rows_bwd(&j, r0, r1, sums ? sums + p * 4 * a->d : NULL,
+                         work + omp_get_thread_num() * each);
     }
     if (sums)
         gather_all(a, rms, sums, groups, per_group);

@@ -14,7 +14,7 @@ typedef struct rcl {
     int64_t *count;
     double *mean;                  /* [E][D] */
     double *pinv, *minv, *cos, *g; /* [E], [E], [E][E], [E][E] */
-    float *dmean;                  /* [E][D], divided by the counts */
+    float *dmean, *part;           /* [E][D]: divided by the counts; sums of a stretch of tokens */
 } rcl;
 
 static kin_status rcl_alloc(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
@@ -29,7 +29,8 @@ static kin_status rcl_alloc(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
     r->cos = kin_ws_bytes(ctx, e * e * sizeof(double));
     r->g = kin_ws_bytes(ctx, e * e * sizeof(double));
     r->dmean = kin_ws_bytes(ctx, e * d * sizeof(float));
-    return r->count && r->mean && r->pinv && r->minv && r->cos && r->g && r->dmean
+    r->part = kin_ws_bytes(ctx, e * d * sizeof(float));
+    return r->count && r->mean && r->pinv && r->minv && r->cos && r->g && r->dmean && r->part
                ? KIN_OK
                : ctx->error.status;
 }
@@ -49,31 +50,37 @@ static const int32_t *row_of(const kin_rcl_args *a, int64_t t)
     return (const int32_t *)a->idx->data + t * a->idx->stride[0];
 }
 
-/* Sums of the tokens of each expert over columns [c0, c1), in the order of tokens. */
-static void mean_columns(const kin_rcl_args *a, rcl *r, int64_t c0, int64_t c1)
+enum { STRIP = 64, FOLD = 64 }; /* columns of a task, tokens summed in f32 at a time */
+
+/* Sums of the tokens of each expert over `cn` columns from c0 on, in the order of tokens. */
+static void mean_columns(const kin_simd *s, const kin_rcl_args *a, rcl *r, int64_t c0, int64_t cn)
 {
+    float *part = r->part + c0 * r->experts;
     for (int64_t e = 0; e < r->experts; e++)
-        memset(r->mean + e * r->d + c0, 0, (size_t)(c1 - c0) * sizeof(double));
-    for (int64_t t = 0; t < a->x->size[0]; t++) {
-        const int32_t *idx = row_of(a, t);
-        const float *x = kin_f32(a->x) + t * kin_ld(a->x);
-        for (int64_t k = 0; k < a->slots; k++) {
-            if (idx[k] < 0 || idx[k] >= r->experts || !first_mention(idx, k))
-                continue;
-            double *m = r->mean + idx[k] * r->d;
-            for (int64_t c = c0; c < c1; c++)
-                m[c] += (double)x[c];
+        memset(r->mean + e * r->d + c0, 0, (size_t)cn * sizeof(double));
+    for (int64_t t0 = 0; t0 < a->x->size[0]; t0 += FOLD) {
+        int64_t t1 = t0 + FOLD < a->x->size[0] ? t0 + FOLD : a->x->size[0];
+        memset(part, 0, (size_t)(r->experts * cn) * sizeof(float));
+        for (int64_t t = t0; t < t1; t++) {
+            const int32_t *idx = row_of(a, t);
+            const float *x = kin_f32(a->x) + t * kin_ld(a->x) + c0;
+            for (int64_t k = 0; k < a->slots; k++)
+                if (idx[k] >= 0 && idx[k] < r->experts && first_mention(idx, k))
+                    s->put_rows(1, cn, 1.0f, x, 0, part + idx[k] * cn, 0, true);
         }
+        for (int64_t e = 0; e < r->experts; e++)
+            for (int64_t c = 0; c < cn; c++)
+                r->mean[e * r->d + c0 + c] += (double)part[e * cn + c];
     }
     for (int64_t e = 0; e < r->experts; e++) {
-        for (int64_t c = c0; c < c1 && r->count[e]; c++)
+        for (int64_t c = c0; c < c0 + cn && r->count[e]; c++)
             r->mean[e * r->d + c] /= (double)r->count[e];
     }
 }
 
 static void rcl_prepare(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
 {
-    enum { STRIP = 32 };
+    const kin_simd *s = kin_cpu_simd(ctx);
     memset(r->count, 0, (size_t)r->experts * sizeof(int64_t));
     for (int64_t t = 0; t < a->x->size[0]; t++) {
         const int32_t *idx = row_of(a, t);
@@ -85,7 +92,7 @@ static void rcl_prepare(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
     int64_t strips = (r->d + STRIP - 1) / STRIP;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, a->x->size[0] * r->d)) schedule(static)
     for (int64_t i = 0; i < strips; i++)
-        mean_columns(a, r, i * STRIP, (i + 1) * STRIP < r->d ? (i + 1) * STRIP : r->d);
+        mean_columns(s, a, r, i * STRIP, r->d - i * STRIP < STRIP ? r->d - i * STRIP : STRIP);
     for (int64_t e = 0; e < r->experts; e++) {
         double p2 = 0, m2 = 0;
         r->used += r->count[e] > 0;

@@ -242,6 +242,11 @@ static kin_status unary_bwd(kin_ctx *ctx, const kin_unary_args *a)
     return count(ctx, 0, some(a->x), a->dy, some(a->dx), END);
 }
 
+static kin_status gated_add(kin_ctx *ctx, const kin_gated_add_args *a)
+{
+    return count(ctx, 0, a->lin, a->residual, a->gate, a->y, END);
+}
+
 static kin_status gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
 {
     return count(ctx, 0, a->dy, some(a->lin), some(a->dlin), some(a->dgate), END);
@@ -335,6 +340,7 @@ void kin_kernels_init_plan(kin_kernels *k)
         .reduce = reduce,
         .unary = unary,
         .unary_bwd = unary_bwd,
+        .gated_add = gated_add,
         .gate_bwd = gate_bwd,
         .softmax = softmax,
         .softmax_bwd = softmax_bwd,

@@ -30,7 +30,6 @@ SIZED(layernorm, kin_norm_args, kin_is_f32(a->x))
 SIZED(layernorm_bwd, kin_norm_args, kin_is_f32(a->x))
 SIZED(rmsnorm, kin_norm_args, kin_is_f32(a->x))
 SIZED(rmsnorm_bwd, kin_norm_args, kin_is_f32(a->x))
-SIZED(rope, kin_rope_args, kin_is_f32(a->x) && kin_is_f32(a->cos) && a->x->size[3] % 2 == 0)
 SIZED(attention, kin_attention_args, kin_is_f32(a->q))
 SIZED(attention_bwd, kin_attention_args, kin_is_f32(a->q))
 SIZED(cosine, kin_cosine_args, kin_is_f32(a->x) && a->proto->value.dtype != KIN_DTYPE_F64)
@@ -54,7 +53,6 @@ void kin_plan_add_scratch(kin_kernels *k)
     k->layernorm_bwd = layernorm_bwd;
     k->rmsnorm = rmsnorm;
     k->rmsnorm_bwd = rmsnorm_bwd;
-    k->rope = rope;
     k->attention = attention;
     k->attention_bwd = attention_bwd;
     k->cosine = cosine;

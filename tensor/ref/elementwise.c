@@ -98,6 +98,21 @@ kin_status kin_ref_unary_bwd(kin_ctx *ctx, const kin_unary_args *a)
     return KIN_OK;
 }
 
+kin_status kin_ref_gated_add(kin_ctx *ctx, const kin_gated_add_args *a)
+{
+    int64_t m = a->y->size[0];
+    (void)ctx;
+    for (int64_t r = 0; r < m; r++) {
+        for (int64_t c = 0; c < a->y->size[1]; c++)
+            kin_ref_put2(a->y, r, c,
+                         kin_ref_get2(a->residual, r, c) +
+                             kin_ref_get2(a->gate, kin_ref_group(a->gate, r, m), c) *
+                                 kin_ref_get2(a->lin, r, c),
+                         false);
+    }
+    return KIN_OK;
+}
+
 kin_status kin_ref_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
 {
     int64_t m = a->dy->size[0], n = a->dy->size[1];

@@ -35,37 +35,63 @@ static void keep(const kin_norm_args *a, int64_t r, double mean, double rstd)
         kin_ref_put(a->rstd, r * a->rstd->stride[0], rstd, false);
 }
 
-kin_status kin_ref_layernorm(kin_ctx *ctx, const kin_norm_args *a)
+/* Element j of row r before the turn. */
+static double normal_at(const kin_norm_args *a, bool rms, int64_t r, int64_t j, double mean,
+                        double rstd)
 {
-    (void)ctx;
+    double y = (kin_ref_get2(a->x, r, j) - mean) * rstd * gamma_at(a, j);
+    if (rms)
+        return y;
+    if (a->beta)
+        y += kin_ref_load(&a->beta->value, j);
+    return kin_ref_has(a->scale)
+               ? y * (1 + scale_at(a, r, j)) +
+                     kin_ref_get2(a->shift, kin_ref_group(a->shift, r, a->rows), j)
+               : y;
+}
+
+/* Column j of row r from its value v and the other one of its pair; direction -1: turned back. */
+static double turned(const kin_norm_args *a, int64_t r, int64_t j, double v, double other,
+                     double direction)
+{
+    int64_t p = r / a->turn_rows % a->cos->size[0], k = j / 2 % a->cos->size[1];
+    double c = kin_ref_get2(a->cos, p, k), s = direction * kin_ref_get2(a->sin, p, k);
+    return j % 2 ? v * c + other * s : v * c - other * s;
+}
+
+static kin_status forward(const kin_norm_args *a, bool rms)
+{
     for (int64_t r = 0; r < a->rows; r++) {
         double mean, rstd;
-        statistics(a, false, r, &mean, &rstd);
+        statistics(a, rms, r, &mean, &rstd);
         keep(a, r, mean, rstd);
         for (int64_t j = 0; j < a->d; j++) {
-            double y = (kin_ref_get2(a->x, r, j) - mean) * rstd * gamma_at(a, j);
-            if (a->beta)
-                y += kin_ref_load(&a->beta->value, j);
-            if (kin_ref_has(a->scale))
-                y = y * (1 + scale_at(a, r, j)) +
-                    kin_ref_get2(a->shift, kin_ref_group(a->shift, r, a->rows), j);
+            double y = normal_at(a, rms, r, j, mean, rstd);
+            if (a->cos)
+                y = turned(a, r, j, y, normal_at(a, rms, r, j ^ 1, mean, rstd), 1);
             kin_ref_put2(a->y, r, j, y, false);
         }
     }
     return KIN_OK;
 }
 
+kin_status kin_ref_layernorm(kin_ctx *ctx, const kin_norm_args *a)
+{
+    (void)ctx;
+    return forward(a, false);
+}
+
 kin_status kin_ref_rmsnorm(kin_ctx *ctx, const kin_norm_args *a)
 {
     (void)ctx;
-    for (int64_t r = 0; r < a->rows; r++) {
-        double mean, rstd;
-        statistics(a, true, r, &mean, &rstd);
-        keep(a, r, mean, rstd);
-        for (int64_t j = 0; j < a->d; j++)
-            kin_ref_put2(a->y, r, j, kin_ref_get2(a->x, r, j) * rstd * gamma_at(a, j), false);
-    }
-    return KIN_OK;
+    return forward(a, true);
+}
+
+/* dy before the turn */
+static double dy_at(const kin_norm_args *a, int64_t r, int64_t j)
+{
+    double v = kin_ref_get2(a->dy, r, j);
+    return a->cos ? turned(a, r, j, v, kin_ref_get2(a->dy, r, j ^ 1), -1) : v;
 }
 
 /* With n = (x - mean) rstd and dn = dy (1 + scale) gamma:  dx = rstd (dn - <dn> - n <dn n>), <> the
@@ -75,14 +101,14 @@ static void row_dx(const kin_norm_args *a, bool rms, int64_t r)
     double mean, rstd, sum = 0, dot = 0;
     statistics(a, rms, r, &mean, &rstd);
     for (int64_t j = 0; j < a->d; j++) {
-        double dn = kin_ref_get2(a->dy, r, j) * (1 + scale_at(a, r, j)) * gamma_at(a, j);
+        double dn = dy_at(a, r, j) * (1 + scale_at(a, r, j)) * gamma_at(a, j);
         sum += dn;
         dot += dn * (kin_ref_get2(a->x, r, j) - mean) * rstd;
     }
     sum = rms ? 0 : sum / (double)a->d;
     dot /= (double)a->d;
     for (int64_t j = 0; j < a->d; j++) {
-        double dn = kin_ref_get2(a->dy, r, j) * (1 + scale_at(a, r, j)) * gamma_at(a, j);
+        double dn = dy_at(a, r, j) * (1 + scale_at(a, r, j)) * gamma_at(a, j);
         double n = (kin_ref_get2(a->x, r, j) - mean) * rstd;
         kin_ref_put2(a->dx, r, j, rstd * (dn - sum - n * dot), a->acc_dx);
     }
@@ -96,7 +122,7 @@ static void column_sums(const kin_norm_args *a, bool rms, int64_t r0, int64_t r1
     double beta = a->beta ? kin_ref_load(&a->beta->value, j) : 0;
     sums[0] = sums[1] = sums[2] = sums[3] = 0;
     for (int64_t r = r0; r < r1; r++) {
-        double mean, rstd, n, dy = kin_ref_get2(a->dy, r, j), factor = 1 + scale_at(a, r, j);
+        double mean, rstd, n, dy = dy_at(a, r, j), factor = 1 + scale_at(a, r, j);
         if (kin_ref_has(a->rstd)) {
             rstd = kin_ref_load(a->rstd, r * a->rstd->stride[0]);
             mean = rms ? 0 : kin_ref_load(a->mean, r * a->mean->stride[0]);

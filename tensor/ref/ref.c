@@ -74,6 +74,7 @@ void kin_kernels_init_ref(kin_kernels *k)
         .reduce = kin_ref_reduce,
         .unary = kin_ref_unary,
         .unary_bwd = kin_ref_unary_bwd,
+        .gated_add = kin_ref_gated_add,
         .gate_bwd = kin_ref_gate_bwd,
         .softmax = kin_ref_softmax,
         .softmax_bwd = kin_ref_softmax_bwd,

@@ -158,6 +158,7 @@ kin_status kin_ref_binary(kin_ctx *ctx, const kin_binary_args *a);
 kin_status kin_ref_reduce(kin_ctx *ctx, const kin_reduce_args *a);
 kin_status kin_ref_unary(kin_ctx *ctx, const kin_unary_args *a);
 kin_status kin_ref_unary_bwd(kin_ctx *ctx, const kin_unary_args *a);
+kin_status kin_ref_gated_add(kin_ctx *ctx, const kin_gated_add_args *a);
 kin_status kin_ref_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a);
 kin_status kin_ref_softmax(kin_ctx *ctx, const kin_softmax_args *a);
 kin_status kin_ref_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a);

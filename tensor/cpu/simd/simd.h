@@ -72,7 +72,12 @@ typedef struct kin_norm_job {
     float *dx;
     int64_t ld_dx;
     bool acc_dx, want_modulation, want_affine; /* which of the column sums */
+    /* NULL, or tables [turn_n, turn_d/2]: y is turned in pieces of turn_d columns, row r by table
+     * row r / turn_rows % turn_n */
+    const float *cos, *sin;
+    int64_t ld_cos, ld_sin, turn_n, turn_d, turn_rows;
 } kin_norm_job;
+enum { KIN_NORM_BLOCK = 4 }; /* most rows the backward pass takes at a time */
 
 typedef struct kin_simd {
     const kin_engine *engines; /* [KIN_PRODUCT_COUNT] */
@@ -130,8 +135,10 @@ typedef struct kin_simd {
     void (*softmax_row)(const float *x, int64_t n, float *y);
     /* dx (+)= y (dy - <dy,y>) */
     void (*softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
-    /* y (+)= x c + swapped(x) s; c, s [d], s negative at even places */
-    void (*rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y, bool acc);
+    /* y (+)= x turned by cos, sin [d/2], in `heads` pieces of d columns that lie step_x apart */
+    void (*rope_heads)(const float *x, int64_t step_x, int64_t heads, const float *cos,
+                       const float *sin, int64_t d, bool inverse, float *y, int64_t step_y,
+                       bool acc);
     /* values [i0, i1) of a part; step_size = lr / (1 - beta1^step), inv_bias2 = (1 -
      * beta2^step)^-1/2 */
     void (*adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,
@@ -146,8 +153,8 @@ typedef struct kin_simd {
     /* rows [r0, r1) */
     void (*norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
     /* the same backward; sums [4][d] added to: dy, dy a, dy (1+scale) n, dy (1+scale); NULL: not
-     * wanted */
-    void (*norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums);
+     * wanted; work [KIN_NORM_BLOCK][d] where y is turned */
+    void (*norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums, float *work);
 } kin_simd;
 
 extern const kin_simd kin_avx2_simd, kin_avx512_simd;
@@ -229,8 +236,9 @@ void KIN_SIMD(gate_rows)(const float *dy, int64_t ld_dy, const float *lin, int64
                          int64_t ld_dlin, float *dgate);
 void KIN_SIMD(softmax_row)(const float *x, int64_t n, float *y);
 void KIN_SIMD(softmax_row_bwd)(const float *y, const float *dy, int64_t n, float *dx, bool acc);
-void KIN_SIMD(rope_row)(const float *x, const float *c, const float *s, int64_t d, float *y,
-                        bool acc);
+void KIN_SIMD(rope_heads)(const float *x, int64_t step_x, int64_t heads, const float *cos,
+                          const float *sin, int64_t d, bool inverse, float *y, int64_t step_y,
+                          bool acc);
 void KIN_SIMD(adamw)(const kin_adamw_args *a, const kin_adamw_part *p, float step_size,
                      float inv_bias2, int64_t i0, int64_t i1);
 double KIN_SIMD(mse)(const float *x, const float *t, int64_t n);
@@ -239,7 +247,8 @@ void KIN_SIMD(mse_bwd)(const float *x, const float *t, float factor, int64_t n, 
 double KIN_SIMD(sumsq)(const float *x, int64_t n);
 void KIN_SIMD(expf)(const float *x, int64_t n, float *y);
 void KIN_SIMD(norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
-void KIN_SIMD(norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums);
+void KIN_SIMD(norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums,
+                             float *work);
 #endif
 
 #endif

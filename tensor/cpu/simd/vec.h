@@ -160,6 +160,23 @@ VINL vf vf_swap_pairs(vf a)
 {
     return _mm512_permute_ps(a, 0xb1);
 }
+/* p[0], p[0], p[1], p[1], ...: the first n lanes of them (n even) */
+VINL vf vf_load_twice(const float *p, int64_t n)
+{
+    __m512 half = n >= VL ? _mm512_castps256_ps512(_mm256_loadu_ps(p))
+                          : _mm512_maskz_loadu_ps(vm_first(n / 2), p);
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                                 half);
+}
+/* a*b - c at even lanes, a*b + c at odd ones, and the other way round */
+VINL vf vf_fmaddsub(vf a, vf b, vf c)
+{
+    return _mm512_fmaddsub_ps(a, b, c);
+}
+VINL vf vf_fmsubadd(vf a, vf b, vf c)
+{
+    return _mm512_fmsubadd_ps(a, b, c);
+}
 VINL double vf_sum_double(vf a)
 {
     __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
@@ -372,6 +389,20 @@ VINL vf vf_load_f16(const uint16_t *p)
 VINL vf vf_swap_pairs(vf a)
 {
     return _mm256_permute_ps(a, 0xb1);
+}
+VINL vf vf_load_twice(const float *p, int64_t n)
+{
+    __m256 half =
+        n >= VL ? _mm256_castps128_ps256(_mm_loadu_ps(p)) : _mm256_maskload_ps(p, vm_first(n / 2));
+    return _mm256_permutevar8x32_ps(half, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+}
+VINL vf vf_fmaddsub(vf a, vf b, vf c)
+{
+    return _mm256_fmaddsub_ps(a, b, c);
+}
+VINL vf vf_fmsubadd(vf a, vf b, vf c)
+{
+    return _mm256_fmsubadd_ps(a, b, c);
 }
 VINL double vf_sum_double(vf a)
 {
