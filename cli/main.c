@@ -6,6 +6,7 @@
 #include "cli/common.h"
 #include "cli/exit.h"
 #include "cli/signals.h"
+#include "cli/waiting.h"
 
 static kin_status run(const kin_args *args, kin_error *err)
 {
@@ -36,6 +37,8 @@ int main(int argc, char **argv)
     } else if (status == KIN_OK && args.help) {
         kin_args_help(args.verb, stdout);
     } else if (status == KIN_OK) {
+        if (args.verb->verb != KIN_VERB_INSPECT && args.verb->verb != KIN_VERB_CHECK)
+            kin_waiting_choose(argv);
         kin_signals_install();
         status = run(&args, &err);
     }

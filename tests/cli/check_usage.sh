@@ -51,6 +51,14 @@ expect 2 "one thread's time of two" "$kinema" bench ops --cpu-time -t 2
 
 expect 3 "model that is not there" "$kinema" generate x -m nowhere
 has err "nowhere"
+
+# waiting threads sleep soon, unless the user says how they wait
+export OMP_DISPLAY_ENV=verbose
+expect 3 "start without OMP_WAIT_POLICY" env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$kinema" generate x -m nowhere
+has err "GOMP_SPINCOUNT = '200'"
+expect 3 "start with a wait policy" env -u GOMP_SPINCOUNT OMP_WAIT_POLICY=passive "$kinema" generate x -m nowhere
+has err "GOMP_SPINCOUNT = '0'"
+unset OMP_DISPLAY_ENV
 mkdir empty
 expect 3 "model folder without a model" "$kinema" generate x -m empty
 has err "empty"
