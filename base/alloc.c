@@ -11,7 +11,7 @@
 static atomic_uint_fast64_t count;
 static atomic_uint_fast64_t fail_at;
 
-enum { HEADER = 64 };
+enum { HEADER = 64, LARGE = 4 << 20 };
 
 static bool should_fail(void)
 {
@@ -20,6 +20,14 @@ static bool should_fail(void)
     if (k == 0)
         return false;
     return atomic_fetch_sub_explicit(&fail_at, 1, memory_order_relaxed) == 1;
+}
+
+void kin_large_pages(void *p, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)2 << 20, at = (uintptr_t)p;
+    const uintptr_t from = (at + page - 1) & ~(page - 1), to = (at + bytes) & ~(page - 1);
+    if (to > from)
+        (void)madvise((char *)p + (from - at), to - from, MADV_HUGEPAGE);
 }
 
 void *kin_malloc(size_t bytes)
@@ -31,6 +39,8 @@ void *kin_malloc(size_t bytes)
     if (!p)
         return NULL;
     memcpy(p, &bytes, sizeof bytes);
+    if (bytes >= LARGE)
+        kin_large_pages(p, bytes);
     return p + HEADER;
 }
 

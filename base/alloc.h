@@ -18,6 +18,11 @@ char *kin_strdup(const char *s);
  * which would lose its contents. */
 void kin_mapped_drop(const void *data, size_t bytes);
 
+/* Asks for pages of 2 MB within the range, before it is first touched: with 4 KB ones, passes over
+ * much memory lose time to address translation. A refusal changes nothing. kin_malloc does it for
+ * blocks of 4 MB and more. */
+void kin_large_pages(void *p, size_t bytes);
+
 /* Number of kin_malloc/kin_calloc/kin_realloc calls so far in this process. */
 uint64_t kin_alloc_count(void);
 /* Test hook: the k-th allocation from now (1 = next) fails once; 0 switches off. */

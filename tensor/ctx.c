@@ -98,6 +98,9 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     ctx->compute = opt->compute;
     ctx->precision = opt->precision;
     kin_status status = ws_open(&ctx->ws, opt->ws_limit, err);
+    /* note: a dry run touches small records far apart; each would take a large page */
+    if (status == KIN_OK && opt->backend == KIN_BACKEND_CPU)
+        kin_large_pages(ctx->ws.base, ctx->ws.reserved);
     if (status == KIN_OK && isa != KIN_ISA_NONE)
         status = kin_cpu_choices_load(ctx, err);
     if (status != KIN_OK) {

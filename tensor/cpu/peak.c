@@ -5,7 +5,6 @@
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "base/alloc.h"
 
@@ -224,12 +223,6 @@ kin_status kin_triad_open(kin_triad *t, size_t bytes, const kin_peak_options *op
     t->p = kin_malloc((size_t)(3 * n * t->threads) * sizeof *t->p);
     if (!t->p)
         return kin_fail(err, KIN_ERR_MEM, "triad: no memory for %zu bytes", bytes);
-    /* large pages, as far as the system grants them: with small ones a third is lost to
-     * translation. Sizes below are rounded inwards; a refusal changes nothing but the speed */
-    const uintptr_t page = (uintptr_t)2 << 20, from = ((uintptr_t)t->p + page - 1) / page * page;
-    const uintptr_t to = ((uintptr_t)t->p + (uintptr_t)(3 * n * t->threads) * 4) / page * page;
-    if (to > from)
-        (void)madvise((char *)t->p + (from - (uintptr_t)t->p), to - from, MADV_HUGEPAGE);
 #pragma omp parallel num_threads(t->threads)
     for (int64_t i = 0, at = 3 * n * omp_get_thread_num(); i < 3 * n; i++)
         t->p[at + i] = 1;

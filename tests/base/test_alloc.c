@@ -28,6 +28,23 @@ static void alignment_and_content(void **state)
     kin_free(s);
 }
 
+/* Asking for large pages never harms: any range, also one within a page. */
+static void large_pages(void **state)
+{
+    const size_t n = ((size_t)5 << 20) + 12345;
+    unsigned char *p = kin_malloc(n);
+    (void)state;
+    assert_non_null(p);
+    kin_large_pages(p, 0);
+    kin_large_pages(p, 1);
+    kin_large_pages(p + 7, n - 7);
+    assert_int_equal((uintptr_t)p % 64, 0);
+    memset(p, 0xA5, n);
+    assert_int_equal(p[0], 0xA5);
+    assert_int_equal(p[n - 1], 0xA5);
+    kin_free(p);
+}
+
 static void sizes_that_overflow(void **state)
 {
     (void)state;
@@ -64,6 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alignment_and_content),
+        cmocka_unit_test(large_pages),
         cmocka_unit_test(sizes_that_overflow),
         cmocka_unit_test(fails_the_kth_once),
     };
