@@ -66,7 +66,7 @@ static void report_row(kin_bench *b, kin_bench_row *row, const kin_profile_op *w
     cJSON_AddStringToObject(o, "against", names[against]);
     kin_bench_add(o, "peak", t->peak * 1e-9);
     kin_bench_add(o, "share", share);
-    kin_bench_print(b, "%-20s %-5s %-30s %10.3f ms %8.1f %s %6.2f of %s\n", row->op, row->dtype,
+    kin_bench_print(b, "%-20s %-8s %-30s %10.3f ms %8.1f %s %6.2f of %s\n", row->op, row->dtype,
                     row->shape, t->best * 1e3, work->flops > 0 ? rate * 1e-9 : speed * 1e-9,
                     work->flops > 0 ? "GF/s" : "GB/s", share, names[against]);
 }

@@ -131,7 +131,7 @@ static void add_ratio(const kin_bench *b, const kin_bench_row *row, const kin_be
         return;
     cJSON_AddNumberToObject(row->out, "ratio", row->seconds / dense->seconds);
     cJSON_AddStringToObject(row->out, "other", dense->op);
-    kin_bench_print(b, "%-20s %-5s %-30s %.3f times %s\n", "", row->dtype, row->shape,
+    kin_bench_print(b, "%-20s %-8s %-30s %.3f times %s\n", "", row->dtype, row->shape,
                     row->seconds / dense->seconds, dense->op);
 }
 

@@ -287,13 +287,44 @@ static void test_scaling(void **state)
     cJSON_Delete(o);
 }
 
+/* Every slot of the kernel table has a row: its name stands quoted in a file of rows. */
+static void test_rows_of_all_slots(void **state)
+{
+    static const char *const files[] = {"linear", "attention", "norm", "elementwise", "routing"};
+    static kin_profile p;
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_REF, .threads = 1};
+    kin_ctx *ctx = NULL;
+    kin_error err = {0};
+    char *text[5], path[512], quoted[80];
+    size_t bytes;
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        snprintf(path, sizeof path, "%s/cli/bench_rows_%s.c", KIN_SOURCE_DIR, files[i]);
+        assert_ok(kin_file_read(path, 1 << 20, &text[i], &bytes, &err), &err);
+    }
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    kin_profile_on(ctx, &p, CLOCK_MONOTONIC);
+    for (int i = 0; i < KIN_PROFILE_OPS; i++) {
+        bool found = false;
+        snprintf(quoted, sizeof quoted, "\"%s\"", p.op[i].name);
+        for (int f = 0; f < 5; f++)
+            found = found || strstr(text[f], quoted);
+        if (!found)
+            fail_msg("bench ops has no row of the kernel %s", p.op[i].name);
+    }
+    kin_profile_off(ctx, &p);
+    kin_ctx_destroy(&ctx);
+    for (int i = 0; i < 5; i++)
+        kin_free(text[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ops),         cmocka_unit_test(test_ops_memory),
-        cmocka_unit_test(test_plan),        cmocka_unit_test(test_model),
-        cmocka_unit_test(test_train_model), cmocka_unit_test(test_train_config),
-        cmocka_unit_test(test_scaling),
+        cmocka_unit_test(test_ops),          cmocka_unit_test(test_rows_of_all_slots),
+        cmocka_unit_test(test_ops_memory),   cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_model),        cmocka_unit_test(test_train_model),
+        cmocka_unit_test(test_train_config), cmocka_unit_test(test_scaling),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
