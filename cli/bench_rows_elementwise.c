@@ -13,6 +13,7 @@ RUN(unary)
 RUN(unary_bwd)
 RUN(binary)
 RUN(reduce)
+RUN(gated_add)
 RUN(gate_bwd)
 RUN(patch)
 RUN(adamw)
@@ -90,7 +91,9 @@ static kin_status gate_rows(kin_bench *b)
     KIN_TRY(KIN_WS(ctx, &dlin, KIN_DTYPE_F32, TOKENS, WIDTH));
     KIN_TRY(KIN_WS(ctx, &dgate, KIN_DTYPE_F32, SAMPLES, WIDTH));
     kin_gate_bwd_args a = {.dy = &dy, .lin = &lin, .gate = &gate, .dlin = &dlin, .dgate = &dgate};
-    return one(b, "gate_bwd", "2048x768", run_gate_bwd, &a);
+    KIN_TRY(one(b, "gate_bwd", "2048x768", run_gate_bwd, &a));
+    kin_gated_add_args f = {.lin = &lin, .residual = &dy, .gate = &gate, .y = &dlin};
+    return one(b, "gated_add", "2048x768", run_gated_add, &f);
 }
 
 /* Copies between types and layouts: two tensors. */
