@@ -306,7 +306,7 @@ class Bench:
             model.validate_nodes_and_infer_types()
             if self.cache:
                 ov.save_model(model, self.cache, compress_to_fp16=False)
-        fast = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": 1,
+        fast = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False,
                                                  "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
         arrays, request = [a.numpy() for a in args], fast.create_infer_request()
         return lambda: request.infer(arrays)[0]
