@@ -209,6 +209,7 @@ def ratios(run, verb, config, dtype, engines, want, judge, twin="promoe_twin.py"
         if not held:
             raise RuntimeError(str([r.get("error") for r in raw if "error" in r])[:300])
         out["figures"][mode] = {"value": min(held), "text": text, "seconds": best}
+        out["left_out"] = [n for n in want if n in judge and n not in parts]
         out["raw"][mode] = raw
     return out
 
@@ -382,7 +383,8 @@ def verdict(row):
     mode = "wall" if "wall" in f and (row["foreign"] < 0.1 or "cpu" not in f) else "cpu"
     v, less = f[mode]["value"], row.get("less")
     held = v <= row["want"] if less else v >= row["want"]
-    return ("held" if held else "missed") + (" (CPU time)" if mode == "cpu" else "")
+    left_out = ", ".join(row.get("left_out", []))
+    return ("held" if held else "missed") + (" (CPU time)" if mode == "cpu" else "") + (f"; not measured: {left_out}" if left_out else "")
 
 
 def measure_row(run, fn):
