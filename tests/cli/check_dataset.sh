@@ -51,7 +51,7 @@ expect 3 "no usable record" "$kinema" dataset check bad.json -q
 # an interrupted simulation leaves a usable set
 "$kinema" dataset simulate -o g --count 100000 -q >out 2>err &
 pid=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     [ -e g/truth/000003.json ] && break
     sleep 0.1
 done
