@@ -36,7 +36,7 @@ def row(name, cmd, weights=None):
 
 
 def train_config(path, batch, dtype):
-    with open(f"{HERE}/models/bundled.phase1.train.json") as f:
+    with open(f"{HERE}/models/bundled.train/1-layout.json") as f:
         c = json.load(f)
     c.update(batch_size=batch, compute=dtype, steps=3, validation={"every": 0}, samples={"every": 0}, checkpoint={"every": 0})
     with open(path, "w") as f:

@@ -246,7 +246,7 @@ def bf16_anyway(key):
 
 
 def native_step(run):
-    config, dtype = "models/bundled.phase1.train.json", run.a.native_dtype
+    config, dtype = "models/bundled.train/1-layout.json", run.a.native_dtype
     engines = [("eager", "torch", dtype, ())]
     return ratios(run, "train", config, dtype, engines, {"eager": 1.5}, ["eager"], "native_twin.py")
 
@@ -264,7 +264,7 @@ def native_clip(run):
             w, d = time.perf_counter() - w, os.times()
             cpu = d.children_user - c.children_user + d.children_system - c.children_system
             own = min(own, cpu if mode == "cpu" else w)
-            r = run.peer("native_twin.py", "models/bundled.phase1.train.json", "torch", dtype, "clip", mode, run.a.rounds)
+            r = run.peer("native_twin.py", "models/bundled.train/1-layout.json", "torch", dtype, "clip", mode, run.a.rounds)
             peer = min(peer, r["cpu" if mode == "cpu" else "seconds"]["best"])
             raw += [{"engine": "kinema generate", "wall": w, "cpu": cpu}, r]
         out["figures"][mode] = {"value": peer / own, "text": f"{own:.2f} s; eager {peer / own:.2f}x"}

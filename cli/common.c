@@ -39,6 +39,13 @@ const char *kin_cli_dtype_name(kin_dtype dtype)
     return dtype == KIN_DTYPE_I8 ? "int8" : kin_dtype_name(dtype);
 }
 
+float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model)
+{
+    if (kin_args_source(args, "cfg-scale"))
+        return (float)kin_args_real(args, "cfg-scale");
+    return model->cfg_scale > 0 ? (float)model->cfg_scale : kin_generate_params_default().cfg_scale;
+}
+
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err)
 {
     kin_ctx_options opt = {.backend = plan ? KIN_BACKEND_PLAN : KIN_BACKEND_CPU,

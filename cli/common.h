@@ -28,6 +28,8 @@ int kin_cli_threads(const kin_args *args);
 /* A type of products as flags spell it: f32, bf16, int8. */
 kin_status kin_cli_dtype(const char *name, kin_dtype *out, kin_error *err);
 const char *kin_cli_dtype_name(kin_dtype dtype);
+/* Guidance: --cfg-scale, else the model's own, else 3. */
+float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model);
 /* A context of the CPU backend (or the plan backend) with the threads of -t and, where the verb has
  * it, --dtype and --matmul-precision (a note says where `high` is not to be had). */
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err);

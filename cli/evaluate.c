@@ -128,7 +128,7 @@ static kin_generate_params params_of(evaluation *e)
     p.sampler = kin_args_text(a, "sampling-method");
     if (kin_args_source(a, "flow-shift"))
         p.shift = (float)kin_args_real(a, "flow-shift");
-    p.cfg_scale = (float)kin_args_real(a, "cfg-scale");
+    p.cfg_scale = kin_cli_cfg_scale(a, e->pipeline);
     p.phys_cfg = (float)kin_args_real(a, "phys-cfg");
     p.cfg_mode = strcmp(kin_args_text(a, "cfg-mode"), "multi") ? KIN_CFG_PLAIN : KIN_CFG_MULTI;
     p.seed = (uint64_t)kin_args_int(a, "seed");
@@ -162,6 +162,9 @@ static kin_status report(evaluation *e, double seconds, kin_error *err)
     bool ok = cJSON_AddStringToObject(root, "suite", "physics") &&
               cJSON_AddStringToObject(root, "model_hash", e->pipeline->hash) &&
               cJSON_AddItemToObject(root, "settings", settings);
+    if (ok && !kin_args_source(e->args, "cfg-scale"))
+        ok = cJSON_AddNumberToObject(settings, "cfg-scale",
+                                     (double)kin_cli_cfg_scale(e->args, e->pipeline));
     settings = ok ? NULL : settings;
     KIN_GOTO(kin_evaluation_report(e->judged, &judged, err));
     ok = ok && cJSON_AddItemToObject(root, "generated", judged);

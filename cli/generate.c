@@ -91,7 +91,6 @@ static void set_params(generation *g)
     p->sampler = kin_args_text(a, "sampling-method");
     if (kin_args_source(a, "flow-shift"))
         p->shift = (float)kin_args_real(a, "flow-shift");
-    p->cfg_scale = (float)kin_args_real(a, "cfg-scale");
     p->phys_cfg = (float)kin_args_real(a, "phys-cfg");
     p->cfg_mode = strcmp(kin_args_text(a, "cfg-mode"), "multi") ? KIN_CFG_PLAIN : KIN_CFG_MULTI;
     p->seed = (uint64_t)kin_args_int(a, "seed");
@@ -102,7 +101,7 @@ static void set_params(generation *g)
     p->user = g;
 }
 
-/* Sizes and rate that the flags left to the model. */
+/* Sizes, rate and guidance that the flags left to the model. */
 static kin_status set_sizes(generation *g, kin_error *err)
 {
     const kin_pipeline *p = g->pipeline;
@@ -110,6 +109,7 @@ static kin_status set_sizes(generation *g, kin_error *err)
     q->frames = q->frames ? q->frames : p->frames;
     q->width = q->width ? q->width : p->width;
     q->height = q->height ? q->height : p->height;
+    q->cfg_scale = kin_cli_cfg_scale(g->args, p);
     g->fps = kin_args_source(g->args, "fps") ? kin_args_real(g->args, "fps")
              : p->fps > 0                    ? p->fps
                                              : 8;
@@ -184,7 +184,7 @@ static char *text_without_place(const cJSON *settings)
     return text;
 }
 
-/* The settings as used, sizes of the model included; saved beside the output and in its metadata.
+/* The settings as used, sizes and guidance of the model included; saved beside the output and in its metadata.
  */
 static kin_status make_settings(generation *g, const char *model_dir, kin_error *err)
 {
@@ -204,7 +204,8 @@ static kin_status make_settings(generation *g, const char *model_dir, kin_error 
     } sizes[] = {{"frames", (double)g->params.frames},
                  {"width", (double)g->params.width},
                  {"height", (double)g->params.height},
-                 {"fps", g->fps}};
+                 {"fps", g->fps},
+                 {"cfg-scale", (double)g->params.cfg_scale}};
     for (size_t i = 0; ok && i < sizeof sizes / sizeof sizes[0]; i++) {
         cJSON_DeleteItemFromObject(g->settings, sizes[i].name);
         ok = cJSON_AddNumberToObject(g->settings, sizes[i].name, sizes[i].value);

@@ -106,10 +106,11 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
     return kin_pipeline_check_text(p);
 }
 
-/* native clip size: our own object in model_index.json, else what the transformer's config says */
+/* native clip size and guidance: our own object in model_index.json, else what the transformer's
+ * config says */
 static kin_status load_sizes(kin_pipeline *p)
 {
-    static const char *const known[] = {"frames", "height", "width", "fps", NULL};
+    static const char *const known[] = {"frames", "height", "width", "fps", "cfg_scale", NULL};
     kin_error *err = &p->ctx->error;
     const kin_model_info *info = kin_model_get_info(p->model);
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(p->index, "kinema");
@@ -124,6 +125,10 @@ static kin_status load_sizes(kin_pipeline *p)
     KIN_TRY(kin_json_get_i64(own, "height", 1, 1 << 16, &p->height, err));
     KIN_TRY(kin_json_get_i64(own, "width", 1, 1 << 16, &p->width, err));
     KIN_TRY(kin_json_get_f64(own, "fps", &p->fps, err));
+    KIN_TRY(kin_json_get_f64(own, "cfg_scale", &p->cfg_scale, err));
+    if (!(p->cfg_scale >= 0 && p->cfg_scale <= 1000))
+        return kin_fail(err, KIN_ERR_FORMAT, "model_index.json: cfg_scale %g must lie in 0 to 1000",
+                        p->cfg_scale);
     return p->fps >= 0 && p->fps <= 1000
                ? KIN_OK
                : kin_fail(err, KIN_ERR_FORMAT, "model_index.json: fps %g must lie in 0 to 1000",

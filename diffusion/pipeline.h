@@ -23,6 +23,7 @@ typedef struct kin_pipeline {
     int64_t frames, height,
         width; /* native clip size (model_index.json "kinema": {...}), 0 = unknown */
     double fps;
+    double cfg_scale; /* guidance the model is meant for ("kinema"), 0 = unknown */
 } kin_pipeline;
 
 /* Loads DIR (a model directory, a run folder (its latest checkpoint's ema/), or a checkpoint-N

@@ -99,7 +99,7 @@ static kin_status write_tokenizer(const save_job *j)
     return kin_file_write(path, config, strlen(config), j->err);
 }
 
-/* model_index.json with the clip size of this pipeline */
+/* model_index.json with the clip size and guidance of this pipeline */
 static kin_status write_index(const save_job *j)
 {
     const kin_pipeline *p = j->p;
@@ -118,6 +118,8 @@ static kin_status write_index(const save_job *j)
         cJSON_AddNumberToObject(own, "width", (double)p->width);
         if (p->fps > 0)
             cJSON_AddNumberToObject(own, "fps", p->fps);
+        if (p->cfg_scale > 0)
+            cJSON_AddNumberToObject(own, "cfg_scale", p->cfg_scale);
         cJSON_AddItemToObject(index, "kinema", own);
     } else {
         cJSON_Delete(own);

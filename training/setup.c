@@ -183,6 +183,7 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     if (!from)
         KIN_TRY(new_pipeline(t));
     KIN_TRY(check_pipeline(t));
+    t->pipe->cfg_scale = t->cfg.samples.cfg_scale;
     KIN_TRY(set_text(t));
     kin_model_set_checkpointing(t->pipe->model, t->cfg.checkpointing);
     t->task.pipe = t->pipe;

@@ -5,7 +5,7 @@ Reads a train.json of kinema (its "transformer" and "text_encoder" configs), bui
 training step (forward, backward, clipping, foreach AdamW, EMA) and the generation of one clip (Euler, plain guidance), with
 fused attention (F.scaled_dot_product_attention).
 
-  python3 bench/peers/native_twin.py models/bundled.phase1.train.json [--work clip] [--engine compiled] [--dtype bf16]
+  python3 bench/peers/native_twin.py models/bundled.train/1-layout.json [--work clip] [--engine compiled] [--dtype bf16]
 """
 import argparse
 import json
