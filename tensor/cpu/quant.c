@@ -1,6 +1,8 @@
 #include "tensor/cpu/quant.h"
 
+#include <math.h>
 #include <omp.h>
+#include <string.h>
 
 static int64_t words_of(kin_product mode, int64_t k)
 {
@@ -12,6 +14,11 @@ static int64_t words_of(kin_product mode, int64_t k)
 static int32_t quantize(const kin_simd *s, kin_product mode, const float *x, int64_t k, kin_quant q,
                         bool offset, float *dst)
 {
+    /* a step that is not a number makes the whole row so, whatever its integers */
+    if (!isfinite(q.step)) {
+        memset(dst, 0, (size_t)words_of(mode, k) * sizeof(float));
+        return 0;
+    }
     if (mode == KIN_PRODUCT_I8)
         return 128 * s->quant_bytes(x, k, q, offset, dst);
     s->quant_floats(x, k, q, dst);
