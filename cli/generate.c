@@ -184,7 +184,8 @@ static char *text_without_place(const cJSON *settings)
     return text;
 }
 
-/* The settings as used, sizes and guidance of the model included; saved beside the output and in its metadata.
+/* The settings as used, sizes and guidance of the model included; saved beside the output and in
+ * its metadata.
  */
 static kin_status make_settings(generation *g, const char *model_dir, kin_error *err)
 {
