@@ -383,6 +383,7 @@ static void fill_info(dit_model *m)
                                     .out_channels = c->channels * (c->learn_sigma ? 2 : 1),
                                     .patch = {1, (int)c->patch, (int)c->patch},
                                     .num_classes = c->classes,
+                                    .class_dropout = (float)c->class_dropout,
                                     .experts = c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts,
                                     .num_layers = c->depth,
                                     .input_size = c->input_size,

@@ -18,6 +18,7 @@ typedef struct kin_model_info {
     int64_t in_channels, out_channels;
     int patch[3];               /* t, h, w (dit: 1, p, p) */
     int64_t num_classes;        /* dit: null label = num_classes; else 0 */
+    float class_dropout;        /* dit: share of training labels that become the null label */
     int64_t text_dim, text_len; /* kinema; wan: text_len 0 = any */
     int64_t categories;         /* 29 with physics, else 0 */
     int64_t phys_blocks;        /* number of physical blocks */

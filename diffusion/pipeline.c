@@ -165,6 +165,36 @@ kin_status kin_pipeline_make_trainable(kin_pipeline *p)
     return KIN_OK;
 }
 
+/* --- classes --- */
+
+const char *kin_pipeline_class_name(const kin_pipeline *p, int64_t class_id)
+{
+    char key[24];
+    const cJSON *name;
+
+    snprintf(key, sizeof(key), "%lld", (long long)class_id);
+    name = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(p->index, "id2label"),
+                                            key);
+    return cJSON_IsString(name) ? name->valuestring : NULL;
+}
+
+kin_status kin_pipeline_name_class(kin_pipeline *p, int64_t class_id, const char *name)
+{
+    kin_error *err = &p->ctx->error;
+    char key[24];
+    cJSON *names = cJSON_GetObjectItemCaseSensitive(p->index, "id2label");
+
+    if (!names)
+        names = cJSON_AddObjectToObject(p->index, "id2label");
+    else if (!cJSON_IsObject(names))
+        return kin_fail(err, KIN_ERR_FORMAT, "model_index.json: id2label must be an object");
+    snprintf(key, sizeof(key), "%lld", (long long)class_id);
+    cJSON_DeleteItemFromObjectCaseSensitive(names, key);
+    return names && cJSON_AddStringToObject(names, key, name)
+               ? KIN_OK
+               : kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
+}
+
 /* --- text --- */
 
 int64_t kin_pipeline_text_len(const kin_pipeline *p)

@@ -57,6 +57,12 @@ kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const
 /* Tokens per prompt: text_len of the transformer, 512 where it takes any. */
 int64_t kin_pipeline_text_len(const kin_pipeline *p);
 
+/* Name of a class (model_index.json "id2label", as diffusers' DiT pipelines), or NULL. */
+const char *kin_pipeline_class_name(const kin_pipeline *p, int64_t class_id);
+/* Gives class `class_id` a name, saved with the model. Fails: FORMAT (id2label is no object), MEM.
+ */
+kin_status kin_pipeline_name_class(kin_pipeline *p, int64_t class_id, const char *name);
+
 typedef struct kin_generate_params {
     int64_t count;                /* clips */
     const char *const *prompts;   /* [count] (text models) */

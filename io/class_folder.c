@@ -42,25 +42,37 @@ static bool last_part(const char *name, size_t end, size_t *start, size_t *lengt
     return *length > 0;
 }
 
-/* Class folder of an image path; false when it has none, or is not of `split`. */
-static bool class_of(const char *name, const char *split, size_t *start, size_t *length)
+/* Class folder of an image path; false when it has none. */
+static bool class_of(const char *name, size_t *start, size_t *length)
 {
     const char *slash = strrchr(name, '/');
-    size_t s, n;
-    if (!slash || !last_part(name, (size_t)(slash - name), start, length))
-        return false;
-    if (!split)
-        return true;
-    return *start > 0 && last_part(name, *start - 1, &s, &n) && strlen(split) == n &&
-           memcmp(name + s, split, n) == 0;
+    return slash && last_part(name, (size_t)(slash - name), start, length);
 }
 
-/* Takes a copy of the name of an image of `split`; passes over everything else. */
-static kin_status add_item(kin_class_folder *set, const char *name, const char *split,
-                           kin_error *err)
+/* True if the folder above the class folder has this name. */
+static bool is_of_part(const char *name, const char *part)
+{
+    size_t start, length, s, n;
+    return class_of(name, &start, &length) && start > 0 && last_part(name, start - 1, &s, &n) &&
+           strlen(part) == n && memcmp(name + s, part, n) == 0;
+}
+
+static bool is_wanted(const char *name, const char *const *parts)
 {
     size_t start, length;
-    if (!is_image(name) || !class_of(name, split, &start, &length))
+    if (!is_image(name) || !class_of(name, &start, &length))
+        return false;
+    for (int i = 0; parts && parts[i]; i++)
+        if (is_of_part(name, parts[i]))
+            return true;
+    return !parts;
+}
+
+/* Takes a copy of the name of an image of the parts; passes over everything else. */
+static kin_status add_item(kin_class_folder *set, const char *name, const char *const *parts,
+                           kin_error *err)
+{
+    if (!is_wanted(name, parts))
         return KIN_OK;
     if (set->count == MAX_ITEMS)
         return kin_fail(err, KIN_ERR_FORMAT, "class folder: %s: more than %d images", set->path,
@@ -81,8 +93,8 @@ static kin_status add_item(kin_class_folder *set, const char *name, const char *
 }
 
 /* Walks one folder; `inside` is its path inside the set. */
-static kin_status walk(kin_class_folder *set, const char *inside, const char *split, int depth,
-                       kin_error *err)
+static kin_status walk(kin_class_folder *set, const char *inside, const char *const *parts,
+                       int depth, kin_error *err)
 {
     kin_status status = KIN_OK;
     char path[KIN_PATH_MAX], name[KIN_PATH_MAX], full[KIN_PATH_MAX];
@@ -98,9 +110,9 @@ static kin_status walk(kin_class_folder *set, const char *inside, const char *sp
         KIN_GOTO(kin_path_join(name, inside, e->d_name, err));
         KIN_GOTO(kin_path_join(full, set->path, name, err));
         if (kin_path_is_dir(full))
-            status = walk(set, name, split, depth + 1, err);
+            status = walk(set, name, parts, depth + 1, err);
         else
-            status = add_item(set, name, split, err);
+            status = add_item(set, name, parts, err);
     }
 done:
     closedir(dir);
@@ -120,7 +132,7 @@ static int compare_strings(const void *a, const void *b)
 static char *class_copy(const kin_class_item *item)
 {
     size_t start = 0, length = 0;
-    class_of(item->name, NULL, &start, &length);
+    class_of(item->name, &start, &length);
     char *copy = kin_calloc(length + 1, 1);
     if (copy)
         memcpy(copy, item->name + start, length);
@@ -170,7 +182,7 @@ done:
     return status;
 }
 
-kin_status kin_class_folder_open(const char *path, const char *split, kin_class_folder **out,
+kin_status kin_class_folder_open(const char *path, const char *const *parts, kin_class_folder **out,
                                  kin_error *err)
 {
     kin_status status;
@@ -182,15 +194,15 @@ kin_status kin_class_folder_open(const char *path, const char *split, kin_class_
         return kin_fail(err, KIN_ERR_MEM, "class folder: %s: no memory", path);
     strcpy(set->path, path);
     if (kin_path_is_dir(path)) {
-        KIN_GOTO(walk(set, "", split, 0, err));
+        KIN_GOTO(walk(set, "", parts, 0, err));
     } else {
         KIN_GOTO(kin_tar_open(path, &set->tar, err));
         for (int64_t i = 0; i < kin_tar_count(set->tar); i++)
-            KIN_GOTO(add_item(set, kin_tar_at(set->tar, i)->name, split, err));
+            KIN_GOTO(add_item(set, kin_tar_at(set->tar, i)->name, parts, err));
     }
     if (set->count == 0) {
         status = kin_fail(err, KIN_ERR_FORMAT, "class folder: %s: holds no image%s%s", path,
-                          split ? " of split " : "", split ? split : "");
+                          parts ? " of part " : "", parts ? parts[0] : "");
         goto done;
     }
     qsort(set->items, (size_t)set->count, sizeof *set->items, compare_items);
@@ -231,6 +243,11 @@ const char *kin_class_folder_class_name(const kin_class_folder *set, int64_t cla
 int64_t kin_class_folder_count(const kin_class_folder *set)
 {
     return set->count;
+}
+
+bool kin_class_folder_in(const kin_class_folder *set, int64_t i, const char *part)
+{
+    return is_of_part(set->items[i].name, part);
 }
 
 const kin_class_item *kin_class_folder_at(const kin_class_folder *set, int64_t i)

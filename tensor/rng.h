@@ -18,6 +18,7 @@ typedef enum kin_rng_purpose {
     KIN_RNG_SIMULATE = 7, /* clip simulators: sample = clip index */
     KIN_RNG_SOLVER = 8,   /* noise drawn by stochastic solvers */
     KIN_RNG_VALIDATE = 9, /* fixed noise and times of validation */
+    KIN_RNG_FLIP = 10,    /* mirrored training images: sample = global sample index */
     KIN_RNG_TEST = 100
 } kin_rng_purpose;
 

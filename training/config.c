@@ -121,6 +121,18 @@ static kin_status get_object(const section *s, const char *key, const cJSON **ou
     return KIN_OK;
 }
 
+/* Side of the images of a model whose samples are images with labels, else 0. */
+static int64_t image_side(const cJSON *transformer)
+{
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(transformer, "_class_name"),
+                *size = cJSON_GetObjectItemCaseSensitive(transformer, "input_size");
+    if (cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") != 0 : !size)
+        return 0;
+    return cJSON_IsNumber(size) && size->valuedouble >= 1 && size->valuedouble <= 16384
+               ? (int64_t)size->valuedouble
+               : 32; /* as the model's own default */
+}
+
 static kin_status parse_tokenizer(const section *root, const char *dir, kin_train_config *c)
 {
     static const char *const known[] = {"file",      "type",          "vocab_size",
@@ -217,7 +229,7 @@ static kin_status parse_data(const section *root, const char *dir, const char *o
 {
     static const char *const known[] = {"path",     "split",    "simulate", "caption_field",
                                         "frames",   "height",   "width",    "fps",
-                                        "held_out", "cache_mb", NULL};
+                                        "held_out", "cache_mb", "flip",     NULL};
     section s;
     KIN_TRY(normalise_data(root, override));
     KIN_TRY(get_section(root, "data", known, &s));
@@ -227,17 +239,19 @@ static kin_status parse_data(const section *root, const char *dir, const char *o
     if (c->data.simulate == (c->data.path[0] != '\0'))
         return kin_fail(s.err, KIN_ERR_ARG,
                         "train config: data must have either path or simulate (or give --data)");
-    c->data.frames = 16;
-    c->data.height = c->data.width = 32;
+    c->data.frames = c->image ? 1 : 16;
+    c->data.height = c->data.width = c->image ? c->image : 32;
     c->data.fps = 8;
     c->data.held_out = 0;
     c->data.cache_mb = 1024;
+    c->data.flip = -1;
     KIN_TRY(get_i64(&s, "frames", 1, 4096, &c->data.frames));
     KIN_TRY(get_i64(&s, "height", 1, 8192, &c->data.height));
     KIN_TRY(get_i64(&s, "width", 1, 8192, &c->data.width));
     KIN_TRY(get_f64(&s, "fps", 0.01, 1000, &c->data.fps));
     KIN_TRY(get_i64(&s, "held_out", 0, 1000000, &c->data.held_out));
     KIN_TRY(get_i64(&s, "cache_mb", 0, 1 << 24, &c->data.cache_mb));
+    KIN_TRY(get_f32(&s, "flip", -1, 1, &c->data.flip));
     KIN_TRY(parse_caption(&s, &c->data.caption));
     return c->data.simulate ? parse_simulate(&s, c) : KIN_OK;
 }
@@ -317,6 +331,8 @@ static kin_status parse_optimizer(const section *root, kin_train_config *c)
     kin_optimizer_options *o = &c->optimizer;
     section s;
     *o = kin_optimizer_options_default();
+    if (c->image)
+        o->max_grad_norm = 0.5; /* as published for image models */
     KIN_TRY(get_section(root, "optimizer", known, &s));
     KIN_TRY(get_f64(&s, "lr", 0, 10, &o->lr));
     KIN_TRY(parse_betas(&s, o));
@@ -428,6 +444,7 @@ static kin_status parse_root(const section *root, const char *dir, int64_t steps
     KIN_TRY(get_object(root, "text_encoder", &c->text_encoder));
     KIN_TRY(get_object(root, "scheduler", &c->scheduler));
     KIN_TRY(get_path(root, "init_from", dir, c->init_from));
+    c->image = c->transformer ? image_side(c->transformer) : 0;
     if (!c->transformer == !c->init_from[0])
         return kin_fail(root->err, KIN_ERR_ARG,
                         "train config: needs either transformer or init_from");

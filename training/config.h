@@ -22,6 +22,7 @@ typedef struct kin_train_config {
     cJSON *json; /* resolved tree; the pointers below lead into it */
     const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given */
     char init_from[KIN_PATH_MAX]; /* a model directory to start from, or "" */
+    int64_t image; /* side of the images the transformer above takes; 0: it takes clips */
     uint64_t seed;
     int64_t steps, batch, accumulation, log_every;
     bool has_compute, checkpointing;
@@ -36,7 +37,8 @@ typedef struct kin_train_config {
 
     struct {
         char path[KIN_PATH_MAX]; /* "" with simulate */
-        char split[128];         /* class folders: folder above the classes, or "" */
+        char split[128];         /* class folders: the part to train on, "": see images.h */
+        float flip;              /* probability of mirroring; < 0: 0.5 for images, 0 for clips */
         bool simulate;
         kin_sim_options sim;
         uint64_t sim_seed;

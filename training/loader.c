@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "tensor/rng.h"
+#include "training/images.h"
 
 struct kin_loader {
     kin_source *source;
@@ -99,6 +100,14 @@ int64_t kin_data_order(uint64_t seed, int64_t count, uint64_t g, int32_t *order,
     return order[g % (uint64_t)count];
 }
 
+/* Mirrored or not, drawn for each sample of the run anew. */
+static bool is_flipped(const kin_loader *l, uint64_t sample)
+{
+    const kin_rng rng = {l->seed, KIN_RNG_FLIP, sample, 0};
+    const float p = kin_source_flip(l->source);
+    return p > 0 && kin_rng_uniform_at(&rng, 0) < p;
+}
+
 static kin_status fill(kin_loader *l, kin_batch *b, kin_error *err)
 {
     b->first = l->next;
@@ -107,6 +116,8 @@ static kin_status fill(kin_loader *l, kin_batch *b, kin_error *err)
                                       l->order, &l->epoch);
         kin_sample s = kin_batch_sample(b, i);
         KIN_TRY(kin_source_read(l->source, clip, &s, err));
+        if (is_flipped(l, b->first + (uint64_t)i))
+            kin_images_flip(s.frames, b->shape.frames * b->shape.height, b->shape.width);
     }
     l->next += (uint64_t)b->size;
     return KIN_OK;

@@ -134,6 +134,25 @@ static kin_status check_pipeline(kin_trainer *t)
     return KIN_OK;
 }
 
+/* Class names into the model, unless it has names already. */
+static kin_status name_classes(kin_trainer *t)
+{
+    const int64_t n = kin_source_classes(t->source);
+    bool told = false;
+    for (int64_t i = 0; i < n; i++) {
+        const char *name = kin_source_class_name(t->source, i),
+                   *old = kin_pipeline_class_name(t->pipe, i);
+        if (!old)
+            KIN_TRY(kin_pipeline_name_class(t->pipe, i, name));
+        else if (strcmp(old, name) != 0 && !told) {
+            kin_trainer_message(t, "class %lld is %.100s in the data and %.100s in the model",
+                                (long long)i, name, old);
+            told = true;
+        }
+    }
+    return KIN_OK;
+}
+
 static kin_status set_text(kin_trainer *t)
 {
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
@@ -161,18 +180,10 @@ static kin_status make_optimizer(kin_trainer *t, const char *checkpoint)
     return KIN_OK;
 }
 
-/* True for a model configuration whose samples are images with labels. */
-static bool is_image_model(const cJSON *config)
-{
-    const cJSON *name = config ? cJSON_GetObjectItemCaseSensitive(config, "_class_name") : NULL;
-    return cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") == 0
-                                : config && cJSON_HasObjectItem(config, "input_size");
-}
-
 kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
 {
     const char *from = checkpoint ? checkpoint : t->cfg.init_from[0] ? t->cfg.init_from : NULL;
-    bool classes = is_image_model(t->cfg.transformer);
+    bool classes = t->cfg.image > 0;
     if (from) {
         KIN_TRY(load_pipeline(t, from));
         classes = kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_DIT;
@@ -183,11 +194,15 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     if (!from)
         KIN_TRY(new_pipeline(t));
     KIN_TRY(check_pipeline(t));
+    if (classes)
+        KIN_TRY(name_classes(t));
     t->pipe->cfg_scale = t->cfg.samples.cfg_scale;
     KIN_TRY(set_text(t));
     kin_model_set_checkpointing(t->pipe->model, t->cfg.checkpointing);
     t->task.pipe = t->pipe;
     t->task.objective = t->cfg.objective;
+    if (classes)
+        t->task.objective.condition_dropout = kin_model_get_info(t->pipe->model)->class_dropout;
     t->task.seed = t->cfg.seed;
     KIN_TRY(make_optimizer(t, checkpoint));
     const kin_model_info *info = kin_model_get_info(t->pipe->model);

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "io/class_folder.h"
 #include "io/dataset.h"
+#include "training/images.h"
 #include "vision/resize.h"
 
 /* Held-out clips of the simulator: indices no training run reaches. */
@@ -23,6 +23,7 @@ struct kin_source {
     kin_caption_field caption;
     int64_t count, held_out;
     uint64_t fingerprint;
+    float flip; /* probability of a mirrored training sample */
     /* simulated */
     bool simulate;
     kin_sim_options sim;
@@ -31,7 +32,7 @@ struct kin_source {
     kin_dataset *set;
     record *records;
     int64_t records_n;
-    kin_class_folder *folder;
+    kin_images *images;
     /* text */
     const kin_tokenizer *tok;
     /* cache: `cached` entries of entry_bytes, filled when first read */
@@ -134,17 +135,24 @@ static kin_status open_records(kin_source *s, const kin_train_config *c, kin_err
                  s->set->total - s->records_n, s->set->total);
         note_text(s, line);
     }
-    s->count = s->records_n;
-    return KIN_OK;
+    s->count = s->records_n - s->held_out;
+    return s->count > 0
+               ? KIN_OK
+               : kin_fail(err, KIN_ERR_ARG,
+                          "data: held_out %" PRId64 " must leave some of %" PRId64 " samples",
+                          s->held_out, s->records_n);
 }
 
-static kin_status open_classes(kin_source *s, const kin_train_config *c, kin_error *err)
+static kin_status open_images(kin_source *s, const kin_train_config *c, kin_error *err)
 {
-    KIN_TRY(kin_class_folder_open(c->data.path, c->data.split[0] ? c->data.split : NULL, &s->folder,
-                                  err));
-    s->count = kin_class_folder_count(s->folder);
-    for (int64_t i = 0; i < s->count; i++)
-        s->fingerprint = fnv_text(s->fingerprint, kin_class_folder_at(s->folder, i)->name);
+    KIN_TRY(kin_images_open(c->data.path, c->data.split, c->data.held_out, s->note, s->user,
+                            &s->images, err));
+    s->count = kin_images_count(s->images, false);
+    s->held_out = kin_images_count(s->images, true);
+    s->flip = c->data.flip < 0 ? 0.5f : c->data.flip;
+    for (int held = 0; held < 2; held++)
+        for (int64_t i = 0; i < kin_images_count(s->images, held); i++)
+            s->fingerprint = fnv_text(s->fingerprint, kin_images_name(s->images, held, i));
     return KIN_OK;
 }
 
@@ -171,20 +179,17 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
     s->fingerprint = UINT64_C(14695981039346656037);
     s->note = note;
     s->user = user;
+    s->held_out = c->data.held_out;
     if (c->data.simulate && classes)
         status = kin_fail(err, KIN_ERR_ARG, "data: an image model needs class folders");
+    else if (c->data.flip > 0 && !classes)
+        status = kin_fail(err, KIN_ERR_ARG,
+                          "data: flip %g must be 0 for clips: captions tell left from right",
+                          (double)c->data.flip);
     else if (c->data.simulate)
         open_simulated(s, c);
     else
-        status = classes ? open_classes(s, c, err) : open_records(s, c, err);
-    s->held_out = c->data.held_out;
-    if (status == KIN_OK && !s->simulate) {
-        s->count -= s->held_out;
-        if (s->count < 1)
-            status = kin_fail(err, KIN_ERR_ARG,
-                              "data: held_out %" PRId64 " must leave some of %" PRId64 " samples",
-                              s->held_out, s->count + s->held_out);
-    }
+        status = classes ? open_images(s, c, err) : open_records(s, c, err);
     if (status != KIN_OK) {
         kin_source_close(&s);
         return status;
@@ -203,8 +208,7 @@ void kin_source_close(kin_source **ps)
     kin_free(s->records);
     if (s->set)
         kin_dataset_close(&s->set);
-    if (s->folder)
-        kin_class_folder_close(&s->folder);
+    kin_images_close(&s->images);
     kin_free(s->cache);
     kin_free(s->filled);
     kin_free(s);
@@ -223,7 +227,17 @@ int64_t kin_source_held_out(const kin_source *s)
 
 int64_t kin_source_classes(const kin_source *s)
 {
-    return s->folder ? kin_class_folder_classes(s->folder) : 0;
+    return s->images ? kin_images_classes(s->images) : 0;
+}
+
+const char *kin_source_class_name(const kin_source *s, int64_t class_id)
+{
+    return kin_images_class_name(s->images, class_id);
+}
+
+float kin_source_flip(const kin_source *s)
+{
+    return s->flip;
 }
 
 uint64_t kin_source_fingerprint(const kin_source *s)
@@ -264,7 +278,7 @@ kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **tex
         kin_sim_clip_free(&clip);
         kin_physics_prior_free(&prior);
     } else {
-        *text = kin_strdup(s->folder ? "" : s->records[held_out ? s->count + i : i].prompt);
+        *text = kin_strdup(s->images ? "" : s->records[held_out ? s->count + i : i].prompt);
     }
     return *text ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
 }
@@ -327,42 +341,15 @@ static kin_status read_record(kin_source *s, int64_t i, const kin_sample *out, k
     return tokenize(s, r->prompt, out, err);
 }
 
-static kin_status read_class_item(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+static kin_status read_image(kin_source *s, int64_t i, bool held_out, const kin_sample *out,
+                             kin_error *err)
 {
-    kin_image image;
-    KIN_TRY(kin_class_folder_image(s->folder, i, &image, err));
-    kin_tensor src = KIN_TENSOR(image.rgb, KIN_DTYPE_U8, 1, image.height, image.width, 3);
-    kin_status status = fit(s, &src, out->frames, err);
-    kin_image_free(&image);
+    kin_tensor dst = KIN_TENSOR(out->frames, KIN_DTYPE_U8, s->shape.height, s->shape.width, 3);
     memset(out->prior, 0, KIN_PHYS_CATEGORIES * sizeof(float));
     memset(out->quant, 0, KIN_PHYS_QUANTITIES * sizeof(float));
     *out->empty = 0;
-    *out->label = (int32_t)kin_class_folder_at(s->folder, i)->class_id;
-    return status;
-}
-
-/* Where held-out images lie: spread over the sorted list, so that every class has some. */
-static int64_t class_item_of(const kin_source *s, int64_t i, bool held_out)
-{
-    int64_t total = s->count + s->held_out;
-    if (s->held_out == 0)
-        return i;
-    if (held_out)
-        return i * total / s->held_out;
-    /* training image i: the i-th one that is not held out */
-    int64_t lo = i, hi = total - 1;
-    while (lo < hi) {
-        int64_t mid = lo + (hi - lo) / 2;
-        /* held-out items at or below mid: those j with j*total/held_out <= mid */
-        int64_t held = ((mid + 1) * s->held_out + total - 1) / total;
-        if (held > s->held_out)
-            held = s->held_out;
-        if (mid + 1 - held >= i + 1)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return lo;
+    *out->label = kin_images_label(s->images, held_out, i);
+    return kin_images_read(s->images, held_out, i, &dst, err);
 }
 
 static kin_status load(kin_source *s, int64_t i, bool held_out, const kin_sample *out,
@@ -371,8 +358,8 @@ static kin_status load(kin_source *s, int64_t i, bool held_out, const kin_sample
     if (s->simulate)
         return read_simulated(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, out,
                               err);
-    if (s->folder)
-        return read_class_item(s, class_item_of(s, i, held_out), out, err);
+    if (s->images)
+        return read_image(s, i, held_out, out, err);
     return read_record(s, held_out ? s->count + i : i, out, err);
 }
 

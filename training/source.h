@@ -40,6 +40,8 @@ void kin_source_close(kin_source **s);
 int64_t kin_source_count(const kin_source *s);    /* training clips, 0 = endless */
 int64_t kin_source_held_out(const kin_source *s); /* held-out clips */
 int64_t kin_source_classes(const kin_source *s);  /* class folders, else 0 */
+const char *kin_source_class_name(const kin_source *s, int64_t class_id);
+float kin_source_flip(const kin_source *s); /* probability of a mirrored training image */
 uint64_t kin_source_fingerprint(
     const kin_source *s); /* of names and captions: the same set gives the same number */
 

@@ -174,6 +174,8 @@ static void hostile(void **state)
     }
 }
 
+#define PARTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
 static void class_folders(void **state)
 {
     (void)state;
@@ -203,7 +205,7 @@ static void class_folders(void **state)
     for (int k = 0; k < 2; k++) {
         kin_class_folder *set;
         kin_image image;
-        assert_ok(kin_class_folder_open(kin_test_path(paths[k]), "train", &set, &err), &err);
+        assert_ok(kin_class_folder_open(kin_test_path(paths[k]), PARTS("train"), &set, &err), &err);
         assert_int_equal(kin_class_folder_classes(set), 2);
         assert_string_equal(kin_class_folder_class_name(set, 0), "cat");
         assert_string_equal(kin_class_folder_class_name(set, 1), "dog");
@@ -216,7 +218,7 @@ static void class_folders(void **state)
             kin_image_free(&image);
         }
         kin_class_folder_close(&set);
-        assert_int_equal(kin_class_folder_open(kin_test_path(paths[k]), "val", &set, &err),
+        assert_int_equal(kin_class_folder_open(kin_test_path(paths[k]), PARTS("val"), &set, &err),
                          KIN_ERR_FORMAT);
         assert_null(set);
     }
@@ -224,9 +226,15 @@ static void class_folders(void **state)
     assert_ok(kin_class_folder_open(kin_test_path("set/train"), NULL, &set, &err), &err);
     assert_int_equal(kin_class_folder_count(set), 3);
     kin_class_folder_close(&set);
+    assert_ok(kin_class_folder_open(kin_test_path("set"), PARTS("train", "test"), &set, &err),
+              &err);
+    assert_int_equal(kin_class_folder_count(set), 4);
+    assert_true(kin_class_folder_in(set, 0, "test") && !kin_class_folder_in(set, 0, "train"));
+    assert_false(kin_class_folder_in(set, 1, "test"));
+    kin_class_folder_close(&set);
     for (uint64_t k = 1; k < 60; k++) {
         kin_alloc_fail_at(k);
-        kin_status s = kin_class_folder_open(kin_test_path("set.tar"), "train", &set, &err);
+        kin_status s = kin_class_folder_open(kin_test_path("set.tar"), PARTS("train"), &set, &err);
         kin_alloc_fail_at(0);
         if (s == KIN_OK) {
             kin_class_folder_close(&set);
@@ -254,7 +262,9 @@ static void cifar(void **state)
     } parts[] = {{"train", 10000}, {"test", 2000}, {NULL, 12000}};
     for (int k = 0; k < 3; k++) {
         kin_class_folder *set;
-        assert_ok(kin_class_folder_open(path, parts[k].split, &set, &err), &err);
+        assert_ok(
+            kin_class_folder_open(path, parts[k].split ? PARTS(parts[k].split) : NULL, &set, &err),
+            &err);
         assert_int_equal(kin_class_folder_count(set), parts[k].count);
         assert_int_equal(kin_class_folder_classes(set), 10);
         assert_string_equal(kin_class_folder_class_name(set, 1), "automobile");
