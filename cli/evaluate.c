@@ -282,9 +282,13 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_cli_progress(args, &e.progress);
     kin_status status = kin_cli_load(ctx, dir, &e.pipeline, err);
-    if (status == KIN_OK && !kin_model_get_info(e.pipeline->model)->text_dim)
+    const bool images =
+        status == KIN_OK && kin_model_get_info(e.pipeline->model)->family == KIN_FAMILY_DIT;
+    if (images && !physics)
+        status = kin_evaluate_image_loss(args, e.pipeline, &e.progress, err);
+    else if (status == KIN_OK && !kin_model_get_info(e.pipeline->model)->text_dim)
         status = kin_fail(err, KIN_ERR_ARG, "evaluate: needs a text model");
-    else
+    else if (status == KIN_OK)
         status =
             physics ? run_physics(&e, err) : kin_evaluate_loss(args, e.pipeline, &e.progress, err);
     release(&e);

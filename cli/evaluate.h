@@ -13,4 +13,11 @@
 kin_status kin_evaluate_loss(const kin_args *args, kin_pipeline *pipeline, kin_progress *progress,
                              kin_error *err);
 
+/* The same of an image model, over the held-out images of class folders (--count of them, else all
+ * of the part test, at most 2048), at ten fixed times, beside the error of the best affine denoiser
+ * of the set's training images at each of them (null for images of more than KIN_EIGEN_MAX values).
+ */
+kin_status kin_evaluate_image_loss(const kin_args *args, kin_pipeline *pipeline,
+                                   kin_progress *progress, kin_error *err);
+
 #endif

@@ -74,7 +74,7 @@ static const kin_flag flag_rows[] = {
     {"series", 0, KIN_FLAG_CHOICE, "all|experts|tokens|frames|batch|threads", "all", 0, 0, BS, false,
      "what to vary"},
     {"data", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, T | E, false,
-     "data set: wisa.json, its folder, or a tar of it"},
+     "data set: wisa.json, its folder, or a tar of it; class folders for image models"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", "output.mp4", 0, 0, G, false,
      "x.mp4, x.png (frames side by side) or out/%03d.png; x-%03d.mp4 for several clips"},
     {"output", 'o', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, T | S | V, false, "folder to write"},

@@ -1,0 +1,44 @@
+#!/bin/bash
+# image models: trained on class folders and on a tar of them, judged by the loss suite beside the linear denoiser.
+# shellcheck source=tests/cli/lib.sh
+. "$(dirname "$0")/lib.sh"
+export OMP_WAIT_POLICY=passive
+
+# 24 + 6 pictures of 20x16 in two classes: moving test patterns of two kinds
+for part in train:12 test:3; do
+    for class in bars mandelbrot; do
+        mkdir -p "set/${part%:*}/$class"
+        source=$class
+        [ $class = bars ] && source=testsrc
+        ffmpeg -v error -f lavfi -i "$source=size=20x16:rate=2" -frames:v "${part#*:}" "set/${part%:*}/$class/%03d.png"
+    done
+done
+tar cf set.tar set
+cat >c.json <<'EOF'
+{"transformer": {"_class_name": "DiTTransformer2DModel", "model": "dense", "input_size": 16, "patch_size": 4,
+  "in_channels": 3, "hidden_size": 32, "depth": 2, "num_heads": 2, "num_classes": 2, "learn_sigma": false},
+ "steps": 8, "batch_size": 4, "log_every": 4, "validation": {"every": 4}, "checkpoint": {"every": 4}}
+EOF
+expect 0 "train on class folders" "$kinema" train -c c.json --data set -o run -t 1
+has err "24 images of train in 2 classes, 6 held out of test"
+expect 0 "train on a tar of them" "$kinema" train -c c.json --data set.tar -o tar -t 2 -q
+weights=checkpoint-8/ema/transformer/diffusion_pytorch_model.safetensors
+that "folder, tar and threads give the same bytes" cmp run/$weights tar/$weights
+that "class names are in the model" grep -q '"mandelbrot"' run/checkpoint-8/ema/model_index.json
+expect 0 "half of it" "$kinema" train -c c.json --data set -o half --steps 4 -q
+expect 0 "and the rest" "$kinema" train -o half --resume --steps 8 -q
+that "a resumed run gives the same bytes" cmp run/$weights half/$weights
+
+expect 0 "loss" "$kinema" evaluate --suite loss -m run --data set -t 1 -q
+has out '"images":	6'
+has out '"linear_denoiser":	{'
+has out '"training_images":	24'
+cp out one
+expect 0 "loss with two threads" "$kinema" evaluate --suite loss -m run --data set.tar -t 2 -q
+that "folder, tar and threads give the same loss" cmp <(grep -A 99 '"images"' one) <(grep -A 99 '"images"' out)
+expect 0 "of every so many-th image" "$kinema" evaluate --suite loss -m run --data set/train --count 5 -q
+has out '"training_images":	19'
+expect 2 "nothing held out" "$kinema" evaluate --suite loss -m run --data set/train -q
+has err "test, val or validation"
+expect 3 "no images" "$kinema" evaluate --suite loss -m run --data half -q
+finish

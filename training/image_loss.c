@@ -1,0 +1,186 @@
+#include "training/image_loss.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "training/images.h"
+#include "training/validate.h"
+#include "training/wiener.h"
+#include "vision/frames.h"
+
+enum { TIMES = KIN_IMAGE_LOSS_TIMES };
+const float kin_image_loss_sigma[TIMES] = {0.162f, 0.262f, 0.338f, 0.405f, 0.469f,
+                                           0.531f, 0.595f, 0.662f, 0.738f, 0.838f};
+
+typedef struct suite {
+    const kin_image_loss_options *opt;
+    kin_image_loss *out;
+    kin_source *source;
+    kin_train_task task;
+    kin_batch batch;
+    float *values; /* images and noise of a batch, [2,B,dim] */
+    int64_t dim;   /* values of one image */
+    kin_wiener wiener;
+} suite;
+
+static kin_status open_source(suite *s, kin_error *err)
+{
+    const kin_model_info *info = kin_model_get_info(s->task.pipe->model);
+    kin_train_config *c = kin_calloc(1, sizeof *c);
+    if (!c)
+        return kin_fail(err, KIN_ERR_MEM, "loss: out of memory");
+    snprintf(c->data.path, sizeof c->data.path, "%s", s->opt->data);
+    c->data.frames = 1;
+    c->data.height = c->data.width = info->input_size;
+    c->data.held_out = s->opt->count;
+    kin_status status = kin_source_open(c, true, NULL, NULL, &s->source, err);
+    kin_free(c);
+    KIN_TRY(status);
+    s->out->images = kin_source_held_out(s->source);
+    s->dim = 3 * info->input_size * info->input_size;
+    if (s->out->images < 1)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "loss: %s has no part test, val or validation; a count takes so many of "
+                        "all images",
+                        s->opt->data);
+    return kin_source_classes(s->source) <= info->num_classes
+               ? KIN_OK
+               : kin_fail(err, KIN_ERR_ARG,
+                          "loss: %lld classes in the data must be at most the model's %lld",
+                          (long long)kin_source_classes(s->source), (long long)info->num_classes);
+}
+
+static kin_status make_buffers(suite *s, kin_error *err)
+{
+    const kin_sample_shape shape = kin_source_shape(s->source);
+    const int64_t n = s->opt->batch < s->out->images ? s->opt->batch : s->out->images;
+    KIN_TRY(kin_batch_alloc(&shape, n, &s->batch, err));
+    s->values = kin_malloc((size_t)(2 * n * s->dim) * sizeof *s->values);
+    return s->values ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "loss: out of memory");
+}
+
+/* The first n images of the batch as the network sees them -> values[0]. */
+static kin_status convert(suite *s, int64_t n, kin_error *err)
+{
+    const kin_sample_shape *shape = &s->batch.shape;
+    for (int64_t b = 0; b < n; b++) {
+        kin_tensor from = KIN_TENSOR(kin_batch_sample(&s->batch, b).frames, KIN_DTYPE_U8, 1,
+                                     shape->height, shape->width, 3);
+        kin_tensor to =
+            KIN_TENSOR(s->values + b * s->dim, KIN_DTYPE_F32, 3, 1, shape->height, shape->width);
+        KIN_TRY(kin_frames_to_tensor(&from, &to, err));
+    }
+    return KIN_OK;
+}
+
+static kin_status tell(const suite *s, const char *what, int64_t done, int64_t total,
+                       kin_error *err)
+{
+    return s->opt->progress ? s->opt->progress(s->opt->user, what, done, total, err) : KIN_OK;
+}
+
+/* The training images and their mirror images, which training draws as often. */
+static kin_status add_training_images(suite *s, kin_moments *m, kin_error *err)
+{
+    const int64_t n = kin_source_count(s->source), size = s->batch.size;
+    for (int64_t at = 0; at < n; at += size) {
+        const int64_t part = n - at < size ? n - at : size;
+        for (int64_t b = 0; b < part; b++) {
+            kin_sample sample = kin_batch_sample(&s->batch, b);
+            KIN_TRY(kin_source_read(s->source, at + b, &sample, err));
+        }
+        KIN_TRY(convert(s, part, err));
+        kin_moments_add(m, s->values, part);
+        kin_images_flip(s->batch.frames, part * s->batch.shape.height, s->batch.shape.width);
+        KIN_TRY(convert(s, part, err));
+        kin_moments_add(m, s->values, part);
+        KIN_TRY(tell(s, "linear denoiser", at + part, n, err));
+    }
+    return KIN_OK;
+}
+
+static kin_status fit_linear(suite *s, kin_error *err)
+{
+    kin_moments m;
+    s->out->training_images = kin_source_count(s->source);
+    if (s->dim > KIN_EIGEN_MAX)
+        return KIN_OK;
+    KIN_TRY(kin_moments_init(&m, s->dim, err));
+    kin_status status = add_training_images(s, &m, err);
+    if (status == KIN_OK)
+        status = kin_wiener_fit(&m, &s->wiener, err);
+    s->out->has_linear = status == KIN_OK;
+    kin_moments_free(&m);
+    return status;
+}
+
+/* The affine denoiser on the same images with the same noise. */
+static kin_status measure_linear(suite *s, int64_t n, kin_error *err)
+{
+    float *noise = s->values + s->batch.size * s->dim;
+    KIN_TRY(convert(s, n, err));
+    for (int64_t b = 0; b < n; b++) {
+        const kin_rng rng = {s->task.seed, KIN_RNG_VALIDATE, s->batch.first + (uint64_t)b, 0};
+        kin_rng_normal(&rng, 0, s->dim, noise + b * s->dim);
+    }
+    return kin_wiener_error(&s->wiener, s->values, noise, n, kin_image_loss_sigma, TIMES,
+                            s->out->linear_at, err);
+}
+
+static kin_status measure_part(suite *s, int64_t at, int64_t n, kin_error *err)
+{
+    kin_validation_options opt = {.sigmas = TIMES, .batch = n, .seed = s->task.seed};
+    kin_validation_result result;
+    memcpy(opt.sigma, kin_image_loss_sigma, sizeof kin_image_loss_sigma);
+    s->batch.first = (uint64_t)at;
+    for (int64_t b = 0; b < n; b++) {
+        kin_sample sample = kin_batch_sample(&s->batch, b);
+        KIN_TRY(kin_source_read_held_out(s->source, at + b, &sample, err));
+    }
+    kin_batch part = s->batch;
+    part.size = n;
+    if (kin_validate(s->task.pipe->ctx, &s->task, &part, &opt, &result) != KIN_OK) {
+        *err = s->task.pipe->ctx->error;
+        return err->status;
+    }
+    for (int k = 0; k < TIMES; k++)
+        s->out->at[k] += result.at[k] * (double)n;
+    return s->out->has_linear ? measure_linear(s, n, err) : KIN_OK;
+}
+
+static kin_status measure(suite *s, kin_error *err)
+{
+    kin_image_loss *out = s->out;
+    for (int64_t at = 0; at < out->images; at += s->batch.size) {
+        const int64_t left = out->images - at, n = left < s->batch.size ? left : s->batch.size;
+        KIN_TRY(measure_part(s, at, n, err));
+        KIN_TRY(tell(s, "evaluate", at + n, out->images, err));
+    }
+    for (int k = 0; k < TIMES; k++) {
+        out->at[k] /= (double)out->images;
+        out->linear_at[k] /= (double)out->images;
+        out->mean += out->at[k] / TIMES;
+        out->linear_mean += out->linear_at[k] / TIMES;
+    }
+    return out->mean < 1e30 ? KIN_OK
+                            : kin_fail(err, KIN_ERR_NUMERIC, "loss: %g is not finite", out->mean);
+}
+
+kin_status kin_image_loss_run(kin_pipeline *pipeline, const kin_image_loss_options *opt,
+                              kin_image_loss *out, kin_error *err)
+{
+    suite s = {.opt = opt, .out = out, .task = {.pipe = pipeline, .seed = opt->seed}};
+    kin_status status = KIN_OK;
+    *out = (kin_image_loss){0};
+    KIN_GOTO(open_source(&s, err));
+    KIN_GOTO(make_buffers(&s, err));
+    KIN_GOTO(fit_linear(&s, err));
+    status = measure(&s, err);
+done:
+    kin_wiener_free(&s.wiener);
+    kin_batch_free(&s.batch);
+    kin_source_close(&s.source);
+    kin_free(s.values);
+    return status;
+}
