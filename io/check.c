@@ -12,6 +12,7 @@
 #include "io/blob.h"
 #include "io/dataset.h"
 #include "io/image.h"
+#include "io/pth.h"
 #include "io/safetensors.h"
 #include "io/tar.h"
 #include "io/video.h"
@@ -37,7 +38,7 @@ static format by_content(const uint8_t *p, size_t n)
         return FORMAT_VIDEO;
     if (n >= 12 && (memcmp(p, "\x1A\x45\xDF\xA3", 4) == 0 || memcmp(p + 8, "AVI ", 4) == 0))
         return FORMAT_VIDEO;
-    if (n >= 4 && memcmp(p, "PK\3\4", 4) == 0)
+    if (kin_pth_detect(p, n))
         return FORMAT_PTH;
     if (kin_tar_detect(p, n))
         return FORMAT_TAR;
@@ -189,6 +190,59 @@ static kin_status check_index(const char *path, kin_strbuf *report, kin_error *e
     return KIN_OK;
 }
 
+/* NaN and infinite values, read piece by piece; each page is given back. */
+static int64_t count_not_finite_pth(const kin_pth *pth, int64_t i)
+{
+    double piece[4096];
+    const kin_item item = kin_pth_item(pth, i, "", KIN_DTYPE_F64);
+    const int64_t n = kin_item_numel(&item);
+    int64_t bad = 0;
+    for (int64_t at = 0; at < n; at += 4096) {
+        const int64_t m = n - at < 4096 ? n - at : 4096;
+        item.read(item.user, at, m, KIN_DTYPE_F64, piece);
+        for (int64_t k = 0; k < m; k++)
+            bad += !isfinite(piece[k]);
+    }
+    return bad;
+}
+
+static void report_pth(const kin_pth *pth, kin_strbuf *b)
+{
+    const int64_t n = kin_pth_count(pth);
+    double step;
+    kin_strbuf_addf(b, "torch.save file, %s, %" PRId64 " tensors, %" PRId64 " numbers\n",
+                    kin_pth_is_legacy(pth) ? "older stream" : "zip form", n,
+                    kin_pth_number_count(pth));
+    if (kin_pth_number(pth, "step", &step))
+        kin_strbuf_addf(b, "  step %.0f\n", step);
+    for (int64_t i = 0; i < n; i++) {
+        const kin_pth_entry *e = kin_pth_at(pth, i);
+        kin_strbuf_add(b, "  ");
+        kin_strbuf_add_json(b, e->name);
+        kin_strbuf_addf(b, " %s [", e->storage);
+        for (int d = 0; d < e->ndim; d++)
+            kin_strbuf_addf(b, "%s%" PRId64, d ? ", " : "", e->size[d]);
+        kin_strbuf_addf(b, "]%s", e->contiguous ? "" : ", strided");
+        const int64_t bad = count_not_finite_pth(pth, i);
+        if (bad > 0)
+            kin_strbuf_addf(b, ", %" PRId64 " values not finite", bad);
+        kin_strbuf_add(b, "\n");
+    }
+}
+
+static kin_status check_pth(const char *path, kin_strbuf *report, kin_error *err)
+{
+    kin_pth *pth;
+    KIN_TRY(kin_pth_open(path, &pth, err));
+    kin_status status = kin_pth_verify(pth, err);
+    if (status == KIN_OK)
+        report_pth(pth, report);
+    else
+        kin_fail_prefix(err, "pth: %s", path);
+    kin_pth_close(&pth);
+    return status;
+}
+
 static kin_status check_dataset(const char *path, kin_strbuf *report, kin_error *err)
 {
     const kin_dataset_options strict = {.strict = true};
@@ -297,8 +351,7 @@ static kin_status check_blob(const char *path, const kin_blob *blob, kin_strbuf 
     case FORMAT_TAR: return check_tar(path, report, err);
     case FORMAT_SAFETENSORS: return check_safetensors(path, report, err);
     case FORMAT_JSON: return check_json(path, blob, report, err);
-    case FORMAT_PTH:
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "check: %s: .pth files cannot be read yet", path);
+    case FORMAT_PTH: return check_pth(path, report, err);
     case FORMAT_UNKNOWN: break;
     }
     return kin_fail(err, KIN_ERR_FORMAT, "check: %s: is of no known format", path);

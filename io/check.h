@@ -8,7 +8,7 @@
 
 /* The format is told by the first bytes, then by the extension. Lines describing the content are
  * appended to *report. Fails: KIN_ERR_IO; KIN_ERR_FORMAT with what is wrong, naming the file;
- * KIN_ERR_UNSUPPORTED for .pth; KIN_ERR_MEM. */
+ * KIN_ERR_UNSUPPORTED; KIN_ERR_MEM. */
 kin_status kin_check_file(const char *path, kin_strbuf *report, kin_error *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "io/elements.h"
 #include "tensor/tensor.h"
 
 enum {
@@ -72,5 +73,14 @@ const char *kin_safetensors_metadata_at(const kin_safetensors *st, int64_t i, co
 kin_status kin_safetensors_write(const char *path, const char *const *names,
                                  const kin_tensor *tensors, const kin_dtype *store, int64_t n,
                                  const char *const *metadata, kin_error *err);
+/* The same from items, each read once, piece by piece. */
+kin_status kin_safetensors_write_items(const char *path, const kin_item *items, int64_t n,
+                                       const char *const *metadata, kin_error *err);
+/* Writes dir/name, or where the tensors take more than max_bytes (0: no limit)
+ * dir/name-00001-of-0000N and so on with dir/name.index.json, as kin_safetensors_open_dir reads
+ * them. The shards take the items in their order. */
+kin_status kin_safetensors_write_dir(const char *dir, const char *name, const kin_item *items,
+                                     int64_t n, uint64_t max_bytes, const char *const *metadata,
+                                     kin_error *err);
 
 #endif

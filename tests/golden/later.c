@@ -54,7 +54,6 @@ static const later_row rows[] = {
      "solvers of other classes belong to later work (flow Euler: tests/samplers/test_analytic)"},
     {"ddpm_sample", NULL, NULL, ddpm},
     {"ddpm_train", NULL, NULL, ddpm},
-    {"checkpoint", NULL, NULL, ".pth files belong to later work"},
     {"params", NULL, NULL, "published sizes with other routers belong to later work"},
     {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},

@@ -21,8 +21,8 @@ static kin_status make_config(const cJSON *config, const char *class_name, const
     return KIN_OK;
 }
 
-static kin_status create(kin_golden_case *c, const cJSON *config, const char *class_name,
-                         const char *const *extra, kin_golden_model *m)
+kin_status kin_golden_model_create(kin_golden_case *c, const cJSON *config, const char *class_name,
+                                   const char *const *extra, kin_golden_model *m)
 {
     kin_error *err = &c->ctx->error;
     cJSON *j = NULL;
@@ -40,7 +40,7 @@ done:
 kin_status kin_golden_model_open(kin_golden_case *c, const cJSON *config, const char *class_name,
                                  const char *const *extra, bool grads, kin_golden_model *m)
 {
-    KIN_TRY(create(c, config, class_name, extra, m));
+    KIN_TRY(kin_golden_model_create(c, config, class_name, extra, m));
     return kin_golden_bind(c, m->params, "w.", grads, false);
 }
 
@@ -70,7 +70,7 @@ kin_status kin_golden_model_open_train(kin_golden_case *c, const cJSON *config,
 {
     kin_error *err = &c->ctx->error;
 
-    KIN_TRY(create(c, config, class_name, extra, m));
+    KIN_TRY(kin_golden_model_create(c, config, class_name, extra, m));
     KIN_TRY(kin_params_alloc(m->params, KIN_DTYPE_F32, false, err));
     KIN_TRY(kin_params_alloc_grads(m->params, false, err));
     for (int i = 0; i < m->params->count; i++) {

@@ -12,6 +12,10 @@ typedef struct kin_golden_model {
     kin_params *ema, *m, *v; /* same tables for training; NULL otherwise */
 } kin_golden_model;
 
+/* Builds the model of `config` with parameters that have no values yet; free with
+ * kin_golden_model_free. The arguments are those of kin_golden_model_open. */
+kin_status kin_golden_model_create(kin_golden_case *c, const cJSON *config, const char *class_name,
+                                   const char *const *extra, kin_golden_model *m);
 /* Builds the model of `config` (the case's own or a part of it; keys of the list `extra`, ended by
  * NULL, belong to the kind and are left out; class_name, or NULL, is set where the config has none)
  * and binds w.*; free with kin_golden_model_free. */

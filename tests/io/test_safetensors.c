@@ -218,6 +218,52 @@ static void shards(void **state)
 }
 
 /* Each allocation fails once; nothing crashes or leaks (the sanitizer build sees leaks). */
+/* Split by size in the order given; every name found again; a limit that all fit in gives one file.
+ */
+static void writes_shards(void **state)
+{
+    (void)state;
+    kin_error err = {0};
+    float v[5][4];
+    kin_tensor t[5];
+    kin_item items[5];
+    static const char *const names[] = {"e", "d", "c", "b", "a"};
+    kin_safetensors *st;
+    for (int i = 0; i < 5; i++) {
+        for (int k = 0; k < 4; k++)
+            v[i][k] = (float)(10 * i + k);
+        t[i] = KIN_TENSOR(v[i], KIN_DTYPE_F32, 4);
+        items[i] = kin_item_of(names[i], &t[i], i == 4 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32);
+    }
+    assert_ok(
+        kin_safetensors_write_dir(kin_test_folder(), "s.safetensors", items, 5, 39, NULL, &err),
+        &err);
+    assert_true(kin_path_exists(kin_test_path("s-00001-of-00003.safetensors")));
+    assert_true(kin_path_exists(kin_test_path("s-00003-of-00003.safetensors")));
+    assert_false(kin_path_exists(kin_test_path("s.safetensors")));
+    assert_ok(kin_safetensors_open_dir(kin_test_folder(), "s.safetensors", &st, &err), &err);
+    assert_int_equal(kin_safetensors_count(st), 5);
+    for (int i = 0; i < 5; i++) {
+        kin_tensor got;
+        assert_ok(kin_safetensors_get(st, names[i], &got, &err), &err);
+        assert_int_equal(got.dtype, items[i].store);
+        for (int k = 0; k < 4; k++)
+            assert_true(kin_tensor_get(&got, k) == (double)v[i][k]);
+    }
+    kin_safetensors_close(&st);
+    char *text;
+    size_t n;
+    assert_ok(kin_file_read(kin_test_path("s.safetensors.index.json"), 4096, &text, &n, &err),
+              &err);
+    assert_non_null(strstr(text, "\"total_size\": 72"));
+    assert_non_null(strstr(text, "\"d\": \"s-00001-of-00003.safetensors\""));
+    kin_free(text);
+    assert_ok(
+        kin_safetensors_write_dir(kin_test_folder(), "one.safetensors", items, 5, 72, NULL, &err),
+        &err);
+    assert_true(kin_path_exists(kin_test_path("one.safetensors")));
+}
+
 static void out_of_memory(void **state)
 {
     (void)state;
@@ -246,6 +292,7 @@ int main(void)
         cmocka_unit_test(refuses_bad_arguments),
         cmocka_unit_test(unaligned_and_foreign),
         cmocka_unit_test(shards),
+        cmocka_unit_test(writes_shards),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);

@@ -1,0 +1,249 @@
+/* tests/io/test_pth.c: files of torch.save: what our writer writes our reader reads; damage in the
+ * numbers is found; the two containers of one checkpoint agree. */
+#include "io/pth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "io/pth_write.h"
+#include "io/safetensors.h"
+#include "tests/support/folder.h"
+#include "tests/support/support.h"
+
+static float w[6] = {1, 2, 3, -4, 5.5f, 6}, s = 2.5f;
+static int64_t ids[3] = {7, -8, INT64_MAX};
+
+/* {"step": 4, "m": {"w": w, "none": [0,3], "s": scalar}, "again": w, "opt": [{"lr": .., "ok": ..}],
+ * "ids": ..., 3: w as bf16} */
+static void write_file(const char *name)
+{
+    kin_error err = {0};
+    kin_pth_out *o;
+    const kin_tensor tw = KIN_TENSOR(w, KIN_DTYPE_F32, 2, 3),
+                     none = KIN_TENSOR(w, KIN_DTYPE_F32, 0, 3),
+                     scalar = kin_tensor_of(&s, KIN_DTYPE_F32, 0, NULL),
+                     ti = KIN_TENSOR(ids, KIN_DTYPE_I64, 3);
+    kin_item item = kin_item_of("w", &tw, KIN_DTYPE_F32);
+    assert_ok(kin_pth_out_create(&o, &err), &err);
+    kin_pth_out_dict(o);
+    kin_pth_out_key(o, "step");
+    kin_pth_out_int(o, 4);
+    kin_pth_out_key(o, "m");
+    kin_pth_out_dict(o);
+    kin_pth_out_key(o, "w");
+    const int64_t first = kin_pth_out_tensor(o, &item);
+    item = kin_item_of("none", &none, KIN_DTYPE_F32);
+    kin_pth_out_key(o, "none");
+    kin_pth_out_tensor(o, &item);
+    item = kin_item_of("s", &scalar, KIN_DTYPE_F32);
+    kin_pth_out_key(o, "s");
+    kin_pth_out_tensor(o, &item);
+    kin_pth_out_end(o);
+    kin_pth_out_key(o, "again");
+    kin_pth_out_again(o, first);
+    kin_pth_out_key(o, "opt");
+    kin_pth_out_list(o);
+    kin_pth_out_dict(o);
+    kin_pth_out_key(o, "lr");
+    kin_pth_out_float(o, 1e-4);
+    kin_pth_out_key(o, "ok");
+    kin_pth_out_bool(o, true);
+    kin_pth_out_key(o, "large");
+    kin_pth_out_int(o, INT64_C(-1234567890123));
+    kin_pth_out_key(o, "nothing");
+    kin_pth_out_none(o);
+    kin_pth_out_end(o);
+    kin_pth_out_end(o);
+    kin_pth_out_key(o, "ids");
+    item = kin_item_of("ids", &ti, KIN_DTYPE_I64);
+    kin_pth_out_tensor(o, &item);
+    kin_pth_out_key_int(o, 3);
+    item = kin_item_of("w", &tw, KIN_DTYPE_BF16);
+    kin_pth_out_tensor(o, &item);
+    kin_pth_out_end(o);
+    assert_ok(kin_pth_out_commit(o, kin_test_path(name), &err), &err);
+    kin_pth_out_close(&o);
+}
+
+static void what_is_written_is_read(void **state)
+{
+    (void)state;
+    kin_error err = {0};
+    kin_pth *p;
+    kin_tensor t, u;
+    double v;
+    write_file("a.pth");
+    assert_ok(kin_pth_open(kin_test_path("a.pth"), &p, &err), &err);
+    assert_ok(kin_pth_verify(p, &err), &err);
+    assert_false(kin_pth_is_legacy(p));
+    static const char *const order[] = {"m.w", "m.none", "m.s", "again", "ids", "3"};
+    assert_int_equal(kin_pth_count(p), 6);
+    for (int i = 0; i < 6; i++) {
+        assert_string_equal(kin_pth_at(p, i)->name, order[i]);
+        assert_int_equal(kin_pth_find(p, order[i]), i);
+        /* data lie on multiples of 64 bytes, so that nothing is copied */
+        assert_true((uintptr_t)kin_pth_at(p, i)->data % 64 == 0 || i == 1);
+    }
+    assert_ok(kin_pth_tensor(p, 0, &t, &err), &err);
+    assert_memory_equal(t.data, w, sizeof w);
+    assert_ok(kin_pth_tensor(p, 3, &u, &err), &err);
+    assert_ptr_equal(t.data, u.data);
+    assert_ok(kin_pth_tensor(p, 4, &t, &err), &err);
+    assert_memory_equal(t.data, ids, sizeof ids);
+    assert_ok(kin_pth_tensor(p, 5, &t, &err), &err);
+    assert_int_equal(t.dtype, KIN_DTYPE_BF16);
+    for (int i = 0; i < 6; i++)
+        assert_true(kin_tensor_get(&t, i) == (double)w[i]);
+    assert_true(kin_pth_number(p, "step", &v) && v == 4);
+    assert_true(kin_pth_number(p, "opt.0.lr", &v) && v == 1e-4);
+    assert_true(kin_pth_number(p, "opt.0.ok", &v) && v == 1);
+    assert_true(kin_pth_number(p, "opt.0.large", &v) && v == -1234567890123.0);
+    assert_true(kin_pth_number(p, "m.s", &v) && v == 2.5);
+    assert_false(kin_pth_number(p, "m.w", &v));
+    assert_false(kin_pth_number(p, "opt.0.nothing", &v));
+    assert_int_equal(kin_pth_find(p, "m"), -1);
+    kin_pth_close(&p);
+}
+
+/* One byte of a number: opens (numbers are not touched then), but is found by the checksum. */
+static void damage_is_found(void **state)
+{
+    (void)state;
+    kin_error err = {0};
+    kin_pth *p;
+    char *data;
+    size_t n, at = 0;
+    write_file("b.pth");
+    assert_ok(kin_file_read(kin_test_path("b.pth"), 1 << 20, &data, &n, &err), &err);
+    while (at + sizeof w <= n && memcmp(data + at, w, sizeof w) != 0)
+        at++;
+    assert_true(at + sizeof w <= n);
+    data[at] ^= 1;
+    assert_ok(kin_file_write(kin_test_path("b.pth"), data, n, &err), &err);
+    kin_free(data);
+    assert_ok(kin_pth_open(kin_test_path("b.pth"), &p, &err), &err);
+    assert_int_equal(kin_pth_verify(p, &err), KIN_ERR_FORMAT);
+    kin_pth_close(&p);
+}
+
+static void a_failed_write_leaves_nothing(void **state)
+{
+    (void)state;
+    kin_error err = {0};
+    kin_pth_out *o;
+    const kin_tensor ti = KIN_TENSOR(ids, KIN_DTYPE_I64, 3);
+    const kin_item item = kin_item_of("ids", &ti, KIN_DTYPE_BF16);
+    assert_ok(kin_pth_out_create(&o, &err), &err);
+    kin_pth_out_dict(o);
+    kin_pth_out_end(o);
+    assert_int_equal(kin_pth_out_commit(o, kin_test_path("no/c.pth"), &err), KIN_ERR_IO);
+    kin_pth_out_close(&o);
+    assert_ok(kin_pth_out_create(&o, &err), &err);
+    kin_pth_out_tensor(o, &item);
+    assert_int_equal(kin_pth_out_commit(o, kin_test_path("c.pth"), &err), KIN_ERR_ARG);
+    assert_false(kin_path_exists(kin_test_path("c.pth")));
+    kin_pth_out_close(&o);
+}
+
+static void out_of_memory(void **state)
+{
+    (void)state;
+    kin_error err = {0};
+    write_file("d.pth");
+    for (uint64_t k = 1; k < 1000; k++) {
+        kin_pth *p;
+        kin_alloc_fail_at(k);
+        const kin_status status = kin_pth_open(kin_test_path("d.pth"), &p, &err);
+        kin_alloc_fail_at(0);
+        if (status == KIN_OK) {
+            kin_pth_close(&p);
+            assert_true(k > 10);
+            return;
+        }
+        assert_int_equal(status, KIN_ERR_MEM);
+        assert_null(p);
+    }
+    fail();
+}
+
+/* The stream has its numbers at any place of the file: other alignment, same values. */
+static void both_containers_agree(void **state)
+{
+    (void)state;
+    const char *golden = getenv("KINEMA_GOLDEN");
+    char a[KIN_PATH_MAX], b[KIN_PATH_MAX];
+    kin_error err = {0};
+    kin_pth *p, *q;
+    if (!golden || !*golden)
+        skip();
+    assert_ok(kin_path_join(a, golden, "image/ckpt_step_4.pth", &err), &err);
+    assert_ok(kin_path_join(b, golden, "image/ckpt_step_4_legacy.pth", &err), &err);
+    assert_ok(kin_pth_open(a, &p, &err), &err);
+    assert_ok(kin_pth_open(b, &q, &err), &err);
+    assert_true(kin_pth_is_legacy(q));
+    assert_int_equal(kin_pth_count(p), kin_pth_count(q));
+    for (int64_t i = 0; i < kin_pth_count(p); i++) {
+        kin_tensor x, y;
+        assert_string_equal(kin_pth_at(p, i)->name, kin_pth_at(q, i)->name);
+        assert_ok(kin_pth_tensor(p, i, &x, &err), &err);
+        assert_ok(kin_pth_tensor(q, i, &y, &err), &err);
+        assert_true(kin_tensor_same_shape(&x, &y));
+        assert_memory_equal(x.data, y.data, (size_t)kin_tensor_numel(&x) * kin_dtype_size(x.dtype));
+    }
+    kin_pth_close(&p);
+    kin_pth_close(&q);
+}
+
+/* A dictionary that holds itself, and one that is nested too deep, end with an error. */
+static void endless_trees_are_refused(void **state)
+{
+    (void)state;
+    static const char itself[] = "\x80\x02}q\x00X\x01\x00\x00\x00"
+                                 "ah\x00s.";
+    kin_pickle k;
+    kin_error err = {0};
+    assert_ok(kin_pickle_parse((const uint8_t *)itself, sizeof itself - 1, &k, &err), &err);
+    assert_int_equal(k.value[k.root].kind, KIN_PICKLE_DICT);
+    assert_int_equal(k.value[k.root].item[1], k.root);
+    kin_pickle_free(&k);
+    kin_pth_out *o;
+    kin_pth *p;
+    assert_ok(kin_pth_out_create(&o, &err), &err);
+    for (int i = 0; i < 100; i++) /* more than may be open at once */
+        kin_pth_out_list(o);
+    assert_int_equal(kin_pth_out_commit(o, kin_test_path("e.pth"), &err), KIN_ERR_MEM);
+    kin_pth_out_close(&o);
+    /* the stream around the pickle above: magic number, version, system, object, no storages */
+    static const char start[] = "\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19."
+                                "\x80\x02M\xE9\x03."
+                                "\x80\x02}X\x0D\x00\x00\x00little_endian\x88s.";
+    static const char end[] = "\x80\x02].";
+    char data[256];
+    size_t n = 0;
+    memcpy(data, start, sizeof start - 1);
+    n += sizeof start - 1;
+    memcpy(data + n, itself, sizeof itself - 1);
+    n += sizeof itself - 1;
+    memcpy(data + n, end, sizeof end - 1);
+    n += sizeof end - 1;
+    assert_ok(kin_file_write(kin_test_path("f.pth"), data, n, &err), &err);
+    assert_int_equal(kin_pth_open(kin_test_path("f.pth"), &p, &err), KIN_ERR_FORMAT);
+    assert_non_null(strstr(err.text, "f.pth"));
+    assert_non_null(strstr(err.text, "nested deeper"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(damage_is_found),
+        cmocka_unit_test(a_failed_write_leaves_nothing),
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(both_containers_agree),
+        cmocka_unit_test(endless_trees_are_refused),
+    };
+    return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
+}
