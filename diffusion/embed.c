@@ -86,3 +86,50 @@ void kin_sincos_2d(int64_t side, int64_t width, float *out)
         }
     }
 }
+
+/* out[p][0..size) = [sin | cos] of p / scale * 10000^(-2k/size) */
+static void axis_table(int64_t count, int64_t size, double scale, float *out)
+{
+    const int64_t half = size / 2;
+
+    for (int64_t p = 0; p < count; p++) {
+        for (int64_t k = 0; k < half; k++) {
+            const double a = (double)p / scale * pow(10000.0, -(double)k / (double)half);
+
+            out[p * size + k] = (float)sin(a);
+            out[p * size + half + k] = (float)cos(a);
+        }
+    }
+}
+
+kin_status kin_sincos_3d(kin_ctx *ctx, const int64_t grid[3], int64_t width, int64_t text,
+                         double scale_space, double scale_time, kin_dtype dtype, kin_tensor *table)
+{
+    const int64_t cells = grid[0] * grid[1] * grid[2];
+    const int64_t size[3] = {width / 4, 3 * width / 8, 3 * width / 8};
+    const double scale[3] = {scale_time, scale_space, scale_space};
+    const int64_t count[3] = {grid[0], grid[2], grid[1]};
+    float *axis[3];
+    int64_t at = text * width;
+
+    KIN_TRY(KIN_WS(ctx, table, dtype, 1, text + cells, width));
+    for (int i = 0; i < 3; i++) {
+        axis[i] = kin_ws_bytes(ctx, (size_t)(count[i] * size[i]) * sizeof(float));
+        if (!axis[i])
+            return ctx->error.status;
+    }
+    if (kin_ctx_is_plan(ctx))
+        return KIN_OK;
+    KIN_TRY(kin_fill(ctx, table, 0));
+    for (int i = 0; i < 3; i++)
+        axis_table(count[i], size[i], scale[i], axis[i]);
+    for (int64_t n = 0; n < cells; n++) {
+        const int64_t index[3] = {n / (grid[1] * grid[2]), n % grid[2], n / grid[2] % grid[1]};
+
+        for (int i = 0; i < 3; i++) {
+            for (int64_t k = 0; k < size[i]; k++)
+                kin_tensor_set(table, at++, (double)axis[i][index[i] * size[i] + k]);
+        }
+    }
+    return KIN_OK;
+}

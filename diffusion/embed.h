@@ -36,4 +36,10 @@ kin_status kin_positions_add(kin_ctx *ctx, const kin_positions *p, const kin_ten
  * D/2 from the row index, each [sin | cos] of pos * 10000^(-i/(D/4)). D a multiple of 4. */
 void kin_sincos_2d(int64_t side, int64_t width, float *out);
 
+/* The fixed table of CogVideoX, [1,text+F'*H'*W',D] in the workspace: text rows 0; row (f,y,x) of
+ * the video = [s(D/4, f/scale_time) | s(3D/8, x/scale_space) | s(3D/8, y/scale_space)], s(m,p) =
+ * [sin(p w_k) | cos(p w_k)], w_k = 10000^(-k/(m/2)). D a multiple of 16. */
+kin_status kin_sincos_3d(kin_ctx *ctx, const int64_t grid[3], int64_t width, int64_t text,
+                         double scale_space, double scale_time, kin_dtype dtype, kin_tensor *table);
+
 #endif

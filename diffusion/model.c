@@ -14,6 +14,7 @@ typedef struct family_row {
 static const family_row families[] = {
     {"KinemaTransformer3DModel", kin_kinema_create},
     {"WanTransformer3DModel", kin_wan_create},
+    {"CogVideoXTransformer3DModel", kin_cogvideox_create},
     {"DiTTransformer2DModel", kin_dit_create},
 };
 
@@ -38,7 +39,7 @@ kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model *
     }
     return kin_fail(err, KIN_ERR_UNSUPPORTED,
                     "model: _class_name \"%s\" must be KinemaTransformer3DModel, "
-                    "WanTransformer3DModel or DiTTransformer2DModel",
+                    "WanTransformer3DModel, CogVideoXTransformer3DModel or DiTTransformer2DModel",
                     name);
 }
 

@@ -8,7 +8,12 @@
 
 #include "tensor/ops.h"
 
-typedef enum kin_family { KIN_FAMILY_DIT, KIN_FAMILY_WAN, KIN_FAMILY_KINEMA } kin_family;
+typedef enum kin_family {
+    KIN_FAMILY_DIT,
+    KIN_FAMILY_WAN,
+    KIN_FAMILY_COGVIDEOX,
+    KIN_FAMILY_KINEMA
+} kin_family;
 
 typedef struct kin_model kin_model;
 
@@ -56,9 +61,9 @@ typedef struct kin_model_output {
 } kin_model_output;
 
 /* Creates a model of the family named by config's `_class_name` ("KinemaTransformer3DModel",
- * "WanTransformer3DModel"; dit: "DiTTransformer2DModel" or a config with `input_size`), strict:
- * unknown keys are errors naming the nearest. *out is the caller's. Fails: FORMAT, ARG, UNSUPPORTED
- * (a family member of a later release), MEM. */
+ * "WanTransformer3DModel", "CogVideoXTransformer3DModel"; dit: "DiTTransformer2DModel" or a config
+ * with `input_size`), strict: unknown keys are errors naming the nearest. *out is the caller's.
+ * Fails: FORMAT, ARG, UNSUPPORTED (a family member of a later release), MEM. */
 kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out,
                             kin_error *err);
 void kin_model_destroy(kin_model **model);

@@ -1,4 +1,5 @@
-/* diffusion/rope.h: tables of the 3-D rotary embedding of Wan (Su et al. 2021 applied per axis). */
+/* diffusion/rope.h: tables of the 3-D rotary embeddings of Wan and CogVideoX (Su et al. 2021
+ * applied per axis). */
 #ifndef KIN_DIFFUSION_ROPE_H
 #define KIN_DIFFUSION_ROPE_H
 
@@ -17,5 +18,13 @@ typedef enum kin_rope_token {
 kin_status kin_rope_tables(kin_ctx *ctx, const int64_t grid[3], int64_t d, double theta,
                            kin_rope_token token, kin_dtype dtype, kin_tensor *cos_out,
                            kin_tensor *sin_out);
+
+/* CogVideoX (arXiv 2408.06072): tables [text + (token) + F'*H'*W', d/2]. The text rows turn
+ * nothing. d is split into frame d/4, row 3d/8, column 3d/8 (d a multiple of 16). A frame's
+ * position is its index; rows and columns of a grid that differs from the configured base (height,
+ * width in patches) are spread over the part of it that keeps the aspect. theta 10000. */
+kin_status kin_rope_tables_cog(kin_ctx *ctx, const int64_t grid[3], const int64_t base[2],
+                               int64_t d, int64_t text, bool token, kin_dtype dtype,
+                               kin_tensor *cos_out, kin_tensor *sin_out);
 
 #endif

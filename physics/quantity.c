@@ -96,14 +96,33 @@ kin_status kin_quantity_project(kin_ctx *ctx, const kin_quantity *q, const kin_t
     return kin_linear(ctx, encoding, q->proj_w, q->proj_b, y);
 }
 
-kin_status kin_quantity_modulate(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
-                                 const kin_tensor *tproj, kin_tensor *ptemb)
+/* linear_adaln -> [B,3,out/3] */
+static kin_status to_vectors(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
+                             kin_tensor *r)
 {
-    kin_tensor hidden = *y, r;
+    kin_tensor hidden = *y;
 
     if (q->hidden_w)
         KIN_TRY(kin_linear_act(ctx, y, q->hidden_w, q->hidden_b, KIN_ACT_SILU, &hidden));
-    KIN_TRY(kin_linear(ctx, &hidden, q->out_w, q->out_b, &r));
-    r = KIN_RESHAPE(&r, y->size[0], 3, q->out / 3);
+    KIN_TRY(kin_linear(ctx, &hidden, q->out_w, q->out_b, r));
+    *r = KIN_RESHAPE(r, y->size[0], 3, q->out / 3);
+    return KIN_OK;
+}
+
+kin_status kin_quantity_modulate(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
+                                 const kin_tensor *tproj, kin_tensor *ptemb)
+{
+    kin_tensor r;
+
+    KIN_TRY(to_vectors(ctx, q, y, &r));
     return kin_add(ctx, tproj, &r, 1.0f, ptemb);
+}
+
+kin_status kin_quantity_modulate_sum(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
+                                     const kin_tensor *temb, kin_tensor *ptemb)
+{
+    kin_tensor sum;
+
+    KIN_TRY(kin_add(ctx, temb, y, 1.0f, &sum));
+    return to_vectors(ctx, q, &sum, ptemb);
 }

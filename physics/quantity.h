@@ -1,5 +1,5 @@
 /* physics/quantity.h: embedding of the 18 physical quantities (densities, time span, temperature
- * span), WISA's Wan form (arXiv 2503.08153, section 3.2; 360CVGroup/WISA). */
+ * span), WISA's Wan and CogVideoX forms (arXiv 2503.08153, section 3.2; 360CVGroup/WISA). */
 #ifndef KIN_PHYSICS_QUANTITY_H
 #define KIN_PHYSICS_QUANTITY_H
 
@@ -33,5 +33,9 @@ kin_status kin_quantity_project(kin_ctx *ctx, const kin_quantity *q, const kin_t
  * vectors. */
 kin_status kin_quantity_modulate(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
                                  const kin_tensor *tproj, kin_tensor *ptemb);
+
+/* CogVideoX: ptemb [B,3,out/3] = linear_adaln(temb + q), temb [B,D]. */
+kin_status kin_quantity_modulate_sum(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
+                                     const kin_tensor *temb, kin_tensor *ptemb);
 
 #endif

@@ -14,6 +14,14 @@
     KINEMA ", \"model\": \"promoe_tc\", \"insert_gap\": 2, \"phys_head_dim\": 4, " \
            "\"MoE_config\": {\"num_routed_experts\": 4}"
 
+#define COG_CLASS "\"_class_name\": \"CogVideoXTransformer3DModel\", "
+#define COG                                                                        \
+    COG_CLASS                                                                      \
+    "\"in_channels\": 3, \"out_channels\": 3, \"num_attention_heads\": 2, "        \
+    "\"attention_head_dim\": 16, \"text_embed_dim\": 12, \"time_embed_dim\": 20, " \
+    "\"num_layers\": 3, \"sample_height\": 4, \"sample_width\": 6, \"max_text_seq_length\": 5"
+#define COG_ROTARY COG ", \"use_rotary_positional_embeddings\": true"
+
 /* --- parameter counts --- */
 
 static int64_t count_of(const cJSON *config)
@@ -378,6 +386,41 @@ static void test_recomputation_is_bit_equal(void **state)
     check_recomputation(
         "{\"_class_name\": \"WanTransformer3DModel\", \"in_channels\": 3, \"out_channels\": 3,"
         "\"ffn_dim\": 24, " NET_SMALL "}");
+    check_recomputation("{" COG "}");
+    check_recomputation("{" COG_ROTARY ", \"insert_gap\": 2}");
+}
+
+/* a sample does not depend on its batch mates */
+static void test_cogvideox_samples_are_apart(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CPU, 2);
+    net n = open_net(ctx, "{" COG_ROTARY ", \"insert_gap\": 2}");
+    kin_model_output all, one;
+    video_in v;
+
+    (void)state;
+    randomize(n.params, 31, 0.2f);
+    video_inputs(ctx, n.model, 3, 2, 4, 6, &v);
+    assert_ok(kin_model_forward(ctx, n.model, &v.in, &all), &ctx->error);
+    for (int64_t b = 0; b < 3; b++) {
+        const kin_tensor x = kin_tensor_slice(&v.x, 0, b, 1), t = kin_tensor_slice(&v.t, 0, b, 1),
+                         text = kin_tensor_slice(&v.text, 0, b, 1),
+                         prior = kin_tensor_slice(&v.prior, 0, b, 1),
+                         quant = kin_tensor_slice(&v.quant, 0, b, 1);
+        const kin_tensor draws = kin_tensor_slice(&v.u, 1, b, 1),
+                         y = kin_tensor_slice(&all.y, 0, b, 1),
+                         logits = kin_tensor_slice(&all.logits, 0, b, 1);
+        kin_tensor u;
+        kin_model_input in = {
+            .x = &x, .t = &t, .text = &text, .prior = &prior, .quant = &quant, .u = &u};
+
+        assert_ok(kin_contiguous(ctx, &draws, &u), &ctx->error);
+        assert_ok(kin_model_forward(ctx, n.model, &in, &one), &ctx->error);
+        assert_same_bytes(&one.y, &y);
+        assert_same_bytes(&one.logits, &logits);
+    }
+    close_net(&n);
+    kin_ctx_destroy(&ctx);
 }
 
 /* CPU kernels against the reference at real widths */
@@ -527,7 +570,12 @@ static void test_bad_configs(void **state)
         {"{\"_class_name\": \"KinemaTransformer3DModel\"}", KIN_ERR_FORMAT, "missing"},
         {"{\"_class_name\": \"WanTransformer3DModel\", \"image_dim\": 8}", KIN_ERR_UNSUPPORTED,
          "image_dim"},
-        {"{\"_class_name\": \"CogVideoXTransformer3DModel\"}", KIN_ERR_UNSUPPORTED, "CogVideoX"},
+        {"{" COG ", \"patch_size_t\": 2}", KIN_ERR_UNSUPPORTED, "patch_size_t"},
+        {"{" COG ", \"flip_sin_to_cos\": false}", KIN_ERR_UNSUPPORTED, "flip_sin_to_cos"},
+        {"{" COG_CLASS "\"sample_height\": 5}", KIN_ERR_ARG, "sample_height"},
+        {"{" COG_CLASS "\"use_rotary_positional_embeddings\": true, \"attention_head_dim\": 24}",
+         KIN_ERR_ARG, "multiple of 16"},
+        {"{" COG ", \"shared_head\": 1}", KIN_ERR_UNSUPPORTED, "shared_head"},
         {"{\"input_size\": 7, \"patch_size\": 2}", KIN_ERR_ARG, "patch_size"},
         {"{\"input_size\": 8, \"model\": \"tc\"}", KIN_ERR_UNSUPPORTED, "tc"},
     };
@@ -586,6 +634,7 @@ int main(void)
         cmocka_unit_test(test_chosen_start_values),
         cmocka_unit_test(test_dit_positions),
         cmocka_unit_test(test_recomputation_is_bit_equal),
+        cmocka_unit_test(test_cogvideox_samples_are_apart),
         cmocka_unit_test(test_cpu_against_reference),
         cmocka_unit_test(test_stacked_branches),
         cmocka_unit_test(test_bad_configs),
