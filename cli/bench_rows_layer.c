@@ -46,7 +46,7 @@ static kin_status moe_forward(kin_ctx *ctx, const layer *l, kin_tensor *y)
     KIN_TRY(kin_cosine(ctx, &l->x, l->proto, &z));
     KIN_TRY(kin_add(ctx, &z, &l->push, 1, &scores));
     KIN_TRY(kin_topk(ctx, &scores, 1, NULL, -1, &idx, &w));
-    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, &d));
+    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, 0, &d));
     KIN_TRY(kin_linear_grouped(ctx, &l->x, &d, true, l->up_w, l->up_b, KIN_ACT_GELU_TANH, &hidden));
     KIN_TRY(kin_linear_grouped(ctx, &hidden, &d, false, l->down_w, l->down_b, KIN_ACT_NONE, &out));
     return kin_combine(ctx, &out, &d, NULL, y);

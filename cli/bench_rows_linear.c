@@ -154,7 +154,7 @@ static kin_status make_dispatch(kin_ctx *ctx, const int64_t rows[EXPERTS], int64
                                 kin_dispatch *d)
 {
     const kin_rng rng = {.seed = 2, .purpose = KIN_RNG_TEST};
-    *d = (kin_dispatch){.tokens = tokens, .slots = 1, .groups = EXPERTS};
+    *d = (kin_dispatch){.tokens = tokens, .slots = 1, .groups = EXPERTS, .rows = tokens};
     KIN_TRY(KIN_WS(ctx, &d->order, KIN_DTYPE_I32, tokens));
     KIN_TRY(KIN_WS(ctx, &d->inverse, KIN_DTYPE_I32, tokens));
     KIN_TRY(KIN_WS(ctx, &d->offset, KIN_DTYPE_I32, EXPERTS + 1));

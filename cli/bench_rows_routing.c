@@ -13,6 +13,7 @@ RUN(cosine)
 RUN(cosine_bwd)
 RUN(topk)
 RUN(topk_bwd)
+RUN(choose)
 RUN(dispatch)
 RUN(combine)
 RUN(combine_bwd)
@@ -74,13 +75,25 @@ static kin_status topk_rows(kin_bench *b, routed *r)
     KIN_TRY(one(b, "topk", run_topk, &a));
     KIN_TRY(ctx->k->topk(ctx, &a));
     KIN_TRY(one(b, "topk_bwd", run_topk_bwd, &a));
-    r->d = (kin_dispatch){.tokens = TOKENS, .slots = 1, .groups = EXPERTS, .weight = r->w};
+    r->d = (kin_dispatch){
+        .tokens = TOKENS, .slots = 1, .groups = EXPERTS, .rows = TOKENS, .weight = r->w};
     KIN_TRY(KIN_WS(ctx, &r->d.order, KIN_DTYPE_I32, TOKENS));
     KIN_TRY(KIN_WS(ctx, &r->d.offset, KIN_DTYPE_I32, EXPERTS + 1));
     KIN_TRY(KIN_WS(ctx, &r->d.inverse, KIN_DTYPE_I32, TOKENS));
     kin_dispatch_args s = {.idx = &r->idx, .null_expert = -1, .d = &r->d};
     KIN_TRY(one(b, "dispatch", run_dispatch, &s));
     return ctx->k->dispatch(ctx, &s);
+}
+
+static kin_status choose_rows(kin_bench *b, routed *r)
+{
+    kin_ctx *ctx = b->ctx;
+    kin_tensor idx, w;
+    KIN_TRY(KIN_WS(ctx, &idx, KIN_DTYPE_I32, TOKENS, EXPERTS));
+    KIN_TRY(KIN_WS(ctx, &w, KIN_DTYPE_F32, TOKENS, EXPERTS));
+    kin_choose_args a = {
+        .scores = &r->z, .pools = SAMPLES, .k = TOKENS / SAMPLES / EXPERTS, .idx = &idx, .w = &w};
+    return one(b, "choose", run_choose, &a);
 }
 
 static kin_status combine_rows(kin_bench *b, routed *r)
@@ -107,21 +120,18 @@ static kin_status combine_rows(kin_bench *b, routed *r)
 static kin_status loss_rows(kin_bench *b, routed *r)
 {
     kin_ctx *ctx = b->ctx;
-    kin_tensor loss, dloss, mean, count, p;
+    kin_tensor loss, dloss, p;
     KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, 0, NULL, &loss));
     KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, 0, NULL, &dloss));
     KIN_TRY(kin_fill(ctx, &dloss, 1));
-    KIN_TRY(KIN_WS(ctx, &mean, KIN_DTYPE_F32, EXPERTS, WIDTH));
-    KIN_TRY(KIN_WS(ctx, &count, KIN_DTYPE_I32, EXPERTS));
     KIN_TRY(kin_softmax(ctx, &r->z, &p));
     kin_rcl_args a = {.x = &r->x,
                       .proto = r->proto,
                       .idx = &r->idx,
+                      .parts = 1,
                       .slots = 1,
                       .tau = 0.07f,
                       .loss = &loss,
-                      .mean = &mean,
-                      .count = &count,
                       .dloss = &dloss,
                       .dx = &r->dx};
     KIN_TRY(one(b, "rcl", run_rcl, &a));
@@ -154,6 +164,7 @@ kin_status kin_bench_rows_routing(kin_bench *b)
     kin_params_init(params, 1);
     KIN_GOTO(cosine_rows(b, &r));
     KIN_GOTO(topk_rows(b, &r));
+    KIN_GOTO(choose_rows(b, &r));
     KIN_GOTO(combine_rows(b, &r));
     KIN_GOTO(loss_rows(b, &r));
 done:

@@ -6,30 +6,59 @@
 #include "base/json.h"
 #include "base/text.h"
 
-kin_status kin_config_ffn(const char *name, kin_ffn_kind *out, kin_error *err)
+static const char *const router_names[] = {"dense", "promoe_tc", "promoe_ec", "tc",
+                                           "ec",    "diffmoe",   NULL};
+
+kin_status kin_config_router(const char *name, kin_router_kind *out, kin_error *err)
 {
-    static const char *const later[] = {"promoe_ec", "tc", "ec", "diffmoe", NULL};
-    static const char *const known[] = {"dense", "promoe_tc", "promoe_ec", "tc",
-                                        "ec",    "diffmoe",   NULL};
     const char *near;
 
-    if (!strcmp(name, "dense")) {
-        *out = KIN_FFN_DENSE;
-        return KIN_OK;
+    for (int i = 0; router_names[i]; i++) {
+        if (!strcmp(name, router_names[i])) {
+            *out = (kin_router_kind)i;
+            return KIN_OK;
+        }
     }
-    if (!strcmp(name, "promoe_tc")) {
-        *out = KIN_FFN_PROMOE_TC;
-        return KIN_OK;
-    }
-    for (int i = 0; later[i]; i++) {
-        if (!strcmp(name, later[i]))
-            return kin_fail(
-                err, KIN_ERR_UNSUPPORTED,
-                "config: model \"%s\" is not available in this release (dense, promoe_tc)", name);
-    }
-    near = kin_nearest_name(name, known);
+    near = kin_nearest_name(name, router_names);
     return kin_fail(err, KIN_ERR_FORMAT, "config: unknown model \"%s\"%s%s", name,
                     near ? ", did you mean " : "", near ? near : "");
+}
+
+const char *kin_config_router_name(kin_router_kind kind)
+{
+    return router_names[kind];
+}
+
+kin_moe_config kin_config_moe_default(kin_router_kind router, int64_t width, int64_t ffn,
+                                      bool swiglu)
+{
+    if (router == KIN_ROUTER_PROMOE_TC || router == KIN_ROUTER_PROMOE_EC)
+        return (kin_moe_config){.router = router,
+                                .experts = 12,
+                                .top_k = router == KIN_ROUTER_PROMOE_TC ? 2 : 1,
+                                .form = KIN_FFN_PROJ,
+                                .shared_form = KIN_FFN_PROJ,
+                                .mode = KIN_ROUTE_SOFTMAX,
+                                .rcl_tau = 0.1,
+                                .rcl_per_sample = router == KIN_ROUTER_PROMOE_EC,
+                                .shared = true,
+                                .uncond = true,
+                                .interleave = true};
+    /* note: DiffMoE's shared expert is a GELU network of fixed ratio, the others' is SwiGLU */
+    return (kin_moe_config){.router = router,
+                            .experts = 8,
+                            .top_k = 1,
+                            .capacity = 1,
+                            .hidden = ffn,
+                            .shared_hidden = 8 * width,
+                            .form = swiglu ? KIN_FFN_SWIGLU : KIN_FFN_FC,
+                            .shared_form =
+                                router == KIN_ROUTER_DIFFMOE ? KIN_FFN_FC : KIN_FFN_SWIGLU,
+                            .mode = KIN_ROUTE_SOFTMAX,
+                            .rcl_tau = 1,
+                            .balance = router == KIN_ROUTER_TC ? 0.01 : 0,
+                            .predictor_weight = 0.01,
+                            .interleave = true};
 }
 
 static kin_status route_mode(const cJSON *obj, kin_route_mode *mode, kin_error *err)
@@ -52,7 +81,25 @@ static kin_status route_mode(const cJSON *obj, kin_route_mode *mode, kin_error *
     return KIN_OK;
 }
 
-kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err)
+/* rcl_scope: the contrastive loss over all tokens of the (rank's) batch, or of each sample. */
+static kin_status rcl_scope(const cJSON *obj, kin_moe_config *c, kin_error *err)
+{
+    const char *name = NULL;
+
+    KIN_TRY(kin_json_get_str(obj, "rcl_scope", &name, err));
+    if (!name)
+        return KIN_OK;
+    if (strcmp(name, "rank") && strcmp(name, "sample"))
+        return kin_fail(err, KIN_ERR_FORMAT, "MoE_config: rcl_scope \"%s\" must be rank or sample",
+                        name);
+    c->rcl_per_sample = !strcmp(name, "sample");
+    if (c->router == KIN_ROUTER_PROMOE_EC && !c->rcl_per_sample)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "MoE_config: rcl_scope must be sample for model promoe_ec");
+    return KIN_OK;
+}
+
+static kin_status promoe_keys(const cJSON *obj, kin_moe_config *c, kin_error *err)
 {
     static const char *const known[] = {"num_routed_experts",
                                         "top_k",
@@ -62,6 +109,7 @@ kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err)
                                         "routing_contrastive_lam",
                                         "routing_contrastive_temperature",
                                         "use_top_k_for_routing_contrastive",
+                                        "rcl_scope",
                                         "load_balance_loss_coef",
                                         "seq_aux",
                                         "use_shared_expert",
@@ -70,13 +118,11 @@ kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err)
                                         "norm_topk_prob",
                                         "init_MoeMLP",
                                         NULL};
-    kin_moe_config *c = out;
 
-    if (!cJSON_IsObject(obj))
-        return kin_fail(err, KIN_ERR_FORMAT, "config: MoE_config must be an object");
     KIN_TRY(kin_json_known_keys(obj, known, "MoE_config", err));
     KIN_TRY(kin_json_get_i64(obj, "num_routed_experts", 1, 4096, &c->experts, err));
     KIN_TRY(kin_json_get_i64(obj, "top_k", 1, 64, &c->top_k, err));
+    c->capacity = (double)c->top_k;
     KIN_TRY(route_mode(obj, &c->mode, err));
     KIN_TRY(kin_json_get_i64(obj, "moe_intermediate_size", 1, 1 << 20, &c->hidden, err));
     KIN_TRY(kin_json_get_i64(obj, "shared_expert_intermediate_size", 1, 1 << 20, &c->shared_hidden,
@@ -84,14 +130,69 @@ kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err)
     KIN_TRY(kin_json_get_f64(obj, "routing_contrastive_lam", &c->rcl_lambda, err));
     KIN_TRY(kin_json_get_f64(obj, "routing_contrastive_temperature", &c->rcl_tau, err));
     KIN_TRY(kin_json_get_bool(obj, "use_top_k_for_routing_contrastive", &c->rcl_any_slot, err));
+    KIN_TRY(rcl_scope(obj, c, err));
     KIN_TRY(kin_json_get_f64(obj, "load_balance_loss_coef", &c->balance, err));
     KIN_TRY(kin_json_get_bool(obj, "seq_aux", &c->seq_aux, err));
     KIN_TRY(kin_json_get_bool(obj, "use_shared_expert", &c->shared, err));
     KIN_TRY(kin_json_get_bool(obj, "use_uncond_expert", &c->uncond, err));
+    return kin_json_get_bool(obj, "interleave", &c->interleave, err);
+}
+
+/* Options of the official code that do not work there: accepted while they are off. */
+static kin_status must_be_off(const cJSON *obj, const char *key, kin_error *err)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(obj, key);
+
+    if (!v || cJSON_IsNull(v) || cJSON_IsFalse(v))
+        return KIN_OK;
+    return kin_fail(err, KIN_ERR_UNSUPPORTED, "MoE_config: %s must be null or false", key);
+}
+
+static kin_status gate_keys(const cJSON *obj, int64_t width, kin_moe_config *c, kin_error *err)
+{
+    /* note: CapacityPred_loss_weight in this place is written by the published configs and read by
+     * nobody; the key that counts stands beside MoE_config */
+    static const char *const known[] = {"num_experts",
+                                        "capacity",
+                                        "n_shared_experts",
+                                        "interleave",
+                                        "capacity_schedule",
+                                        "use_diff_expert",
+                                        "CapacityPred_loss_weight",
+                                        "init_MoeMLP",
+                                        NULL};
+    int64_t shared = 0;
+
+    KIN_TRY(kin_json_known_keys(obj, known, "MoE_config", err));
+    KIN_TRY(must_be_off(obj, "capacity_schedule", err));
+    KIN_TRY(must_be_off(obj, "use_diff_expert", err));
+    KIN_TRY(kin_json_get_i64(obj, "num_experts", 1, 4096, &c->experts, err));
+    KIN_TRY(kin_json_get_i64(obj, "n_shared_experts", 0, 64, &shared, err));
     KIN_TRY(kin_json_get_bool(obj, "interleave", &c->interleave, err));
+    c->shared = shared > 0;
+    if (c->router != KIN_ROUTER_DIFFMOE)
+        c->shared_hidden = width * shared;
+    if (c->router == KIN_ROUTER_TC)
+        return kin_json_get_i64(obj, "capacity", 1, 64, &c->top_k, err);
+    return kin_json_get_f64(obj, "capacity", &c->capacity, err);
+}
+
+kin_status kin_config_moe(const cJSON *obj, int64_t width, kin_moe_config *out, kin_error *err)
+{
+    kin_moe_config *c = out;
+    const bool promoe = c->router == KIN_ROUTER_PROMOE_TC || c->router == KIN_ROUTER_PROMOE_EC;
+
+    if (!cJSON_IsObject(obj))
+        return kin_fail(err, KIN_ERR_FORMAT, "config: MoE_config must be an object");
+    KIN_TRY(promoe ? promoe_keys(obj, c, err) : gate_keys(obj, width, c, err));
     if (c->top_k > c->experts)
-        return kin_fail(err, KIN_ERR_ARG, "MoE_config: top_k %lld must be at most %lld experts",
-                        (long long)c->top_k, (long long)c->experts);
+        return kin_fail(err, KIN_ERR_ARG, "MoE_config: %s %lld must be at most %lld experts",
+                        promoe ? "top_k" : "capacity", (long long)c->top_k, (long long)c->experts);
+    if (!promoe && c->router != KIN_ROUTER_TC &&
+        !(c->capacity > 0 && c->capacity <= (double)c->experts))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "MoE_config: capacity %g must lie above 0 and be at most %lld experts",
+                        c->capacity, (long long)c->experts);
     if (!(c->rcl_tau > 0))
         return kin_fail(err, KIN_ERR_ARG,
                         "MoE_config: routing_contrastive_temperature %g must be above 0",
@@ -116,9 +217,25 @@ kin_status kin_config_bounds(int64_t width, int64_t patch_values, int64_t layers
     return KIN_OK;
 }
 
-bool kin_config_is_moe(kin_ffn_kind kind, const kin_moe_config *moe, int64_t block)
+kin_status kin_config_predictor_weight(const cJSON *config, kin_moe_config *out, kin_error *err)
 {
-    return kind == KIN_FFN_PROMOE_TC && (!moe->interleave || block % 2 == 1);
+    static const char key[] = "CapacityPred_loss_weight";
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(config, key);
+
+    if (!v || cJSON_IsNull(v))
+        return KIN_OK;
+    if (out->router != KIN_ROUTER_DIFFMOE)
+        return kin_fail(err, KIN_ERR_ARG, "config: %s belongs to model diffmoe", key);
+    KIN_TRY(kin_json_get_f64(config, key, &out->predictor_weight, err));
+    if (!(out->predictor_weight >= 0))
+        return kin_fail(err, KIN_ERR_ARG, "config: %s %g must not be negative", key,
+                        out->predictor_weight);
+    return KIN_OK;
+}
+
+bool kin_config_is_moe(const kin_moe_config *moe, int64_t block)
+{
+    return moe->router != KIN_ROUTER_NONE && (!moe->interleave || block % 2 == 1);
 }
 
 kin_status kin_config_patch(const cJSON *obj, const char *key, int patch[3], kin_error *err)

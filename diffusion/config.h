@@ -7,12 +7,21 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "diffusion/ffn.h"
 
-/* "model" key: which FFN a network has. */
-typedef enum kin_ffn_kind { KIN_FFN_DENSE = 0, KIN_FFN_PROMOE_TC } kin_ffn_kind;
-/* Fails: UNSUPPORTED for kinds of later releases (promoe_ec, tc, ec, diffmoe), FORMAT for an
- * unknown one. */
-kin_status kin_config_ffn(const char *name, kin_ffn_kind *out, kin_error *err);
+/* "model" key: which router stands before a network's experts; dense: none of both. */
+typedef enum kin_router_kind {
+    KIN_ROUTER_NONE = 0,  /* dense */
+    KIN_ROUTER_PROMOE_TC, /* promoe_tc */
+    KIN_ROUTER_PROMOE_EC, /* promoe_ec */
+    KIN_ROUTER_TC,        /* tc */
+    KIN_ROUTER_EC,        /* ec */
+    KIN_ROUTER_DIFFMOE    /* diffmoe */
+} kin_router_kind;
+/* Fails: FORMAT for an unknown name. */
+kin_status kin_config_router(const char *name, kin_router_kind *out, kin_error *err);
+/* The name of a kind. */
+const char *kin_config_router_name(kin_router_kind kind);
 
 typedef enum kin_route_mode {
     KIN_ROUTE_IDENTITY = 0,
@@ -21,16 +30,26 @@ typedef enum kin_route_mode {
 } kin_route_mode;
 
 typedef struct kin_moe_config {
-    int64_t experts, top_k;        /* E routed experts, K slots per token */
+    kin_router_kind router;
+    int64_t experts, top_k;        /* E routed experts, K slots per token (token choice) */
+    double capacity;               /* expert choice: experts per token on average */
     int64_t hidden, shared_hidden; /* widths inside a routed and the shared expert */
+    kin_ffn_form form, shared_form;
     kin_route_mode mode;
     double rcl_lambda, rcl_tau;
-    bool rcl_any_slot; /* use_top_k_for_routing_contrastive */
-    double balance;    /* load_balance_loss_coef */
+    bool rcl_any_slot;       /* use_top_k_for_routing_contrastive */
+    bool rcl_per_sample;     /* rcl_scope "sample", and always in expert choice */
+    double balance;          /* load_balance_loss_coef; TC: its fixed 0.01 */
+    double predictor_weight; /* DiffMoE: CapacityPred_loss_weight */
     bool seq_aux, shared, uncond, interleave;
 } kin_moe_config;
-/* Reads MoE_config by the official keys over the defaults already in *out. Fails: FORMAT, ARG. */
-kin_status kin_config_moe(const cJSON *obj, kin_moe_config *out, kin_error *err);
+/* The official classes' values for keys that a config leaves out. width D of the tokens, ffn of the
+ * dense network in the place of which the experts stand. */
+kin_moe_config kin_config_moe_default(kin_router_kind router, int64_t width, int64_t ffn,
+                                      bool swiglu);
+/* Reads MoE_config by the official keys of out->router over the defaults already in *out; width of
+ * the tokens. Fails: FORMAT, ARG, UNSUPPORTED. */
+kin_status kin_config_moe(const cJSON *obj, int64_t width, kin_moe_config *out, kin_error *err);
 /* Bounds on hostile configs: experts of all layers together at most KIN_CONFIG_MAX_EXPERTS, values
  * of one patch at most KIN_CONFIG_MAX_PATCH, token width at most KIN_CONFIG_MAX_WIDTH. Fails: ARG.
  */
@@ -41,8 +60,11 @@ enum {
 };
 kin_status kin_config_bounds(int64_t width, int64_t patch_values, int64_t layers, int64_t experts,
                              kin_error *err);
+/* CapacityPred_loss_weight, a key beside MoE_config. Fails: FORMAT, ARG (negative, or a router that
+ * has no predictor). */
+kin_status kin_config_predictor_weight(const cJSON *config, kin_moe_config *out, kin_error *err);
 /* True where block i has experts. */
-bool kin_config_is_moe(kin_ffn_kind kind, const kin_moe_config *moe, int64_t block);
+bool kin_config_is_moe(const kin_moe_config *moe, int64_t block);
 
 /* patch_size [t,h,w], each >= 1. */
 kin_status kin_config_patch(const cJSON *obj, const char *key, int patch[3], kin_error *err);

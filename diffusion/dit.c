@@ -1,5 +1,5 @@
 /* diffusion/dit.c: family `dit`: class-conditional image transformer with adaLN-zero (Peebles and
- * Xie 2023, arXiv 2212.09748), dense or with ProMoE's experts (arXiv 2510.24711). Names and numbers
+ * Xie 2023, arXiv 2212.09748), dense or with the experts of any router (moe.h). Names and numbers
  * as ali-vilab/ProMoE. */
 #include <stdio.h>
 #include <string.h>
@@ -18,20 +18,14 @@ typedef struct dit_config {
     int64_t input_size, patch, channels, width, depth, heads, head_dim, classes;
     double mlp_ratio, class_dropout;
     bool qk_norm, swiglu, learn_sigma;
-    kin_ffn_kind ffn;
-    kin_moe_config moe;
+    kin_moe_config moe; /* router NONE: dense */
 } dit_config;
-
-/* dense FFN: fc2(gelu(fc1 x)), or down(silu(gate x) * (up x)) without biases */
-typedef struct dit_ffn {
-    kin_param *w1, *b1, *w2, *b2, *gate;
-} dit_ffn;
 
 typedef struct dit_block {
     kin_dit_attention attn;
     kin_param *mod_w, *mod_b;
     bool is_moe;
-    dit_ffn ffn;
+    kin_ffn ffn;
     kin_moe moe;
 } dit_block;
 
@@ -46,15 +40,55 @@ typedef struct dit_model {
 
 /* --- configuration --- */
 
-static kin_status parse_config(const cJSON *j, dit_config *c, kin_error *err)
+static int64_t dense_hidden(const dit_config *c)
 {
-    static const char *const known[] = {
-        "_class_name", "_diffusers_version", "_name_or_path", "model",       "input_size",
-        "patch_size",  "in_channels",        "hidden_size",   "depth",       "num_heads",
-        "mlp_ratio",   "head_dim",           "qk_norm",       "num_classes", "class_dropout_prob",
-        "use_swiglu",  "learn_sigma",        "MoE_config",    NULL};
+    return (int64_t)((double)c->width * c->mlp_ratio);
+}
+
+/* The keys of the router; the rest of *c is set and checked. */
+static kin_status parse_router(const cJSON *j, dit_config *c, kin_error *err)
+{
     const cJSON *moe = cJSON_GetObjectItemCaseSensitive(j, "MoE_config");
     const char *model = NULL;
+    kin_router_kind router;
+
+    if (cJSON_IsNull(moe))
+        moe = NULL;
+    KIN_TRY(kin_json_get_str(j, "model", &model, err));
+    KIN_TRY(kin_config_router(model ? model : moe ? "promoe_tc" : "dense", &router, err));
+    if (router != KIN_ROUTER_NONE)
+        c->moe = kin_config_moe_default(router, c->width, dense_hidden(c), c->swiglu);
+    KIN_TRY(kin_config_predictor_weight(j, &c->moe, err));
+    if (router == KIN_ROUTER_NONE)
+        return moe ? kin_fail(err, KIN_ERR_ARG, "config: MoE_config must be absent for model dense")
+                   : KIN_OK;
+    return moe ? kin_config_moe(moe, c->width, &c->moe, err)
+               : kin_fail(err, KIN_ERR_FORMAT, "config: MoE_config is missing for model %s",
+                          kin_config_router_name(router));
+}
+
+static kin_status parse_config(const cJSON *j, dit_config *c, kin_error *err)
+{
+    static const char *const known[] = {"_class_name",
+                                        "_diffusers_version",
+                                        "_name_or_path",
+                                        "model",
+                                        "input_size",
+                                        "patch_size",
+                                        "in_channels",
+                                        "hidden_size",
+                                        "depth",
+                                        "num_heads",
+                                        "mlp_ratio",
+                                        "head_dim",
+                                        "qk_norm",
+                                        "num_classes",
+                                        "class_dropout_prob",
+                                        "use_swiglu",
+                                        "learn_sigma",
+                                        "MoE_config",
+                                        "CapacityPred_loss_weight",
+                                        NULL};
 
     *c = (dit_config){.input_size = 32,
                       .patch = 2,
@@ -66,19 +100,7 @@ static kin_status parse_config(const cJSON *j, dit_config *c, kin_error *err)
                       .mlp_ratio = 4.0,
                       .class_dropout = 0.1,
                       .learn_sigma = true};
-    /* what the official class assumes for keys that a config leaves out */
-    c->moe = (kin_moe_config){.experts = 12,
-                              .top_k = 2,
-                              .mode = KIN_ROUTE_SOFTMAX,
-                              .rcl_tau = 0.1,
-                              .shared = true,
-                              .uncond = true,
-                              .interleave = true};
-    if (cJSON_IsNull(moe))
-        moe = NULL;
     KIN_TRY(kin_json_known_keys(j, known, "config", err));
-    KIN_TRY(kin_json_get_str(j, "model", &model, err));
-    KIN_TRY(kin_config_ffn(model ? model : moe ? "promoe_tc" : "dense", &c->ffn, err));
     KIN_TRY(kin_json_get_i64(j, "input_size", 1, 1 << 14, &c->input_size, err));
     KIN_TRY(kin_json_get_i64(j, "patch_size", 1, 1024, &c->patch, err));
     KIN_TRY(kin_json_get_i64(j, "in_channels", 1, 4096, &c->channels, err));
@@ -91,12 +113,7 @@ static kin_status parse_config(const cJSON *j, dit_config *c, kin_error *err)
     KIN_TRY(kin_json_get_f64(j, "class_dropout_prob", &c->class_dropout, err));
     KIN_TRY(kin_json_get_bool(j, "qk_norm", &c->qk_norm, err));
     KIN_TRY(kin_json_get_bool(j, "use_swiglu", &c->swiglu, err));
-    KIN_TRY(kin_json_get_bool(j, "learn_sigma", &c->learn_sigma, err));
-    if (c->ffn == KIN_FFN_DENSE)
-        return moe ? kin_fail(err, KIN_ERR_ARG, "config: MoE_config must be absent for model dense")
-                   : KIN_OK;
-    return moe ? kin_config_moe(moe, &c->moe, err)
-               : kin_fail(err, KIN_ERR_FORMAT, "config: MoE_config is missing for model promoe_tc");
+    return kin_json_get_bool(j, "learn_sigma", &c->learn_sigma, err);
 }
 
 static kin_status check_config(dit_config *c, kin_error *err)
@@ -114,38 +131,30 @@ static kin_status check_config(dit_config *c, kin_error *err)
                         (long long)c->width, (long long)c->heads);
     if (!c->head_dim)
         c->head_dim = c->width / c->heads;
-    if (!(c->mlp_ratio > 0 && c->mlp_ratio <= 64) || (int64_t)((double)c->width * c->mlp_ratio) < 1)
+    if (!(c->mlp_ratio > 0 && c->mlp_ratio <= 64) || dense_hidden(c) < 1)
         return kin_fail(err, KIN_ERR_ARG, "config: mlp_ratio %g must lie in 0 to 64", c->mlp_ratio);
-    KIN_TRY(kin_config_bounds(c->width, c->patch * c->patch * c->channels * 2, c->depth,
-                              c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts, err));
     if (!(c->class_dropout >= 0 && c->class_dropout <= 1))
         return kin_fail(err, KIN_ERR_ARG, "config: class_dropout_prob %g must lie in 0 to 1",
                         c->class_dropout);
     return KIN_OK;
 }
 
-/* --- parameters --- */
-
-static void register_dense(kin_params *params, const dit_config *c, int64_t i, dit_ffn *f)
+static kin_status check_router(const dit_config *c, kin_error *err)
 {
-    const kin_init xavier = KIN_INIT(KIN_INIT_XAVIER, 1), zero = KIN_INIT(KIN_INIT_ZERO, 0);
-    const int64_t d = c->width, hidden = (int64_t)((double)d * c->mlp_ratio);
-    const long long n = (long long)i;
+    const int64_t side = c->input_size / c->patch;
 
-    if (c->swiglu) {
-        f->gate = kin_params_add(params, xavier, KIN_DIMS(hidden, d),
-                                 "blocks.%lld.mlp.gate_proj.weight", n);
-        f->w1 = kin_params_add(params, xavier, KIN_DIMS(hidden, d),
-                               "blocks.%lld.mlp.up_proj.weight", n);
-        f->w2 = kin_params_add(params, xavier, KIN_DIMS(d, hidden),
-                               "blocks.%lld.mlp.down_proj.weight", n);
-        return;
-    }
-    f->w1 = kin_params_add(params, xavier, KIN_DIMS(hidden, d), "blocks.%lld.mlp.fc1.weight", n);
-    f->b1 = kin_params_add(params, zero, KIN_DIMS(hidden), "blocks.%lld.mlp.fc1.bias", n);
-    f->w2 = kin_params_add(params, xavier, KIN_DIMS(d, hidden), "blocks.%lld.mlp.fc2.weight", n);
-    f->b2 = kin_params_add(params, zero, KIN_DIMS(d), "blocks.%lld.mlp.fc2.bias", n);
+    KIN_TRY(kin_config_bounds(c->width, c->patch * c->patch * c->channels * 2, c->depth,
+                              c->moe.experts, err));
+    if (c->moe.router == KIN_ROUTER_EC &&
+        (double)(side * side) / (double)c->moe.experts * c->moe.capacity < 1)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "MoE_config: %lld tokens at capacity %g leave none for each of %lld "
+                        "experts",
+                        (long long)(side * side), c->moe.capacity, (long long)c->moe.experts);
+    return KIN_OK;
 }
+
+/* --- parameters --- */
 
 static kin_status register_block(kin_params *params, const dit_config *c, int64_t i, dit_block *b,
                                  kin_error *err)
@@ -156,14 +165,13 @@ static kin_status register_block(kin_params *params, const dit_config *c, int64_
 
     snprintf(prefix, sizeof(prefix), "blocks.%lld.attn.", (long long)i);
     kin_dit_attention_register(params, prefix, d, c->heads, c->head_dim, c->qk_norm, &b->attn);
-    b->is_moe = kin_config_is_moe(c->ffn, &c->moe, i);
-    if (b->is_moe) {
-        snprintf(prefix, sizeof(prefix), "blocks.%lld.mlp.", (long long)i);
+    b->is_moe = kin_config_is_moe(&c->moe, i);
+    snprintf(prefix, sizeof(prefix), "blocks.%lld.mlp.", (long long)i);
+    if (b->is_moe)
         KIN_TRY(kin_moe_register(params, prefix, d, &c->moe, &b->moe, err));
-    } else {
-        register_dense(params, c, i, &b->ffn);
-        kin_params_allow_int8((kin_param *[]){b->ffn.gate, b->ffn.w1, b->ffn.w2}, 3);
-    }
+    else
+        kin_ffn_register(params, prefix, c->swiglu ? KIN_FFN_SWIGLU : KIN_FFN_FC, d,
+                         dense_hidden(c), &b->ffn);
     b->mod_w = kin_params_add(params, zero, KIN_DIMS(6 * d, d),
                               "blocks.%lld.adaLN_modulation.1.weight", (long long)i);
     b->mod_b = kin_params_add(params, zero, KIN_DIMS(6 * d), "blocks.%lld.adaLN_modulation.1.bias",
@@ -228,29 +236,31 @@ static void dit_destroy(kin_model *model)
 typedef struct dit_layer {
     const dit_model *m;
     int index;
-    bool want_aux;
-    kin_tensor null; /* u8 [B] */
+    bool want_aux, counted; /* see kin_moe_call */
+    kin_tensor null;        /* u8 [B] */
 } dit_layer;
 
-static kin_status dense_ffn(kin_ctx *ctx, const dit_ffn *f, const kin_tensor *x,
-                            const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
+static kin_status feed_forward(kin_ctx *ctx, dit_layer *l, const kin_tensor *x,
+                               const kin_tensor *residual, const kin_tensor *gate, kin_tensor *out)
 {
-    kin_tensor a, u, hidden;
+    const dit_block *b = &l->m->blocks[l->index];
+    const kin_moe_call call = {.layer = l->index,
+                               .null = &l->null,
+                               .want_aux = l->want_aux,
+                               .infer_batch = l->m->base.infer_batch,
+                               .counted = &l->counted};
+    kin_tensor hidden;
 
-    if (f->gate) {
-        KIN_TRY(kin_linear_act(ctx, x, f->gate, NULL, KIN_ACT_SILU, &a));
-        KIN_TRY(kin_linear(ctx, x, f->w1, NULL, &u));
-        KIN_TRY(kin_mul(ctx, &a, &u, 1.0f, &hidden));
-    } else {
-        KIN_TRY(kin_linear_act(ctx, x, f->w1, f->b1, KIN_ACT_GELU_TANH, &hidden));
-    }
-    return kin_linear_residual(ctx, &hidden, f->w2, f->b2, residual, gate, y);
+    if (b->is_moe)
+        return kin_moe_forward(ctx, &b->moe, &call, x, residual, gate, &out[0], &out[1]);
+    KIN_TRY(kin_ffn_hidden(ctx, &b->ffn, x, &hidden));
+    return kin_linear_residual(ctx, &hidden, b->ffn.w2, b->ffn.b2, residual, gate, &out[0]);
 }
 
 /* in: hidden state [B,S,D], silu(c) [B,D] */
 static kin_status dit_block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_tensor *out)
 {
-    const dit_layer *l = arg;
+    dit_layer *l = arg;
     const dit_block *b = &l->m->blocks[l->index];
     const int64_t d = l->m->cfg.width;
     kin_tensor mod, v[6], x, h;
@@ -261,11 +271,7 @@ static kin_status dit_block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, k
     KIN_TRY(kin_layernorm(ctx, &in[0], NULL, NULL, &v[1], &v[0], 1e-6f, &x));
     KIN_TRY(kin_dit_attention_forward(ctx, &b->attn, &x, &in[0], &v[2], &h));
     KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &v[4], &v[3], 1e-6f, &x));
-    if (b->is_moe)
-        KIN_TRY(kin_moe_forward(ctx, &b->moe, l->index, &x, &l->null, l->want_aux, &h, &v[5],
-                                &out[0], &out[1]));
-    else
-        KIN_TRY(dense_ffn(ctx, &b->ffn, &x, &h, &v[5], &out[0]));
+    KIN_TRY(feed_forward(ctx, l, &x, &h, &v[5], out));
     kin_tap(ctx, &out[0], "blocks.%d", l->index);
     return KIN_OK;
 }
@@ -312,7 +318,7 @@ static kin_status condition(kin_ctx *ctx, const dit_model *m, const kin_model_in
 static kin_status run_blocks(kin_ctx *ctx, const dit_model *m, const kin_tensor *in,
                              const kin_tensor *null, kin_tensor *h, kin_tensor *aux)
 {
-    const bool want_aux = ctx->tape || ctx->tap;
+    const bool want_aux = kin_moe_has_aux(ctx, &m->cfg.moe);
     const size_t depth = (size_t)m->cfg.depth;
     dit_layer *args = kin_ws_bytes(ctx, depth * sizeof(*args));
     bool *has_aux = kin_ws_bytes(ctx, depth * sizeof(*has_aux));
@@ -384,7 +390,8 @@ static void fill_info(dit_model *m)
                                     .patch = {1, (int)c->patch, (int)c->patch},
                                     .num_classes = c->classes,
                                     .class_dropout = (float)c->class_dropout,
-                                    .experts = c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts,
+                                    .experts = c->moe.experts,
+                                    .router = kin_config_router_name(c->moe.router),
                                     .num_layers = c->depth,
                                     .input_size = c->input_size,
                                     .inner = c->width};
@@ -405,6 +412,8 @@ kin_status kin_dit_create(const cJSON *config, kin_params *params, kin_model **o
     m->base.destroy = dit_destroy;
     KIN_GOTO(parse_config(config, &m->cfg, err));
     KIN_GOTO(check_config(&m->cfg, err));
+    KIN_GOTO(parse_router(config, &m->cfg, err));
+    KIN_GOTO(check_router(&m->cfg, err));
     fill_info(m);
     m->blocks = kin_calloc((size_t)m->cfg.depth, sizeof(*m->blocks));
     KIN_GOTO(m->blocks ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "dit: out of memory"));

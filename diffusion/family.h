@@ -7,6 +7,7 @@
 struct kin_model {
     kin_model_info info;
     bool checkpoint;
+    bool infer_batch; /* see kin_model_set_diffmoe_infer */
     kin_status (*forward)(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                           kin_model_output *out);
     void (*fill_tables)(const kin_model *model); /* NULL: nothing to fill */

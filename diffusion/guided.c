@@ -182,7 +182,8 @@ kin_status kin_guided_velocity(kin_ctx *ctx, const kin_guided *g, const kin_tens
     n = list_branches(g, branch);
     for (int i = 1; i < n; i++)
         KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &of[i]));
-    each = n * count_patches(g, x) <= STACKED_PATCHES ? n : 1;
+    /* note: where the batch is one pool the branches stay apart, as published */
+    each = n * count_patches(g, x) <= STACKED_PATCHES && !kin_model_pools_batch(g->model) ? n : 1;
     for (int i = 0; i < n; i += each)
         KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
     KIN_TRY(mix(ctx, g, branch, n, of));

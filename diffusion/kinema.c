@@ -73,26 +73,29 @@ static kin_status moe_keys(const cJSON *j, kin_video_config *c, kin_error *err)
 {
     const cJSON *moe = cJSON_GetObjectItemCaseSensitive(j, "MoE_config");
     const char *model = "promoe_tc";
+    const int64_t width = c->heads * c->head_dim;
+    kin_router_kind router;
 
     KIN_TRY(kin_json_get_str(j, "model", &model, err));
-    KIN_TRY(kin_config_ffn(model, &c->ffn, err));
+    KIN_TRY(kin_config_router(model, &router, err));
     if (cJSON_IsNull(moe))
         moe = NULL;
-    if (c->ffn == KIN_FFN_DENSE)
+    if (router == KIN_ROUTER_NONE)
         return moe ? kin_fail(err, KIN_ERR_ARG, "config: MoE_config must be absent for model dense")
                    : KIN_OK;
-    c->moe = (kin_moe_config){.experts = 12,
-                              .top_k = 1,
-                              .hidden = c->ffn_dim / 2,
-                              .shared_hidden = c->ffn_dim / 2,
-                              .mode = KIN_ROUTE_IDENTITY,
-                              .rcl_lambda = 1,
-                              .rcl_tau = 0.07,
-                              .rcl_any_slot = true,
-                              .shared = true,
-                              .uncond = true,
-                              .interleave = true};
-    return moe ? kin_config_moe(moe, &c->moe, err) : KIN_OK;
+    c->moe = kin_config_moe_default(router, width, c->ffn_dim, false);
+    if (router == KIN_ROUTER_PROMOE_TC || router == KIN_ROUTER_PROMOE_EC) {
+        /* the native family starts from ProMoE's published setting */
+        c->moe.top_k = 1;
+        c->moe.hidden = c->moe.shared_hidden = c->ffn_dim / 2;
+        c->moe.mode = KIN_ROUTE_IDENTITY;
+        c->moe.rcl_lambda = 1;
+        c->moe.rcl_tau = 0.07;
+        c->moe.rcl_any_slot = true;
+        c->moe.capacity = 1;
+    }
+    KIN_TRY(kin_config_predictor_weight(j, &c->moe, err));
+    return moe ? kin_config_moe(moe, width, &c->moe, err) : KIN_OK;
 }
 
 kin_status kin_kinema_create(const cJSON *config, kin_params *params, kin_model **out,
@@ -140,6 +143,7 @@ kin_status kin_kinema_create(const cJSON *config, kin_params *params, kin_model 
                                         "sample_width",
                                         "model",
                                         "MoE_config",
+                                        "CapacityPred_loss_weight",
                                         NULL};
     kin_video_config c = kin_video_config_default();
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "diffusion/config.h"
 #include "diffusion/family.h"
 
 typedef struct family_row {
@@ -59,6 +60,17 @@ const kin_model_info *kin_model_get_info(const kin_model *model)
 void kin_model_set_checkpointing(kin_model *model, bool on)
 {
     model->checkpoint = on;
+}
+
+void kin_model_set_diffmoe_infer(kin_model *model, bool batch)
+{
+    model->infer_batch = batch;
+}
+
+bool kin_model_pools_batch(const kin_model *model)
+{
+    return model->infer_batch &&
+           !strcmp(model->info.router, kin_config_router_name(KIN_ROUTER_DIFFMOE));
 }
 
 void kin_model_fill_tables(const kin_model *model)

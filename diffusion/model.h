@@ -33,7 +33,8 @@ typedef struct kin_model_info {
     bool predicts_sample; /* prediction_type "sample": y of forward is the clean estimate */
     float sample_loss_floor;
     bool has_classifier;
-    int64_t experts; /* routed experts per MoE layer, 0 = dense */
+    int64_t experts;    /* routed experts per MoE layer, 0 = dense */
+    const char *router; /* by its config name: "dense", "promoe_tc", ... */
     int64_t num_layers;
     int64_t input_size; /* dit: height = width of x; else 0 */
     int64_t sample[3];  /* kinema: sample_frames, sample_height, sample_width of the config, 0 =
@@ -85,5 +86,12 @@ kin_status kin_model_velocity(kin_ctx *ctx, const kin_model *model, const kin_te
                               const kin_tensor *y, const kin_tensor *sigma, kin_tensor *v);
 /* Block recomputation in training (kin_checkpoint around each block). */
 void kin_model_set_checkpointing(kin_model *model, bool on);
+/* DiffMoE in inference. false (at the start): an expert takes exactly the tokens whose predicted
+ * capacity is above its threshold, so a sample's result is its own. true: as in the published code
+ * it takes as many tokens of the whole batch as that, by router probability; results then depend on
+ * the batch. Nothing for other routers. */
+void kin_model_set_diffmoe_infer(kin_model *model, bool batch);
+/* True where a sample's result depends on its batch mates. */
+bool kin_model_pools_batch(const kin_model *model);
 
 #endif

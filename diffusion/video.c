@@ -87,7 +87,7 @@ static kin_status register_block(kin_params *params, video_model *m, int64_t i, 
         b->norm2_w = kin_params_add(params, one, KIN_DIMS(d), "blocks.%lld.norm2.weight", n);
         b->norm2_b = kin_params_add(params, zero, KIN_DIMS(d), "blocks.%lld.norm2.bias", n);
     }
-    b->is_moe = kin_config_is_moe(c->ffn, &c->moe, i);
+    b->is_moe = kin_config_is_moe(&c->moe, i);
     if (b->is_moe) {
         snprintf(prefix, sizeof(prefix), "blocks.%lld.ffn.", n);
         return kin_moe_register(params, prefix, d, &c->moe, &b->moe, err);
@@ -182,22 +182,25 @@ static void tap(kin_ctx *ctx, const video_model *m, tap_name name, int index, co
 typedef struct video_layer {
     const video_model *m;
     int index;
-    bool want_aux;
-    kin_tensor null; /* u8 [B]; data NULL: no null samples */
+    bool want_aux, counted; /* see kin_moe_call */
+    kin_tensor null;        /* u8 [B]; data NULL: no null samples */
     kin_tensor cos, sin, phys_cos, phys_sin,
         gates; /* gates [B,P] of the physical block that follows */
 } video_layer;
 
-static kin_status feed_forward(kin_ctx *ctx, const video_layer *l, const kin_tensor *v,
+static kin_status feed_forward(kin_ctx *ctx, video_layer *l, const kin_tensor *v,
                                const kin_tensor *h, const kin_tensor *gate, kin_tensor *out)
 {
     const video_block *b = &l->m->blocks[l->index];
-    const kin_tensor *null = l->null.data && b->moe.cfg.uncond ? &l->null : NULL;
+    const kin_moe_call call = {.layer = l->index,
+                               .null = l->null.data && b->moe.cfg.uncond ? &l->null : NULL,
+                               .want_aux = l->want_aux,
+                               .infer_batch = l->m->base.infer_batch,
+                               .counted = &l->counted};
     kin_tensor hidden;
 
     if (b->is_moe)
-        return kin_moe_forward(ctx, &b->moe, l->index, v, null, l->want_aux, h, gate, &out[0],
-                               &out[1]);
+        return kin_moe_forward(ctx, &b->moe, &call, v, h, gate, &out[0], &out[1]);
     KIN_TRY(kin_linear_act(ctx, v, b->up_w, b->up_b, KIN_ACT_GELU_TANH, &hidden));
     return kin_linear_residual(ctx, &hidden, b->down_w, b->down_b, h, gate, &out[0]);
 }
@@ -205,7 +208,7 @@ static kin_status feed_forward(kin_ctx *ctx, const video_layer *l, const kin_ten
 /* in: h [B,N',D], tp [B,6,D], text [B,T,D], ptemb [B,3,D] where there is physics */
 static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_tensor *out)
 {
-    const video_layer *l = arg;
+    video_layer *l = arg;
     const video_block *b = &l->m->blocks[l->index];
     const float eps = l->m->cfg.eps;
     kin_tensor mod, m[6], x, a, n, h, text = in[2];
@@ -391,7 +394,7 @@ static kin_status make_tables(kin_ctx *ctx, const video_model *m, video_pass *p,
 static kin_status run_blocks(kin_ctx *ctx, const video_model *m, const kin_model_input *input,
                              const video_pass *p, kin_tensor *h, kin_tensor *aux)
 {
-    const bool want_aux = ctx->tape || ctx->tap;
+    const bool want_aux = kin_moe_has_aux(ctx, &m->cfg.moe);
     const size_t count = (size_t)m->cfg.num_layers;
     const kin_tensor in[4] = {p->h, p->tp, p->text, p->ptemb};
     video_layer *args = kin_ws_bytes(ctx, count * sizeof(*args));
@@ -501,7 +504,8 @@ static void fill_info(video_model *m, kin_family family)
                                     .predicts_sample = c->predicts_sample,
                                     .sample_loss_floor = c->sample_loss_floor,
                                     .has_classifier = c->classifier,
-                                    .experts = c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts,
+                                    .experts = c->moe.experts,
+                                    .router = kin_config_router_name(c->moe.router),
                                     .num_layers = c->num_layers,
                                     .sample = {c->sample[0], c->sample[1], c->sample[2]},
                                     .inner = m->width,
@@ -515,7 +519,7 @@ static kin_status build(video_model *m, kin_family family, kin_params *params, k
     const int64_t channels = c->in_channels > c->out_channels ? c->in_channels : c->out_channels;
 
     KIN_TRY(kin_config_bounds(m->width, channels * c->patch[0] * c->patch[1] * c->patch[2],
-                              c->num_layers, c->ffn == KIN_FFN_DENSE ? 0 : c->moe.experts, err));
+                              c->num_layers, c->moe.experts, err));
     m->blocks = kin_calloc((size_t)c->num_layers, sizeof(*m->blocks));
     m->phys = kin_calloc((size_t)c->num_layers, sizeof(*m->phys));
     if (!m->blocks || !m->phys)

@@ -23,7 +23,6 @@ typedef struct kin_video_config {
         num_layers, rope_max;
     bool cross_attn_norm;
     float eps;
-    kin_ffn_kind ffn;
     kin_moe_config moe;
     /* physics */
     bool physics, classifier;

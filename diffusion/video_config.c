@@ -13,7 +13,6 @@ kin_video_config kin_video_config_default(void)
         .rope_max = 1024,
         .cross_attn_norm = true,
         .eps = 1e-6f,
-        .ffn = KIN_FFN_DENSE,
         .insert_gap = KIN_ONLY_LAST,
         .mopa = {.heads = 2 * KIN_CATEGORIES,
                  .categories = KIN_CATEGORIES,

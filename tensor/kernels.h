@@ -32,10 +32,11 @@ typedef enum kin_act {
     KIN_ACT_RELU
 } kin_act;
 
-/* Tokens sorted by expert. T tokens, K slots each, G groups (experts). */
+/* Pairs of token and expert, sorted by expert. T tokens, K slots each, G groups (experts), R rows:
+ * the most pairs there can be (T*K where every slot may be in use). */
 typedef struct kin_dispatch {
-    int64_t tokens, slots, groups;
-    kin_tensor order;   /* i32 [T*K]: flat (token*K+slot), sorted by expert, stable; only the first
+    int64_t tokens, slots, groups, rows;
+    kin_tensor order;   /* i32 [R]: flat (token*K+slot), sorted by expert, stable; only the first
                            offset[G] are set */
     kin_tensor offset;  /* i32 [G+1] */
     kin_tensor inverse; /* i32 [T*K]: row of (token,slot) in the sorted list, -1 = slot unused */
@@ -66,27 +67,27 @@ typedef struct kin_grouped_args { /* for rows s of group e: y[s] = act(pre[s] = 
                                      b[e]) */
     int64_t n, k;
     const kin_dispatch *d;
-    bool gather; /* true: row(s) = order[s] / K of x [T,k]; false: row(s) = s of x [T*K,k] */
+    bool gather; /* true: row(s) = order[s] / K of x [T,k]; false: row(s) = s of x [R,k] */
     const kin_tensor *x;
-    kin_param *const *w, *const *b; /* [groups], each [n,k] and [n], no two the same */
+    kin_param *const *w, *const *b; /* [groups], each [n,k] and [n], no two the same; b or NULL */
     kin_act act;
-    kin_tensor *pre, *y; /* [T*K,n]; pre NULL or kept; rows >= offset[G] untouched */
+    kin_tensor *pre, *y; /* [R,n]; pre NULL or kept; rows >= offset[G] untouched */
 } kin_grouped_args;
 
 typedef struct kin_grouped_bwd_args {
     int64_t n, k;
     const kin_dispatch *d;
     bool gather;
-    const kin_tensor *dy; /* [T*K,n] */
+    const kin_tensor *dy; /* [R,n] */
     const kin_tensor *x;  /* for dw */
     kin_param *const *w, *const *b;
-    kin_tensor *dx; /* [T*K,k], sorted rows, overwritten (rows < offset[G]) */
+    kin_tensor *dx; /* [R,k], sorted rows, overwritten (rows < offset[G]) */
 } kin_grouped_bwd_args;
 
 typedef struct kin_combine_args {
     const kin_dispatch *d;
     int64_t n;
-    const kin_tensor *z;    /* [T*K,n] sorted rows */
+    const kin_tensor *z;    /* [R,n] sorted rows */
     const kin_tensor *base; /* [T,n] or NULL */
     bool weighted;          /* false: factor 1 (gradient of a gather) */
     kin_tensor *y; /* fwd: y[t] = base[t] + sum_k weight[t,k] z[inverse[t,k]], slots in order */
@@ -159,12 +160,14 @@ typedef struct kin_patch_args { /* video [B,C,F,H,W] <-> tokens [B,N,V], N in or
     bool acc;
 } kin_patch_args;
 
-typedef struct kin_cosine_args { /* z = x.p / (max(|x|,1e-12) max(|p|,1e-12)) */
-    const kin_tensor *x;         /* [T,D] */
-    kin_param *proto;            /* [E,D] */
-    kin_tensor *z;               /* [T,E] */
-    kin_tensor *xinv, *pinv;     /* [T], [E]: 1/max(norm,1e-12) */
-    const kin_tensor *dz;        /* bwd */
+typedef struct kin_cosine_args { /* z = x.p / (max(|x|,1e-12) max(|p|,1e-12)); plain: z = x.p, with
+                                    1 for both inverse norms */
+    bool plain;
+    const kin_tensor *x;     /* [T,D] */
+    kin_param *proto;        /* [E,D] */
+    kin_tensor *z;           /* [T,E] */
+    kin_tensor *xinv, *pinv; /* [T], [E]: 1/max(norm,1e-12) */
+    const kin_tensor *dz;    /* bwd */
     kin_tensor *dx;
     bool acc;
 } kin_cosine_args;
@@ -177,26 +180,51 @@ typedef struct kin_topk_args { /* K best of each row, descending, ties to the lo
     int64_t k;
     kin_tensor *idx;      /* i32 [T,K] */
     kin_tensor *w;        /* [T,K] */
-    const kin_tensor *dw; /* bwd: dscores[t, idx[t,k]] (+)= dw[t,k] for rows that are not null */
+    const kin_tensor *dw; /* bwd: dscores[t, idx[t,k]] (+)= dw[t,k] for rows that are not null;
+                             entries below 0 (kin_choose_args) take no part */
     kin_tensor *dscores;
     bool acc;
 } kin_topk_args;
 
+typedef enum kin_take {
+    KIN_TAKE_TOP = 0, /* each expert takes its k best tokens */
+    KIN_TAKE_COUNT,   /* as many of its best as have gate > threshold */
+    KIN_TAKE_ABOVE    /* exactly those with gate > threshold */
+} kin_take;
+
+typedef struct kin_choose_args { /* expert choice: experts take tokens by score, ties to the lower
+                                    token */
+    const kin_tensor *scores;    /* [T,E] */
+    int64_t pools; /* the tokens are cut into this many equal pools, chosen from one by one */
+    const kin_tensor *null; /* u8 [pools] or NULL: the tokens of such a pool have null_expert in
+                               slot 0 with weight 1 and nothing else */
+    int64_t null_expert;
+    kin_take rule;
+    int64_t k;                   /* TOP, and rank of kth */
+    const kin_tensor *gate;      /* [T,E]: COUNT, ABOVE and kth */
+    const kin_tensor *threshold; /* [E]: COUNT, ABOVE */
+    kin_tensor *idx;             /* i32 [T,E]: slot e = e where expert e takes the token, else -1 */
+    kin_tensor *w;               /* [T,E]: the score where taken, else 0; gradient: topk_bwd */
+    kin_tensor *kth;             /* [E] or NULL: k-th largest gate of each expert; one pool */
+} kin_choose_args;
+
 typedef struct kin_dispatch_args { /* counting sort, stable */
-    const kin_tensor *idx;         /* i32 [T,K] */
+    const kin_tensor *idx;         /* i32 [T,K]; entries outside [0,G) are no pair */
     int64_t null_expert; /* of a token whose slot 0 is this expert only slot 0 is used; -1: none */
     kin_dispatch *d;     /* tensors allocated, sizes set; fills order, offset, inverse */
 } kin_dispatch_args;
 
-typedef struct kin_rcl_args { /* routing contrastive loss, token choice: ProMoE section 2.3 */
+typedef struct kin_rcl_args { /* routing contrastive loss: ProMoE section 2.3 */
     const kin_tensor *x;      /* [T,D] */
     kin_param *proto;         /* [E,D] */
-    const kin_tensor *idx;    /* i32 [T,K]; entries >= E (unconditional expert) take no part */
+    const kin_tensor *idx;    /* i32 [T,K]; entries outside [0,E) (unconditional expert, unused
+                                 slots) take no part */
+    int64_t parts; /* the tokens are cut into this many equal parts, each with a loss of its own;
+                      the result is their mean over parts with a token that has an expert */
     int64_t slots; /* slots that count for membership: K or 1; a token is in the mean of j once */
     float tau;
-    kin_tensor *loss;        /* [] ; 0 when fewer than two experts have tokens */
-    kin_tensor *mean;        /* [E,D] kept */
-    kin_tensor *count;       /* i32 [E] kept */
+    kin_tensor *loss;        /* [] ; a part is 0 when fewer than two experts have tokens */
+    kin_tensor *count;       /* i32 [parts,E] or NULL: tokens of each expert */
     const kin_tensor *dloss; /* [] bwd */
     kin_tensor *dx;          /* bwd, [T,D] */
     bool acc;
@@ -354,6 +382,7 @@ struct kin_kernels {
     kin_status (*cosine_bwd)(kin_ctx *, const kin_cosine_args *); /* proto->grad added to */
     kin_status (*topk)(kin_ctx *, const kin_topk_args *);
     kin_status (*topk_bwd)(kin_ctx *, const kin_topk_args *);
+    kin_status (*choose)(kin_ctx *, const kin_choose_args *);
     kin_status (*dispatch)(kin_ctx *, const kin_dispatch_args *);
     kin_status (*rcl)(kin_ctx *, const kin_rcl_args *);
     kin_status (*rcl_bwd)(kin_ctx *, const kin_rcl_args *); /* proto->grad added to */

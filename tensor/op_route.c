@@ -7,6 +7,7 @@
 typedef struct saved_cosine {
     kin_tensor x, z, xinv, pinv;
     kin_param *proto;
+    bool plain;
 } saved_cosine;
 
 static kin_status cosine_bwd(kin_ctx *ctx, void *saved)
@@ -15,14 +16,20 @@ static kin_status cosine_bwd(kin_ctx *ctx, void *saved)
     kin_tensor dz = kin_tape_grad_in(ctx, &s->z), dx;
     if (!dz.data)
         return KIN_OK;
-    kin_cosine_args a = {
-        .x = &s->x, .proto = s->proto, .z = &s->z, .xinv = &s->xinv, .pinv = &s->pinv, .dz = &dz};
+    kin_cosine_args a = {.plain = s->plain,
+                         .x = &s->x,
+                         .proto = s->proto,
+                         .z = &s->z,
+                         .xinv = &s->xinv,
+                         .pinv = &s->pinv,
+                         .dz = &dz};
     KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &a.acc));
     a.dx = dx.data ? &dx : NULL;
     return ctx->k->cosine_bwd(ctx, &a);
 }
 
-kin_status kin_cosine(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, kin_tensor *z)
+static kin_status score(kin_ctx *ctx, bool plain, const kin_tensor *x, kin_param *proto,
+                        kin_tensor *z)
 {
     kin_dtype dtype;
     KIN_TRY(kin_op_dtype(ctx, "cosine", x, &dtype));
@@ -33,16 +40,28 @@ kin_status kin_cosine(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, kin_t
         return kin_op_mismatch(ctx, "cosine", x, &proto->value, "tokens [T,D], prototypes [E,D]");
     s->x = *x;
     s->proto = proto;
+    s->plain = plain;
     KIN_TRY(KIN_WS(ctx, z, dtype, x->size[0], proto->value.size[0]));
     KIN_TRY(KIN_WS(ctx, &s->xinv, dtype, x->size[0]));
     KIN_TRY(KIN_WS(ctx, &s->pinv, dtype, proto->value.size[0]));
-    kin_cosine_args a = {.x = x, .proto = proto, .z = z, .xinv = &s->xinv, .pinv = &s->pinv};
+    kin_cosine_args a = {
+        .plain = plain, .x = x, .proto = proto, .z = z, .xinv = &s->xinv, .pinv = &s->pinv};
     KIN_TRY(ctx->k->cosine(ctx, &a));
     if (!kin_tape_needs(ctx, x) && !kin_tape_needs_param(ctx, proto))
         return KIN_OK;
     KIN_TRY(kin_tape_add(ctx, z, cosine_bwd, s));
     s->z = *z;
     return KIN_OK;
+}
+
+kin_status kin_cosine(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, kin_tensor *z)
+{
+    return score(ctx, false, x, proto, z);
+}
+
+kin_status kin_gate_scores(kin_ctx *ctx, const kin_tensor *x, kin_param *gate, kin_tensor *z)
+{
+    return score(ctx, true, x, gate, z);
 }
 
 /* --- top-k --- */
@@ -102,18 +121,86 @@ kin_status kin_topk(kin_ctx *ctx, const kin_tensor *scores, int64_t k, const kin
     return KIN_OK;
 }
 
+/* --- expert choice --- */
+
+static kin_status check_choice(kin_ctx *ctx, const kin_tensor *scores, const kin_choose_options *o)
+{
+    const bool gated = o->rule != KIN_TAKE_TOP || o->kth;
+    if (scores->ndim != 2 || o->pools < 1 || scores->size[0] % o->pools != 0)
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "expert choice: scores must be [T,E] with T a multiple of %lld pools",
+                        (long long)o->pools);
+    if ((o->rule == KIN_TAKE_TOP || o->kth) &&
+        (o->k < 1 || o->k > scores->size[0] / o->pools || (o->kth && o->pools != 1)))
+        return kin_fail(&ctx->error, KIN_ERR_ARG,
+                        "expert choice: k %lld must be between 1 and the %lld tokens of a pool",
+                        (long long)o->k, (long long)(scores->size[0] / o->pools));
+    if (o->null && (o->null->ndim != 1 || o->null->dtype != KIN_DTYPE_U8 ||
+                    o->null->size[0] != o->pools || o->kth))
+        return kin_op_mismatch(ctx, "expert choice", o->null, scores,
+                               "the null mask is u8 [pools], without thresholds");
+    if (gated && (!o->gate || !kin_tensor_same_shape(o->gate, scores)))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "expert choice: the gate must have the scores' shape");
+    if (o->rule != KIN_TAKE_TOP &&
+        (!o->threshold || kin_tensor_numel(o->threshold) != scores->size[1]))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "expert choice: thresholds must be [%lld]",
+                        (long long)scores->size[1]);
+    return KIN_OK;
+}
+
+kin_status kin_choose(kin_ctx *ctx, const kin_tensor *scores, const kin_choose_options *opt,
+                      kin_tensor *idx, kin_tensor *w)
+{
+    const int64_t experts = scores->size[1];
+    kin_dtype dtype;
+    KIN_TRY(kin_op_dtype(ctx, "expert choice", scores, &dtype));
+    KIN_TRY(check_choice(ctx, scores, opt));
+    saved_topk *s = kin_op_record(ctx, sizeof *s);
+    if (!s)
+        return KIN_ERR_MEM;
+    KIN_TRY(KIN_WS(ctx, idx, KIN_DTYPE_I32, scores->size[0], experts));
+    KIN_TRY(KIN_WS(ctx, w, dtype, scores->size[0], experts));
+    if (opt->kth)
+        KIN_TRY(KIN_WS(ctx, opt->kth, dtype, experts));
+    kin_choose_args a = {.scores = scores,
+                         .pools = opt->pools,
+                         .null = opt->null,
+                         .null_expert = opt->null_expert,
+                         .rule = opt->rule,
+                         .k = opt->k,
+                         .gate = opt->gate,
+                         .threshold = opt->threshold,
+                         .idx = idx,
+                         .w = w,
+                         .kth = opt->kth};
+    KIN_TRY(ctx->k->choose(ctx, &a));
+    if (!kin_tape_needs(ctx, scores))
+        return KIN_OK;
+    *s =
+        (saved_topk){.scores = *scores, .idx = *idx, .null_expert = opt->null_expert, .k = experts};
+    if (opt->null)
+        s->null = *opt->null;
+    KIN_TRY(kin_tape_add(ctx, w, topk_bwd, s));
+    s->w = *w;
+    return KIN_OK;
+}
+
 kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_tensor *w,
-                              int64_t groups, int64_t null_expert, kin_dispatch *d)
+                              int64_t groups, int64_t null_expert, int64_t rows, kin_dispatch *d)
 {
     if (idx->ndim != 2 || idx->dtype != KIN_DTYPE_I32 || !kin_tensor_same_shape(idx, w) ||
         groups < 1)
         return kin_op_mismatch(ctx, "dispatch", idx, w, "indices i32 [T,K] and weights [T,K]");
-    *d = (kin_dispatch){
-        .tokens = idx->size[0], .slots = idx->size[1], .groups = groups, .weight = *w};
-    int64_t rows = d->tokens * d->slots;
-    KIN_TRY(KIN_WS(ctx, &d->order, KIN_DTYPE_I32, rows));
+    const int64_t slots = idx->size[0] * idx->size[1];
+    *d = (kin_dispatch){.tokens = idx->size[0],
+                        .slots = idx->size[1],
+                        .groups = groups,
+                        .rows = rows > 0 && rows < slots ? rows : slots,
+                        .weight = *w};
+    KIN_TRY(KIN_WS(ctx, &d->order, KIN_DTYPE_I32, d->rows));
     KIN_TRY(KIN_WS(ctx, &d->offset, KIN_DTYPE_I32, groups + 1));
-    KIN_TRY(KIN_WS(ctx, &d->inverse, KIN_DTYPE_I32, rows));
+    KIN_TRY(KIN_WS(ctx, &d->inverse, KIN_DTYPE_I32, slots));
     kin_dispatch_args a = {.idx = idx, .null_expert = null_expert, .d = d};
     return ctx->k->dispatch(ctx, &a);
 }
@@ -183,17 +270,17 @@ kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispa
     saved_grouped *s = kin_op_record(ctx, sizeof *s);
     if (!s)
         return KIN_ERR_MEM;
-    int64_t rows = d->tokens * d->slots;
+    const int64_t rows = d->rows;
     kin_op_matrix(w[0], &s->n, &s->k);
     if (x->ndim != 2 || x->size[1] != s->k || x->size[0] != (gather ? d->tokens : rows))
-        return kin_op_mismatch(ctx, "experts", x, &w[0]->value, "x is [T,k] (gathered) or [T*K,k]");
+        return kin_op_mismatch(ctx, "experts", x, &w[0]->value, "x is [T,k] (gathered) or [R,k]");
     bool grad = kin_tape_needs(ctx, x);
     for (int64_t e = 0; e < d->groups; e++) {
         if (!kin_tensor_same_shape(&w[e]->value, &w[0]->value) ||
-            kin_tensor_numel(&b[e]->value) != s->n)
+            (b && kin_tensor_numel(&b[e]->value) != s->n))
             return kin_op_mismatch(ctx, w[e]->name, &w[e]->value, &w[0]->value,
                                    "experts must have one shape");
-        grad |= kin_tape_needs_param(ctx, w[e]) || kin_tape_needs_param(ctx, b[e]);
+        grad |= kin_tape_needs_param(ctx, w[e]) || (b && kin_tape_needs_param(ctx, b[e]));
     }
     KIN_TRY(KIN_WS(ctx, y, dtype, rows, s->n));
     if (grad && act != KIN_ACT_NONE)
@@ -257,8 +344,8 @@ kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d,
 {
     kin_dtype dtype;
     KIN_TRY(kin_op_dtype(ctx, "combine", z, &dtype));
-    if (z->ndim != 2 || z->size[0] != d->tokens * d->slots)
-        return kin_op_mismatch(ctx, "combine", z, &d->order, "z is [T*K,n]");
+    if (z->ndim != 2 || z->size[0] != d->rows)
+        return kin_op_mismatch(ctx, "combine", z, &d->order, "z is [R,n]");
     if (base && (base->ndim != 2 || base->size[0] != d->tokens || base->size[1] != z->size[1]))
         return kin_op_mismatch(ctx, "combine", z, base, "base is [T,n]");
     saved_combine *s = kin_op_record(ctx, sizeof *s);
@@ -280,9 +367,9 @@ kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d,
 /* --- routing losses --- */
 
 typedef struct saved_rcl {
-    kin_tensor x, idx, mean, count, loss;
+    kin_tensor x, idx, loss;
     kin_param *proto;
-    int64_t slots;
+    int64_t slots, parts;
     float tau;
 } saved_rcl;
 
@@ -291,11 +378,10 @@ static kin_rcl_args rcl_args(saved_rcl *s)
     return (kin_rcl_args){.x = &s->x,
                           .proto = s->proto,
                           .idx = &s->idx,
+                          .parts = s->parts,
                           .slots = s->slots,
                           .tau = s->tau,
-                          .loss = &s->loss,
-                          .mean = &s->mean,
-                          .count = &s->count};
+                          .loss = &s->loss};
 }
 
 static kin_status rcl_bwd(kin_ctx *ctx, void *saved)
@@ -314,7 +400,7 @@ static kin_status rcl_bwd(kin_ctx *ctx, void *saved)
 }
 
 kin_status kin_rcl(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, const kin_tensor *idx,
-                   int64_t slots, float tau, kin_tensor *loss)
+                   int64_t slots, int64_t parts, float tau, kin_tensor *loss)
 {
     kin_dtype dtype;
     KIN_TRY(kin_op_dtype(ctx, "rcl", x, &dtype));
@@ -325,13 +411,15 @@ kin_status kin_rcl(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, const ki
         return kin_fail(&ctx->error, KIN_ERR_ARG,
                         "rcl: slots %lld and temperature %g must be positive", (long long)slots,
                         (double)tau);
+    if (parts < 1 || x->size[0] % parts != 0)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "rcl: %lld parts must divide the %lld tokens",
+                        (long long)parts, (long long)x->size[0]);
     saved_rcl *s = kin_op_record(ctx, sizeof *s);
     if (!s)
         return KIN_ERR_MEM;
-    *s = (saved_rcl){.x = *x, .idx = *idx, .proto = proto, .slots = slots, .tau = tau};
+    *s = (saved_rcl){
+        .x = *x, .idx = *idx, .proto = proto, .slots = slots, .parts = parts, .tau = tau};
     KIN_TRY(kin_ws_tensor(ctx, dtype, 0, NULL, loss));
-    KIN_TRY(KIN_WS(ctx, &s->mean, dtype, proto->value.size[0], x->size[1]));
-    KIN_TRY(KIN_WS(ctx, &s->count, KIN_DTYPE_I32, proto->value.size[0]));
     s->loss = *loss;
     kin_rcl_args a = rcl_args(s);
     KIN_TRY(ctx->k->rcl(ctx, &a));

@@ -79,12 +79,32 @@ kin_status kin_cosine(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, kin_t
  * those samples' tokens get null_expert in all slots and weight 1,0,... */
 kin_status kin_topk(kin_ctx *ctx, const kin_tensor *scores, int64_t k, const kin_tensor *null,
                     int64_t null_expert, kin_tensor *idx, kin_tensor *w);
-/* Sorts tokens by expert. idx [T,K], w [T,K] from kin_topk; groups = number of experts including
- * the null expert. */
+/* Scores of tokens x [T,D] against the rows of a gate [E,D] -> x.gate [T,E], in f32 whatever the
+ * context's compute type; differentiable in both. */
+kin_status kin_gate_scores(kin_ctx *ctx, const kin_tensor *x, kin_param *gate, kin_tensor *z);
+
+/* Which tokens each expert takes, see kin_choose_args. */
+typedef struct kin_choose_options {
+    kin_take rule;
+    int64_t pools;
+    int64_t k;              /* TOP, kth: 1..T/pools */
+    const kin_tensor *null; /* u8 [pools] or NULL */
+    int64_t null_expert;
+    const kin_tensor *gate;      /* [T,E], no gradient */
+    const kin_tensor *threshold; /* [E] */
+    kin_tensor *kth; /* NULL, or gets [E]: the k-th largest gate of each expert; pools 1 */
+} kin_choose_options;
+/* Experts take tokens by their scores [T,E]: idx i32 [T,E] (slot e is e or -1), w [T,E] (raw
+ * scores, differentiable). */
+kin_status kin_choose(kin_ctx *ctx, const kin_tensor *scores, const kin_choose_options *opt,
+                      kin_tensor *idx, kin_tensor *w);
+
+/* Sorts pairs of token and expert by expert. idx [T,K], w [T,K] from kin_topk or kin_choose; groups
+ * = number of experts including the null expert; rows = the most pairs there can be, 0: T*K. */
 kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_tensor *w,
-                              int64_t groups, int64_t null_expert, kin_dispatch *d);
-/* One layer of experts. gather: x [T,k] tokens, else x [T*K,k] sorted rows -> y [T*K,n] sorted
- * rows. w, b: arrays of d->groups parameters that must outlive backward. */
+                              int64_t groups, int64_t null_expert, int64_t rows, kin_dispatch *d);
+/* One layer of experts. gather: x [T,k] tokens, else x [R,k] sorted rows -> y [R,n] sorted rows. w,
+ * b (or NULL): arrays of d->groups parameters that must outlive backward. */
 kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
                               kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y);
 /* y [T,n] = base (or 0) + sum_k weight[t,k] z[inverse[t,k]]; differentiable in base, z and
@@ -92,10 +112,10 @@ kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispa
 kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d,
                        const kin_tensor *base, kin_tensor *y);
 
-/* Routing contrastive loss (scalar) of tokens x [T,D], assignment idx [T,K]; entries >= E take no
- * part. */
+/* Routing contrastive loss (scalar) of tokens x [T,D], assignment idx [T,K] of which the first
+ * `slots` count; entries outside [0,E) take no part. parts: see kin_rcl_args. */
 kin_status kin_rcl(kin_ctx *ctx, const kin_tensor *x, kin_param *proto, const kin_tensor *idx,
-                   int64_t slots, float tau, kin_tensor *loss);
+                   int64_t slots, int64_t parts, float tau, kin_tensor *loss);
 /* Load-balance loss (scalar) of probabilities p [T,E]; shares are constants. */
 kin_status kin_load_balance(kin_ctx *ctx, const kin_tensor *p, const kin_tensor *idx,
                             const kin_tensor *null, int64_t samples, bool per_sequence, float coef,

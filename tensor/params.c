@@ -222,11 +222,15 @@ void kin_param_drop_pages(const kin_param *p)
                         (size_t)kin_tensor_numel(&p->value) * kin_dtype_size(p->value.dtype));
 }
 
-static void init_xavier(const kin_rng *rng, kin_tensor *t, int64_t n)
+static double xavier_bound(const kin_tensor *t, int64_t n)
 {
     int64_t fan_out = t->ndim > 0 ? t->size[0] : 1;
     int64_t fan_in = n / (fan_out ? fan_out : 1);
-    double bound = sqrt(6.0 / (double)(fan_in + fan_out));
+    return sqrt(6.0 / (double)(fan_in + fan_out));
+}
+
+static void init_uniform(const kin_rng *rng, kin_tensor *t, int64_t n, double bound)
+{
     for (int64_t i = 0; i < n; i++)
         kin_tensor_set(t, i, (2.0 * kin_rng_uniform_at(rng, (uint64_t)i) - 1.0) * bound);
 }
@@ -247,7 +251,8 @@ static void param_init(kin_param *p, uint64_t seed)
     kin_rng rng = {seed, KIN_RNG_INIT, (uint64_t)p->index, 0};
     int64_t n = kin_tensor_numel(&p->value);
     switch (p->init.kind) {
-    case KIN_INIT_XAVIER: init_xavier(&rng, &p->value, n); break;
+    case KIN_INIT_XAVIER: init_uniform(&rng, &p->value, n, xavier_bound(&p->value, n)); break;
+    case KIN_INIT_UNIFORM: init_uniform(&rng, &p->value, n, (double)p->init.scale); break;
     case KIN_INIT_NORMAL: init_normal(&rng, &p->value, n, (double)p->init.scale); break;
     case KIN_INIT_ZERO:
     case KIN_INIT_ONE:

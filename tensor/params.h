@@ -15,7 +15,8 @@ typedef enum kin_init_kind {
     KIN_INIT_ONE,
     KIN_INIT_NORMAL, /* N(0, scale^2) */
     KIN_INIT_XAVIER, /* uniform, Glorot: fan_in and fan_out of the flat [size0, rest] view */
-    KIN_INIT_CONST   /* all entries = scale */
+    KIN_INIT_CONST,  /* all entries = scale */
+    KIN_INIT_UNIFORM /* in +-scale */
 } kin_init_kind;
 
 typedef struct kin_init {

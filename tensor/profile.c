@@ -27,6 +27,7 @@
     X(cosine_bwd, kin_cosine_args) \
     X(topk, kin_topk_args) \
     X(topk_bwd, kin_topk_args) \
+    X(choose, kin_choose_args) \
     X(dispatch, kin_dispatch_args) \
     X(rcl, kin_rcl_args) \
     X(rcl_bwd, kin_rcl_args) \

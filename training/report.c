@@ -26,12 +26,12 @@ kin_status kin_trainer_experts_alloc(kin_trainer *t)
                : kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
 }
 
-/* Counts the routing decisions that the model shows under "layers.I.assign" [B,N,K]. */
+/* Counts the routing decisions that the model shows under "layers.I.route" [B,N,K]. */
 static void count_experts(void *user, const char *name, const kin_tensor *x)
 {
     kin_expert_counts *e = &((kin_trainer *)user)->experts;
     int layer, at = 0;
-    if (sscanf(name, "layers.%d.assign%n", &layer, &at) != 1 || at == 0 || name[at] != '\0' ||
+    if (sscanf(name, "layers.%d.route%n", &layer, &at) != 1 || at == 0 || name[at] != '\0' ||
         layer < 0 || layer >= e->layers || x->dtype != KIN_DTYPE_I32)
         return;
     const int64_t k = x->size[x->ndim - 1], tokens = kin_tensor_numel(x) / k;

@@ -143,6 +143,7 @@ kin_status kin_cpu_cosine(kin_ctx *ctx, const kin_cosine_args *a);
 kin_status kin_cpu_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a);
 kin_status kin_cpu_topk(kin_ctx *ctx, const kin_topk_args *a);
 kin_status kin_cpu_topk_bwd(kin_ctx *ctx, const kin_topk_args *a);
+kin_status kin_cpu_choose(kin_ctx *ctx, const kin_choose_args *a);
 kin_status kin_cpu_dispatch(kin_ctx *ctx, const kin_dispatch_args *a);
 kin_status kin_cpu_balance(kin_ctx *ctx, const kin_balance_args *a);
 kin_status kin_cpu_balance_bwd(kin_ctx *ctx, const kin_balance_args *a);

@@ -17,7 +17,7 @@ static int64_t group_rows(const kin_ctx *ctx, const kin_dispatch *d, int64_t e, 
 {
     if (kin_ctx_is_plan(ctx)) {
         *first = 0;
-        return d->tokens * d->slots;
+        return d->rows;
     }
     *first = ints(&d->offset)[e];
     return ints(&d->offset)[e + 1] - *first;
@@ -33,7 +33,7 @@ static kin_status source_rows(kin_ctx *ctx, const kin_dispatch *d, bool gather, 
         *out = ints(&d->order);
         return KIN_OK;
     }
-    int32_t *rows = kin_ws_bytes(ctx, (size_t)(d->tokens * d->slots + 1) * sizeof(int32_t));
+    int32_t *rows = kin_ws_bytes(ctx, (size_t)(d->rows + 1) * sizeof(int32_t));
     if (!rows)
         return ctx->error.status;
     int64_t n = kin_ctx_is_plan(ctx) ? 0 : ints(&d->offset)[d->groups];
@@ -70,7 +70,7 @@ static kin_status expert_epilogue(kin_ctx *ctx, const kin_grouped_args *a, int64
 /* All rows of x that experts read, in 8-bit integers; room for the most there can be. */
 static kin_status quantize(kin_ctx *ctx, const kin_grouped_args *a, kin_int8_left *left)
 {
-    int64_t room = a->d->tokens * (a->gather ? 1 : a->d->slots), rows = room;
+    int64_t room = a->gather ? a->d->tokens : a->d->rows, rows = room;
     if (!a->gather && !kin_ctx_is_plan(ctx))
         rows = ints(&a->d->offset)[a->d->groups];
     return kin_cpu_int8_left(ctx, a->x, rows, room, a->k, left);
@@ -180,7 +180,7 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         g[jobs++] = (kin_gemm_tn){.m = a->n,
                                   .n = a->k,
                                   .k = m,
-                                  .k_max = a->d->tokens * a->d->slots,
+                                  .k_max = a->d->rows,
                                   .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
                                   .lda = kin_ld(a->dy),
                                   .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),

@@ -46,6 +46,7 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->cosine_bwd = kin_cpu_cosine_bwd;
     k->topk = kin_cpu_topk;
     k->topk_bwd = kin_cpu_topk_bwd;
+    k->choose = kin_cpu_choose;
     k->dispatch = kin_cpu_dispatch;
     k->balance = kin_cpu_balance;
     k->balance_bwd = kin_cpu_balance_bwd;

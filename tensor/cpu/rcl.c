@@ -1,6 +1,6 @@
 /* tensor/cpu/rcl.c: routing contrastive loss (ProMoE): with m_j the mean of the tokens of expert j
  * and V the experts that have tokens, L = 1/|V| sum_{i in V} (log sum_{j in V}
- * exp(cos(P_i,m_j)/tau) - cos(P_i,m_i)/tau). */
+ * exp(cos(P_i,m_j)/tau) - cos(P_i,m_i)/tau), of each part of the tokens; the mean over parts. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 #include "tensor/ref/ref.h"
 
 typedef struct rcl {
+    int64_t t0, t1, parts; /* tokens of the part at hand; parts that count */
     int64_t experts, d, used;
     const float *proto;
     int64_t *count;
@@ -58,8 +59,8 @@ static void mean_columns(const kin_simd *s, const kin_rcl_args *a, rcl *r, int64
     float *part = r->part + c0 * r->experts;
     for (int64_t e = 0; e < r->experts; e++)
         memset(r->mean + e * r->d + c0, 0, (size_t)cn * sizeof(double));
-    for (int64_t t0 = 0; t0 < a->x->size[0]; t0 += FOLD) {
-        int64_t t1 = t0 + FOLD < a->x->size[0] ? t0 + FOLD : a->x->size[0];
+    for (int64_t t0 = r->t0; t0 < r->t1; t0 += FOLD) {
+        int64_t t1 = t0 + FOLD < r->t1 ? t0 + FOLD : r->t1;
         memset(part, 0, (size_t)(r->experts * cn) * sizeof(float));
         for (int64_t t = t0; t < t1; t++) {
             const int32_t *idx = row_of(a, t);
@@ -78,19 +79,31 @@ static void mean_columns(const kin_simd *s, const kin_rcl_args *a, rcl *r, int64
     }
 }
 
+/* Goes to part i of the tokens and counts those of each expert; false if there are none. */
+static bool part_open(const kin_rcl_args *a, rcl *r, int64_t i)
+{
+    int64_t per = a->x->size[0] / a->parts, all = 0;
+    r->t0 = i * per;
+    r->t1 = (i + 1) * per;
+    memset(r->count, 0, (size_t)r->experts * sizeof(int64_t));
+    for (int64_t t = r->t0; t < r->t1; t++) {
+        const int32_t *idx = row_of(a, t);
+        for (int64_t k = 0; k < a->slots; k++) {
+            if (idx[k] >= 0 && idx[k] < r->experts && first_mention(idx, k)) {
+                r->count[idx[k]]++;
+                all++;
+            }
+        }
+    }
+    return all > 0;
+}
+
 static void rcl_prepare(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
-    memset(r->count, 0, (size_t)r->experts * sizeof(int64_t));
-    for (int64_t t = 0; t < a->x->size[0]; t++) {
-        const int32_t *idx = row_of(a, t);
-        for (int64_t k = 0; k < a->slots; k++) {
-            if (idx[k] >= 0 && idx[k] < r->experts && first_mention(idx, k))
-                r->count[idx[k]]++;
-        }
-    }
+    r->used = 0;
     int64_t strips = (r->d + STRIP - 1) / STRIP;
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, a->x->size[0] * r->d)) schedule(static)
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, (r->t1 - r->t0) * r->d)) schedule(static)
     for (int64_t i = 0; i < strips; i++)
         mean_columns(s, a, r, i * STRIP, r->d - i * STRIP < STRIP ? r->d - i * STRIP : STRIP);
     for (int64_t e = 0; e < r->experts; e++) {
@@ -138,16 +151,19 @@ kin_status kin_cpu_rcl(kin_ctx *ctx, const kin_rcl_args *a)
     KIN_TRY(rcl_alloc(ctx, a, &r));
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
-    rcl_prepare(ctx, a, &r);
-    for (int64_t e = 0; e < r.experts; e++) {
-        if (a->count && a->count->data)
-            ((int32_t *)a->count->data)[e * a->count->stride[0]] = (int32_t)r.count[e];
-        for (int64_t c = 0; c < r.d && a->mean && a->mean->data; c++)
-            kin_f32(a->mean)[e * kin_ld(a->mean) + c] = (float)r.mean[e * r.d + c];
-        if (r.count[e] && r.used >= 2)
-            loss += row_lse(&r, e, (double)a->tau) - r.cos[e * r.experts + e] / (double)a->tau;
+    for (int64_t i = 0; i < a->parts; i++) {
+        double sum = 0;
+        r.parts += part_open(a, &r, i);
+        for (int64_t e = 0; e < r.experts && a->count && a->count->data; e++)
+            ((int32_t *)a->count->data)[i * kin_ld(a->count) + e] = (int32_t)r.count[e];
+        rcl_prepare(ctx, a, &r);
+        for (int64_t e = 0; e < r.experts && r.used >= 2; e++) {
+            if (r.count[e])
+                sum += row_lse(&r, e, (double)a->tau) - r.cos[e * r.experts + e] / (double)a->tau;
+        }
+        loss += r.used >= 2 ? sum / (double)r.used : 0;
     }
-    *kin_f32(a->loss) = r.used >= 2 ? (float)(loss / (double)r.used) : 0.0f;
+    *kin_f32(a->loss) = r.parts ? (float)(loss / (double)r.parts) : 0.0f;
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }
@@ -179,7 +195,8 @@ static void expert_bwd(const kin_rcl_args *a, rcl *r, int64_t e)
 
 static void score_gradients(const kin_rcl_args *a, rcl *r)
 {
-    double factor = (double)*kin_f32(a->dloss) / ((double)r->used * (double)a->tau);
+    double factor =
+        (double)*kin_f32(a->dloss) / ((double)r->used * (double)a->tau * (double)r->parts);
     for (int64_t i = 0; i < r->experts; i++) {
         double lse = r->count[i] ? row_lse(r, i, (double)a->tau) : 0;
         for (int64_t j = 0; j < r->experts; j++) {
@@ -189,37 +206,48 @@ static void score_gradients(const kin_rcl_args *a, rcl *r)
     }
 }
 
+/* The part at hand. */
+static void part_bwd(kin_ctx *ctx, const kin_rcl_args *a, rcl *r)
+{
+    const kin_simd *s = kin_cpu_simd(ctx);
+    rcl_prepare(ctx, a, r);
+    bool active = r->used >= 2;
+    if (active) {
+        score_gradients(a, r);
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, r->experts * r->experts * r->d)) \
+    schedule(static)
+        for (int64_t e = 0; e < r->experts; e++)
+            expert_bwd(a, r, e);
+    }
+    if (!a->dx || !a->dx->data)
+        return;
+#pragma omp parallel for num_threads(kin_cpu_threads(ctx, (r->t1 - r->t0) * r->d)) schedule(static)
+    for (int64_t t = r->t0; t < r->t1; t++) {
+        const int32_t *idx = row_of(a, t);
+        float *dx = kin_f32(a->dx) + t * kin_ld(a->dx);
+        if (!a->acc)
+            memset(dx, 0, (size_t)r->d * sizeof(float));
+        for (int64_t k = 0; k < a->slots && active; k++) {
+            if (idx[k] >= 0 && idx[k] < r->experts && first_mention(idx, k))
+                s->put_rows(1, r->d, 1.0f, r->dmean + idx[k] * r->d, 0, dx, 0, true);
+        }
+    }
+}
+
 kin_status kin_cpu_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
 {
     if (!kin_is_f32(a->x) || a->proto->value.dtype == KIN_DTYPE_F64)
         return kin_ref_rcl_bwd(ctx, a);
-    const kin_simd *s = kin_cpu_simd(ctx);
     size_t mark = kin_ws_mark(ctx);
     rcl r;
     KIN_TRY(rcl_alloc(ctx, a, &r));
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
-    rcl_prepare(ctx, a, &r);
-    bool active = r.used >= 2;
-    if (active) {
-        score_gradients(a, &r);
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, r.experts *r.experts *r.d)) \
-    schedule(static)
-        for (int64_t e = 0; e < r.experts; e++)
-            expert_bwd(a, &r, e);
-    }
-    if (a->dx && a->dx->data) {
-#pragma omp parallel for num_threads(kin_cpu_threads(ctx, a->x->size[0] * r.d)) schedule(static)
-        for (int64_t t = 0; t < a->x->size[0]; t++) {
-            const int32_t *idx = row_of(a, t);
-            float *dx = kin_f32(a->dx) + t * kin_ld(a->dx);
-            if (!a->acc)
-                memset(dx, 0, (size_t)r.d * sizeof(float));
-            for (int64_t k = 0; k < a->slots && active; k++) {
-                if (idx[k] >= 0 && idx[k] < r.experts && first_mention(idx, k))
-                    s->put_rows(1, r.d, 1.0f, r.dmean + idx[k] * r.d, 0, dx, 0, true);
-            }
-        }
+    for (int64_t i = 0; i < a->parts; i++)
+        r.parts += part_open(a, &r, i);
+    for (int64_t i = 0; i < a->parts; i++) {
+        part_open(a, &r, i);
+        part_bwd(ctx, a, &r);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

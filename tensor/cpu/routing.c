@@ -10,8 +10,11 @@ enum { PIECE = 128 };
 
 static const float floor_norm = 1e-12f;
 
-static float inverse_norm(const kin_simd *s, const float *x, int64_t n)
+/* 1 / max(norm, 1e-12), or 1 */
+static float inverse_norm(const kin_simd *s, bool plain, const float *x, int64_t n)
 {
+    if (plain)
+        return 1.0f;
     double norm = sqrt(s->sumsq(x, n));
     return (float)(1.0 / (norm > 1e-12 ? norm : 1e-12));
 }
@@ -22,15 +25,15 @@ static bool floored(float inverse)
 }
 
 /* Inverse norms of the rows of x: the kept ones, or made again into out. */
-static const float *inverses(kin_ctx *ctx, const kin_tensor *kept, const float *x, int64_t ld,
-                             int64_t rows, int64_t n, bool make, float *out)
+static const float *inverses(kin_ctx *ctx, bool plain, const kin_tensor *kept, const float *x,
+                             int64_t ld, int64_t rows, int64_t n, bool make, float *out)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
     if (kept && kept->data && !make && kept->stride[0] == 1)
         return kin_f32(kept);
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, rows *n)) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        out[r] = inverse_norm(s, x + r * ld, n);
+        out[r] = inverse_norm(s, plain, x + r * ld, n);
         if (make && kept && kept->data)
             kin_f32(kept)[r * kept->stride[0]] = out[r];
     }
@@ -52,8 +55,8 @@ kin_status kin_cpu_cosine(kin_ctx *ctx, const kin_cosine_args *a)
         return ctx->error.status;
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
-    inverses(ctx, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, true, xi);
-    inverses(ctx, a->pinv, p, d, experts, d, true, pi);
+    inverses(ctx, a->plain, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, true, xi);
+    inverses(ctx, a->plain, a->pinv, p, d, experts, d, true, pi);
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, tokens *experts *d)) schedule(static)
     for (int64_t t = 0; t < tokens; t++) {
         for (int64_t e = 0; e < experts; e++)
@@ -76,7 +79,7 @@ static void cosine_row(const kin_cosine_args *a, const kin_simd *s, int64_t t, c
         s->put_rows(1, d, dz[e] * pinv[e] * xinv, p + e * d, 0, row, 0, true);
         sum += dz[e] * z[e];
     }
-    if (!floored(xinv))
+    if (!a->plain && !floored(xinv))
         s->put_rows(1, d, -sum * xinv * xinv, kin_f32(a->x) + t * kin_ld(a->x), 0, row, 0, true);
     s->put_rows(1, d, 1.0f, row, 0, kin_f32(a->dx) + t * kin_ld(a->dx), 0, a->acc);
 }
@@ -120,7 +123,7 @@ static kin_status cosine_proto(kin_ctx *ctx, const kin_cosine_args *a, const flo
             s->put_rows(1, d, pinv[e], parts + i * each + e * d, 0, grad + e * d, 0, true);
             sum += parts[i * each + experts * d + e];
         }
-        if (!floored(pinv[e]))
+        if (!a->plain && !floored(pinv[e]))
             s->put_rows(1, d, -sum * pinv[e] * pinv[e], p + e * d, 0, grad + e * d, 0, true);
     }
     return KIN_OK;
@@ -146,8 +149,8 @@ kin_status kin_cpu_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a)
         kin_ws_release(ctx, mark);
         return KIN_OK;
     }
-    xinv = inverses(ctx, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, false, xi);
-    pinv = inverses(ctx, a->pinv, p, d, experts, d, false, pi);
+    xinv = inverses(ctx, a->plain, a->xinv, kin_f32(a->x), kin_ld(a->x), tokens, d, false, xi);
+    pinv = inverses(ctx, a->plain, a->pinv, p, d, experts, d, false, pi);
     if (a->dx && a->dx->data) {
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, tokens *experts *d)) schedule(static)
         for (int64_t t = 0; t < tokens; t++)
@@ -220,8 +223,10 @@ kin_status kin_cpu_topk_bwd(kin_ctx *ctx, const kin_topk_args *a)
         const int32_t *idx = (const int32_t *)a->idx->data + t * kin_ld(a->idx);
         if (!a->acc)
             memset(ds, 0, (size_t)experts * sizeof(float));
-        for (int64_t k = 0; k < a->k && !null_row(a->null, t, tokens); k++)
-            ds[idx[k]] += dw[k];
+        for (int64_t k = 0; k < a->k && !null_row(a->null, t, tokens); k++) {
+            if (idx[k] >= 0)
+                ds[idx[k]] += dw[k];
+        }
     }
     return KIN_OK;
 }

@@ -2,7 +2,7 @@
  * check as always, so the workspace's peak is that of a real run, and the slots count the work.
  * Products (linear, grouped, attention) count 2 operations per multiply-add into ctx->cost.flops,
  * all slots their operands once into ctx->cost.bytes. A routed row count is not known without data:
- * in a dry run every token counts with all its slots, the most there can be; tensor/profile.c calls
+ * in a dry run the most pairs there can be count; tensor/profile.c calls
  * these slots beside the real ones, and then the rows are those that were routed. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -74,7 +74,7 @@ static kin_status linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 static double grouped_flops(const kin_ctx *ctx, const kin_dispatch *d, int64_t n, int64_t k)
 {
     const int64_t rows =
-        kin_ctx_is_plan(ctx) ? d->tokens * d->slots : ((const int32_t *)d->offset.data)[d->groups];
+        kin_ctx_is_plan(ctx) ? d->rows : ((const int32_t *)d->offset.data)[d->groups];
     return 2.0 * (double)rows * (double)n * (double)k;
 }
 
@@ -180,6 +180,11 @@ static kin_status topk(kin_ctx *ctx, const kin_topk_args *a)
 static kin_status topk_bwd(kin_ctx *ctx, const kin_topk_args *a)
 {
     return count(ctx, 0, a->dw, a->dscores, END);
+}
+
+static kin_status choose(kin_ctx *ctx, const kin_choose_args *a)
+{
+    return count(ctx, 0, a->scores, some(a->gate), a->idx, a->w, END);
 }
 
 static kin_status dispatch(kin_ctx *ctx, const kin_dispatch_args *a)
@@ -328,6 +333,7 @@ void kin_kernels_init_plan(kin_kernels *k)
         .cosine_bwd = cosine_bwd,
         .topk = topk,
         .topk_bwd = topk_bwd,
+        .choose = choose,
         .dispatch = dispatch,
         .rcl = rcl,
         .rcl_bwd = rcl_bwd,

@@ -1,6 +1,6 @@
 /* tensor/ref/rcl.c: routing contrastive loss (ProMoE): with m_j the mean of the tokens of expert j
  * and V the experts that have tokens,  L = 1/|V| sum_{i in V} ( log sum_{j in V}
- * exp(cos(P_i,m_j)/tau) - cos(P_i,m_i)/tau ). */
+ * exp(cos(P_i,m_j)/tau) - cos(P_i,m_i)/tau ), of each part of the tokens; the mean over parts. */
 #include "tensor/ref/ref.h"
 
 static const double floor_norm = 1e-12;
@@ -23,9 +23,44 @@ static int64_t count_of(const kin_rcl_args *a, int64_t e)
     return n;
 }
 
+/* The arguments of one part of the tokens. */
+typedef struct part {
+    kin_rcl_args a;
+    kin_tensor x, idx, dx;
+} part;
+
+static void part_open(const kin_rcl_args *a, int64_t i, part *p)
+{
+    int64_t per = a->x->size[0] / a->parts;
+    p->a = *a;
+    p->x = kin_tensor_slice(a->x, 0, i * per, per);
+    p->idx = kin_tensor_slice(a->idx, 0, i * per, per);
+    p->a.x = &p->x;
+    p->a.idx = &p->idx;
+    if (kin_ref_has(a->dx)) {
+        p->dx = kin_tensor_slice(a->dx, 0, i * per, per);
+        p->a.dx = &p->dx;
+    }
+}
+
+/* Parts with a token that has an expert. */
+static int64_t parts_used(const kin_rcl_args *a)
+{
+    int64_t used = 0;
+    for (int64_t i = 0; i < a->parts; i++) {
+        part p;
+        int64_t n = 0;
+        part_open(a, i, &p);
+        for (int64_t e = 0; e < a->proto->value.size[0] && n == 0; e++)
+            n = count_of(&p.a, e);
+        used += n > 0;
+    }
+    return used;
+}
+
 /* Scratch of both directions, all double. */
 typedef struct rcl {
-    const kin_rcl_args *a;
+    const kin_rcl_args *a; /* of one part */
     int64_t experts, d, used;
     int64_t *count;      /* [E] */
     double *mean;        /* [E,D] */
@@ -92,26 +127,32 @@ static double row_lse(const rcl *s, int64_t i)
 kin_status kin_ref_rcl(kin_ctx *ctx, const kin_rcl_args *a)
 {
     size_t mark = kin_ws_mark(ctx);
+    int64_t used = parts_used(a);
     double loss = 0;
-    rcl s;
-    KIN_TRY(prepare(ctx, a, &s));
-    for (int64_t e = 0; e < s.experts; e++) {
-        if (kin_ref_has(a->count))
-            kin_ref_put(a->count, e * a->count->stride[0], (double)s.count[e], false);
-        for (int64_t c = 0; c < s.d && kin_ref_has(a->mean); c++)
-            kin_ref_put2(a->mean, e, c, s.mean[e * s.d + c], false);
-        if (s.count[e] && s.used >= 2)
-            loss += row_lse(&s, e) - s.cosine[e * s.experts + e] / (double)a->tau;
+    for (int64_t i = 0; i < a->parts; i++) {
+        part p;
+        rcl s;
+        double sum = 0;
+        part_open(a, i, &p);
+        KIN_TRY(prepare(ctx, &p.a, &s));
+        for (int64_t e = 0; e < s.experts; e++) {
+            if (kin_ref_has(a->count))
+                kin_ref_put2(a->count, i, e, (double)s.count[e], false);
+            if (s.count[e] && s.used >= 2)
+                sum += row_lse(&s, e) - s.cosine[e * s.experts + e] / (double)a->tau;
+        }
+        loss += s.used >= 2 ? sum / (double)s.used / (double)used : 0;
+        kin_ws_release(ctx, mark);
     }
-    kin_ref_put(a->loss, 0, s.used >= 2 ? loss / (double)s.used : 0, false);
-    kin_ws_release(ctx, mark);
+    kin_ref_put(a->loss, 0, loss, false);
     return KIN_OK;
 }
 
-/* Turns s->cosine [i,j] into dL/dcos(P_i,m_j) in g [E,E]. */
-static void score_gradients(const rcl *s, double *g)
+/* Turns s->cosine [i,j] into dL/dcos(P_i,m_j) in g [E,E]; parts: number of used ones. */
+static void score_gradients(const rcl *s, int64_t parts, double *g)
 {
-    double factor = kin_ref_load(s->a->dloss, 0) / ((double)s->used * (double)s->a->tau);
+    double factor =
+        kin_ref_load(s->a->dloss, 0) / ((double)s->used * (double)s->a->tau * (double)parts);
     int64_t E = s->experts;
     for (int64_t i = 0; i < E; i++) {
         double lse = s->count[i] ? row_lse(s, i) : 0;
@@ -148,20 +189,17 @@ static void column_bwd(const rcl *s, const double *g, int64_t c, double *dm)
     }
 }
 
-kin_status kin_ref_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
+static kin_status part_bwd(kin_ctx *ctx, const kin_rcl_args *a, int64_t parts)
 {
-    size_t mark = kin_ws_mark(ctx);
     double *g, *dm;
     rcl s;
-    if (kin_ref_has(a->dx) && !a->acc)
-        KIN_TRY(kin_ref_fill(ctx, a->dx, 0));
     KIN_TRY(prepare(ctx, a, &s));
     g = kin_ws_bytes(ctx, (size_t)(s.experts * s.experts) * sizeof(double));
     dm = kin_ws_bytes(ctx, (size_t)s.experts * sizeof(double));
     if (!g || !dm)
         return ctx->error.status;
     if (s.used >= 2)
-        score_gradients(&s, g);
+        score_gradients(&s, parts, g);
     for (int64_t c = 0; c < s.d && s.used >= 2; c++) {
         column_bwd(&s, g, c, dm);
         for (int64_t t = 0; t < a->x->size[0] && kin_ref_has(a->dx); t++) {
@@ -171,6 +209,20 @@ kin_status kin_ref_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
             kin_ref_put2(a->dx, t, c, sum, true);
         }
     }
-    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_ref_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
+{
+    size_t mark = kin_ws_mark(ctx);
+    int64_t used = parts_used(a);
+    if (kin_ref_has(a->dx) && !a->acc)
+        KIN_TRY(kin_ref_fill(ctx, a->dx, 0));
+    for (int64_t i = 0; i < a->parts; i++) {
+        part p;
+        part_open(a, i, &p);
+        KIN_TRY(part_bwd(ctx, &p.a, used));
+        kin_ws_release(ctx, mark);
+    }
     return KIN_OK;
 }

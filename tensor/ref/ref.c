@@ -62,6 +62,7 @@ void kin_kernels_init_ref(kin_kernels *k)
         .cosine_bwd = kin_ref_cosine_bwd,
         .topk = kin_ref_topk,
         .topk_bwd = kin_ref_topk_bwd,
+        .choose = kin_ref_choose,
         .dispatch = kin_ref_dispatch,
         .rcl = kin_ref_rcl,
         .rcl_bwd = kin_ref_rcl_bwd,

@@ -144,6 +144,7 @@ kin_status kin_ref_cosine(kin_ctx *ctx, const kin_cosine_args *a);
 kin_status kin_ref_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a);
 kin_status kin_ref_topk(kin_ctx *ctx, const kin_topk_args *a);
 kin_status kin_ref_topk_bwd(kin_ctx *ctx, const kin_topk_args *a);
+kin_status kin_ref_choose(kin_ctx *ctx, const kin_choose_args *a);
 kin_status kin_ref_dispatch(kin_ctx *ctx, const kin_dispatch_args *a);
 kin_status kin_ref_balance(kin_ctx *ctx, const kin_balance_args *a);
 kin_status kin_ref_balance_bwd(kin_ctx *ctx, const kin_balance_args *a);

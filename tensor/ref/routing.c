@@ -4,10 +4,12 @@
 
 static const double floor_norm = 1e-12;
 
-/* 1 / max(norm, 1e-12) of row r. */
-static double row_inverse(const kin_tensor *x, int64_t r)
+/* 1 / max(norm, 1e-12) of row r, or 1. */
+static double row_inverse(const kin_tensor *x, int64_t r, bool plain)
 {
     double sq = 0;
+    if (plain)
+        return 1;
     for (int64_t c = 0; c < x->size[1]; c++) {
         double v = kin_ref_get2(x, r, c);
         sq += v * v;
@@ -20,33 +22,35 @@ kin_status kin_ref_cosine(kin_ctx *ctx, const kin_cosine_args *a)
     const kin_tensor *x = a->x, *p = &a->proto->value;
     (void)ctx;
     for (int64_t e = 0; e < p->size[0] && kin_ref_has(a->pinv); e++)
-        kin_ref_put(a->pinv, e * a->pinv->stride[0], row_inverse(p, e), false);
+        kin_ref_put(a->pinv, e * a->pinv->stride[0], row_inverse(p, e, a->plain), false);
     for (int64_t t = 0; t < x->size[0]; t++) {
-        double xinv = row_inverse(x, t);
+        double xinv = row_inverse(x, t, a->plain);
         if (kin_ref_has(a->xinv))
             kin_ref_put(a->xinv, t * a->xinv->stride[0], xinv, false);
         for (int64_t e = 0; e < p->size[0]; e++) {
             double dot = 0;
             for (int64_t c = 0; c < x->size[1]; c++)
                 dot += kin_ref_get2(x, t, c) * kin_ref_get2(p, e, c);
-            kin_ref_put2(a->z, t, e, dot * xinv * row_inverse(p, e), false);
+            kin_ref_put2(a->z, t, e, dot * xinv * row_inverse(p, e, a->plain), false);
         }
     }
     return KIN_OK;
 }
 
 /* The same in backward: what forward kept, if it did. */
-static double kept_inverse(const kin_tensor *kept, const kin_tensor *x, int64_t r)
+static double kept_inverse(const kin_cosine_args *a, const kin_tensor *kept, const kin_tensor *x,
+                           int64_t r)
 {
-    return kin_ref_has(kept) ? kin_ref_load(kept, r * kept->stride[0]) : row_inverse(x, r);
+    return kin_ref_has(kept) ? kin_ref_load(kept, r * kept->stride[0])
+                             : row_inverse(x, r, a->plain);
 }
 
 /* Gradient of z = u.v uinv vinv to row u: (v vinv - u uinv z) uinv, without the second term where
- * the norm lies under its floor. */
-static double cosine_du(double u, double uinv, double v, double vinv, double z)
+ * the norm is none (plain) or lies under its floor. */
+static double cosine_du(bool plain, double u, double uinv, double v, double vinv, double z)
 {
-    bool floored = uinv >= 1 / floor_norm;
-    return (v * vinv - (floored ? 0 : u * uinv * z)) * uinv;
+    bool constant = plain || uinv >= 1 / floor_norm;
+    return (v * vinv - (constant ? 0 : u * uinv * z)) * uinv;
 }
 
 kin_status kin_ref_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a)
@@ -55,24 +59,24 @@ kin_status kin_ref_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a)
     int64_t tokens = x->size[0], experts = p->size[0], d = x->size[1];
     (void)ctx;
     for (int64_t t = 0; t < tokens && kin_ref_has(a->dx); t++) {
-        double xinv = kept_inverse(a->xinv, x, t);
+        double xinv = kept_inverse(a, a->xinv, x, t);
         for (int64_t c = 0; c < d; c++) {
             double sum = 0;
             for (int64_t e = 0; e < experts; e++)
                 sum += kin_ref_get2(a->dz, t, e) *
-                       cosine_du(kin_ref_get2(x, t, c), xinv, kin_ref_get2(p, e, c),
-                                 kept_inverse(a->pinv, p, e), kin_ref_get2(a->z, t, e));
+                       cosine_du(a->plain, kin_ref_get2(x, t, c), xinv, kin_ref_get2(p, e, c),
+                                 kept_inverse(a, a->pinv, p, e), kin_ref_get2(a->z, t, e));
             kin_ref_put2(a->dx, t, c, sum, a->acc);
         }
     }
     for (int64_t e = 0; e < experts && kin_ref_wants_grad(a->proto); e++) {
-        double pinv = kept_inverse(a->pinv, p, e);
+        double pinv = kept_inverse(a, a->pinv, p, e);
         for (int64_t c = 0; c < d; c++) {
             double sum = 0;
             for (int64_t t = 0; t < tokens; t++)
                 sum += kin_ref_get2(a->dz, t, e) *
-                       cosine_du(kin_ref_get2(p, e, c), pinv, kin_ref_get2(x, t, c),
-                                 kept_inverse(a->xinv, x, t), kin_ref_get2(a->z, t, e));
+                       cosine_du(a->plain, kin_ref_get2(p, e, c), pinv, kin_ref_get2(x, t, c),
+                                 kept_inverse(a, a->xinv, x, t), kin_ref_get2(a->z, t, e));
             kin_ref_grad_add(a->proto, e, c, sum);
         }
     }
@@ -123,9 +127,66 @@ kin_status kin_ref_topk_bwd(kin_ctx *ctx, const kin_topk_args *a)
     if (!a->acc)
         KIN_TRY(kin_ref_fill(ctx, a->dscores, 0));
     for (int64_t t = 0; t < tokens; t++) {
-        for (int64_t k = 0; k < a->k && !null_row(a->null, t, tokens); k++)
-            kin_ref_put2(a->dscores, t, (int64_t)kin_ref_get2(a->idx, t, k),
-                         kin_ref_get2(a->dw, t, k), true);
+        for (int64_t k = 0; k < a->k && !null_row(a->null, t, tokens); k++) {
+            int64_t e = (int64_t)kin_ref_get2(a->idx, t, k);
+            if (e >= 0)
+                kin_ref_put2(a->dscores, t, e, kin_ref_get2(a->dw, t, k), true);
+        }
+    }
+    return KIN_OK;
+}
+
+/* Tokens of [t0, t1) that stand before token t in column e: larger value, ties to the lower token.
+ */
+static int64_t column_rank(const kin_tensor *x, int64_t t0, int64_t t1, int64_t t, int64_t e)
+{
+    double own = kin_ref_get2(x, t, e);
+    int64_t rank = 0;
+    for (int64_t u = t0; u < t1; u++) {
+        double v = kin_ref_get2(x, u, e);
+        rank += v > own || (v == own && u < t);
+    }
+    return rank;
+}
+
+static bool above(const kin_choose_args *a, int64_t t, int64_t e)
+{
+    return kin_ref_get2(a->gate, t, e) > kin_ref_load(a->threshold, e * a->threshold->stride[0]);
+}
+
+/* What expert e takes of the tokens [t0, t1). */
+static void choose_column(const kin_choose_args *a, int64_t t0, int64_t t1, int64_t e)
+{
+    int64_t k = a->k;
+    if (a->rule == KIN_TAKE_COUNT) {
+        k = 0;
+        for (int64_t t = t0; t < t1; t++)
+            k += above(a, t, e);
+    }
+    for (int64_t t = t0; t < t1; t++) {
+        bool takes =
+            a->rule == KIN_TAKE_ABOVE ? above(a, t, e) : column_rank(a->scores, t0, t1, t, e) < k;
+        kin_ref_put2(a->idx, t, e, takes ? (double)e : -1, false);
+        kin_ref_put2(a->w, t, e, takes ? kin_ref_get2(a->scores, t, e) : 0, false);
+        if (kin_ref_has(a->kth) && column_rank(a->gate, t0, t1, t, e) == a->k - 1)
+            kin_ref_put(a->kth, e * a->kth->stride[0], kin_ref_get2(a->gate, t, e), false);
+    }
+}
+
+kin_status kin_ref_choose(kin_ctx *ctx, const kin_choose_args *a)
+{
+    int64_t tokens = a->scores->size[0], experts = a->scores->size[1], per = tokens / a->pools;
+    (void)ctx;
+    for (int64_t p = 0; p < a->pools; p++) {
+        bool null = null_row(a->null, p * per, tokens);
+        for (int64_t e = 0; e < experts; e++) {
+            if (!null)
+                choose_column(a, p * per, (p + 1) * per, e);
+            for (int64_t t = p * per; t < (p + 1) * per && null; t++) {
+                kin_ref_put2(a->idx, t, e, e == 0 ? (double)a->null_expert : -1, false);
+                kin_ref_put2(a->w, t, e, e == 0 ? 1 : 0, false);
+            }
+        }
     }
     return KIN_OK;
 }

@@ -106,7 +106,7 @@ static int naive_best(const kin_moe *m, const float *x, double *score)
         double dot = 0, a = 0, b = 0;
 
         for (int64_t i = 0; i < m->width; i++) {
-            const double p = kin_tensor_get(&m->centers->value, e * m->width + i);
+            const double p = kin_tensor_get(&m->gate->value, e * m->width + i);
 
             dot += p * (double)x[i];
             a += p * p;
@@ -124,10 +124,13 @@ static int naive_best(const kin_moe *m, const float *x, double *score)
 static void test_ffn_is_its_definition(void **state)
 {
     enum { B = 2, N = 7, D = 12, HIDDEN = 10, SHARED = 6, E = 4 };
-    const kin_moe_config cfg = {.experts = E,
+    const kin_moe_config cfg = {.router = KIN_ROUTER_PROMOE_TC,
+                                .experts = E,
                                 .top_k = 1,
                                 .hidden = HIDDEN,
                                 .shared_hidden = SHARED,
+                                .form = KIN_FFN_PROJ,
+                                .shared_form = KIN_FFN_PROJ,
                                 .rcl_lambda = 1,
                                 .rcl_tau = 0.07,
                                 .rcl_any_slot = true,
@@ -138,6 +141,7 @@ static void test_ffn_is_its_definition(void **state)
     kin_moe m;
     kin_error err = {0};
     kin_tensor x, null, zero, one, y, aux;
+    const kin_moe_call call = {.null = &null};
 
     (void)state;
     assert_ok(kin_params_create(&params, &err), &err);
@@ -152,7 +156,7 @@ static void test_ffn_is_its_definition(void **state)
     assert_ok(KIN_WS(ctx, &one, KIN_DTYPE_F32, B, D), &ctx->error);
     assert_ok(kin_fill(ctx, &zero, 0), &ctx->error);
     assert_ok(kin_fill(ctx, &one, 1), &ctx->error);
-    assert_ok(kin_moe_forward(ctx, &m, 0, &x, &null, false, &zero, &one, &y, &aux), &ctx->error);
+    assert_ok(kin_moe_forward(ctx, &m, &call, &x, &zero, &one, &y, &aux), &ctx->error);
     for (int t = 0; t < B * N; t++) {
         const float *row = (const float *)x.data + t * D;
         double want[D] = {0}, score = 1;
@@ -160,8 +164,8 @@ static void test_ffn_is_its_definition(void **state)
 
         if (t < N)
             e = naive_best(&m, row, &score);
-        naive_mlp(m.sup_w, m.sup_b, m.sdown_w, m.sdown_b, row, D, SHARED, 1, want);
-        naive_mlp(m.up_w[e], m.up_b[e], m.down_w[e], m.down_b[e], row, D, HIDDEN, score, want);
+        naive_mlp(m.shared.w1, m.shared.b1, m.shared.w2, m.shared.b2, row, D, SHARED, 1, want);
+        naive_mlp(m.w1[e], m.b1[e], m.w2[e], m.b2[e], row, D, HIDDEN, score, want);
         for (int i = 0; i < D; i++)
             assert_true(fabs(want[i] - kin_tensor_get(&y, t * D + i)) < 2e-5);
     }
@@ -310,7 +314,7 @@ static void test_official_promoe_ffn(void **state)
     official o = {0};
     kin_ctx *ctx;
     kin_params *params;
-    kin_moe_config cfg = {.experts = 0};
+    kin_moe_config cfg = kin_config_moe_default(KIN_ROUTER_PROMOE_TC, 0, 0, false);
     kin_moe m;
     kin_error err = {0};
     kin_tensor x, label, null, zero, one, y, aux, want;
@@ -318,8 +322,9 @@ static void test_official_promoe_ffn(void **state)
     (void)state;
     if (!open_official("image/promoe_tc_identity.safetensors", &o))
         skip();
-    assert_ok(kin_config_moe(cJSON_GetObjectItemCaseSensitive(o.config, "MoE_config"), &cfg, &err),
-              &err);
+    assert_ok(
+        kin_config_moe(cJSON_GetObjectItemCaseSensitive(o.config, "MoE_config"), 0, &cfg, &err),
+        &err);
     ctx = open_ctx(KIN_BACKEND_CPU, 1);
     for (int layer = 1; layer <= 3; layer += 2) {
         char name[64];
@@ -339,7 +344,8 @@ static void test_official_promoe_ffn(void **state)
         assert_ok(KIN_WS(ctx, &one, KIN_DTYPE_F32, x.size[0], x.size[2]), &ctx->error);
         assert_ok(kin_fill(ctx, &zero, 0), &ctx->error);
         assert_ok(kin_fill(ctx, &one, 1), &ctx->error);
-        assert_ok(kin_moe_forward(ctx, &m, layer, &x, &null, false, &zero, &one, &y, &aux),
+        assert_ok(kin_moe_forward(ctx, &m, &(kin_moe_call){.layer = layer, .null = &null}, &x,
+                                  &zero, &one, &y, &aux),
                   &ctx->error);
         snprintf(name, sizeof(name), "out.layers.%d.moe", layer);
         want = official_tensor(ctx, &o, name);

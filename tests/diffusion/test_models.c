@@ -161,8 +161,16 @@ static void test_null_never_touches_routed_experts(void **state)
 static void test_equal_experts(void **state)
 {
     enum { N = 9, D = 12 };
-    const kin_moe_config cfg = {
-        .experts = 5, .top_k = 1, .hidden = 7, .shared_hidden = 3, .rcl_tau = 0.07, .shared = true};
+    const kin_moe_config cfg = {.router = KIN_ROUTER_PROMOE_TC,
+                                .experts = 5,
+                                .top_k = 1,
+                                .hidden = 7,
+                                .shared_hidden = 3,
+                                .form = KIN_FFN_PROJ,
+                                .shared_form = KIN_FFN_PROJ,
+                                .rcl_tau = 0.07,
+                                .shared = true};
+    const kin_moe_call call = {0};
     kin_ctx *ctx = open_ctx(KIN_BACKEND_CPU, 1);
     kin_params *params;
     kin_moe m;
@@ -176,7 +184,7 @@ static void test_equal_experts(void **state)
     assert_ok(kin_params_alloc(params, KIN_DTYPE_F32, false, &err), &err);
     randomize(params, 22, 0.5f);
     for (int e = 1; e < 5; e++) {
-        kin_param *const *const lists[] = {m.up_w, m.up_b, m.down_w, m.down_b};
+        kin_param *const *const lists[] = {m.w1, m.b1, m.w2, m.b2};
 
         for (int k = 0; k < 4; k++)
             memcpy(lists[k][e]->value.data, lists[k][0]->value.data,
@@ -187,15 +195,14 @@ static void test_equal_experts(void **state)
     assert_ok(KIN_WS(ctx, &one, KIN_DTYPE_F32, 1, D), &ctx->error);
     assert_ok(kin_fill(ctx, &zero, 0), &ctx->error);
     assert_ok(kin_fill(ctx, &one, 1), &ctx->error);
-    assert_ok(kin_moe_forward(ctx, &m, 0, &x, NULL, false, &zero, &one, &y, &aux), &ctx->error);
-    assert_ok(kin_router_assign(ctx, &m, 0, &x, NULL, false, &r), &ctx->error);
+    assert_ok(kin_moe_forward(ctx, &m, &call, &x, &zero, &one, &y, &aux), &ctx->error);
+    assert_ok(kin_router_assign(ctx, &m, &call, &x, &r), &ctx->error);
     rows = KIN_RESHAPE(&x, N, D);
-    assert_ok(kin_linear_act(ctx, &rows, m.sup_w, m.sup_b, KIN_ACT_GELU_TANH, &hidden),
+    assert_ok(kin_ffn_hidden(ctx, &m.shared, &rows, &hidden), &ctx->error);
+    assert_ok(kin_linear(ctx, &hidden, m.shared.w2, m.shared.b2, &shared), &ctx->error);
+    assert_ok(kin_linear_act(ctx, &rows, m.w1[0], m.b1[0], KIN_ACT_GELU_TANH, &hidden),
               &ctx->error);
-    assert_ok(kin_linear(ctx, &hidden, m.sdown_w, m.sdown_b, &shared), &ctx->error);
-    assert_ok(kin_linear_act(ctx, &rows, m.up_w[0], m.up_b[0], KIN_ACT_GELU_TANH, &hidden),
-              &ctx->error);
-    assert_ok(kin_linear(ctx, &hidden, m.down_w[0], m.down_b[0], &expert), &ctx->error);
+    assert_ok(kin_linear(ctx, &hidden, m.w2[0], m.b2[0], &expert), &ctx->error);
     for (int64_t i = 0; i < N * D; i++) {
         const double want = kin_tensor_get(&shared, i) +
                             kin_tensor_get(&r.score, i / D) * kin_tensor_get(&expert, i);
@@ -552,8 +559,7 @@ static void test_bad_configs(void **state)
         kin_status status;
         const char *text;
     } rows[] = {
-        {"{" KINEMA ", \"model\": \"promoe_ec\"}", KIN_ERR_UNSUPPORTED, "promoe_ec"},
-        {"{" KINEMA ", \"model\": \"diffmoe\"}", KIN_ERR_UNSUPPORTED, "diffmoe"},
+        {"{" KINEMA ", \"CapacityPred_loss_weight\": 1}", KIN_ERR_ARG, "diffmoe"},
         {"{" KINEMA ", \"model\": \"promoe\"}", KIN_ERR_FORMAT, "promoe"},
         {"{" KINEMA ", \"modell\": \"dense\"}", KIN_ERR_FORMAT, "model"},
         {"{" KINEMA ", \"expert_head\": 30}", KIN_ERR_ARG, "expert_head"},
@@ -577,7 +583,23 @@ static void test_bad_configs(void **state)
          KIN_ERR_ARG, "multiple of 16"},
         {"{" COG ", \"shared_head\": 1}", KIN_ERR_UNSUPPORTED, "shared_head"},
         {"{\"input_size\": 7, \"patch_size\": 2}", KIN_ERR_ARG, "patch_size"},
-        {"{\"input_size\": 8, \"model\": \"tc\"}", KIN_ERR_UNSUPPORTED, "tc"},
+        {"{\"input_size\": 8, \"model\": \"tc\"}", KIN_ERR_FORMAT, "MoE_config is missing"},
+        {"{\"input_size\": 8, \"model\": \"tc\", \"MoE_config\": {\"top_k\": 2}}", KIN_ERR_FORMAT,
+         "top_k"},
+        {"{\"input_size\": 8, \"model\": \"tc\", \"MoE_config\": {\"capacity\": 9}}", KIN_ERR_ARG,
+         "capacity 9"},
+        {"{\"input_size\": 8, \"model\": \"ec\", \"MoE_config\": {\"capacity\": 0}}", KIN_ERR_ARG,
+         "capacity 0"},
+        {"{\"input_size\": 4, \"model\": \"ec\", \"MoE_config\": {}}", KIN_ERR_ARG, "leave none"},
+        {"{\"input_size\": 8, \"model\": \"diffmoe\", \"MoE_config\": {\"use_diff_expert\": true}}",
+         KIN_ERR_UNSUPPORTED, "use_diff_expert"},
+        {"{\"input_size\": 8, \"model\": \"diffmoe\", \"MoE_config\": {\"num_expert\": 2}}",
+         KIN_ERR_FORMAT, "num_experts"},
+        {"{\"input_size\": 8, \"model\": \"diffmoe\", \"CapacityPred_loss_weight\": -1,"
+         "\"MoE_config\": {}}",
+         KIN_ERR_ARG, "CapacityPred_loss_weight"},
+        {"{\"input_size\": 8, \"model\": \"promoe_ec\", \"MoE_config\": {\"rcl_scope\": \"rank\"}}",
+         KIN_ERR_ARG, "rcl_scope"},
     };
 
     (void)state;

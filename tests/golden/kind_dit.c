@@ -1,4 +1,5 @@
-/* Kinds of golden/image: promoe (token choice), dit, promoe_cfg, promoe_train, flow_sample. */
+/* Kinds of golden/image: networks (dit, promoe, tc_dit, ec_dit, diffmoe), promoe_cfg, promoe_train,
+ * flow_sample. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +56,28 @@ static void check_noise_grads(kin_golden_case *c, const kin_golden_model *m, cha
     }
 }
 
+/* names in out.* of what an evaluation shows */
+static void eval_name(const char *tapped, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "eval.%s", tapped);
+}
+
+/* Evaluation by the published rule, where the case has one: DiffMoE with the thresholds that the
+ * forward above has moved. */
+static kin_status run_eval(kin_golden_case *c, const kin_golden_model *m, const kin_tensor *x,
+                           const kin_tensor *t, const kin_tensor *y)
+{
+    kin_model_output out;
+
+    if (!kin_golden_has(c, "out.eval.y"))
+        return KIN_OK;
+    kin_golden_taps(c, 1e-5, eval_name);
+    kin_model_set_diffmoe_infer(m->model, true);
+    KIN_TRY(forward(c, m, x, t, y, &out));
+    kin_golden_check(c, "out.eval.y", &out.y, 1e-5);
+    return KIN_OK;
+}
+
 static kin_status run_network(kin_golden_case *c, kin_golden_model *m)
 {
     static char names[8][64];
@@ -62,7 +85,11 @@ static kin_status run_network(kin_golden_case *c, kin_golden_model *m)
     kin_model_output out;
     int n = 1;
 
-    KIN_TRY(kin_golden_model_open(c, c->config, NULL, NULL, true, m));
+    /* thresholds move: the weights are copies there */
+    if (!strcmp(c->kind, "diffmoe"))
+        KIN_TRY(kin_golden_model_open_train(c, c->config, NULL, NULL, m));
+    else
+        KIN_TRY(kin_golden_model_open(c, c->config, NULL, NULL, true, m));
     KIN_TRY(kin_golden_input(c, "in.x", &x));
     KIN_TRY(kin_golden_input(c, "in.t", &t));
     KIN_TRY(kin_golden_input(c, "in.y", &y));
@@ -88,7 +115,7 @@ static kin_status run_network(kin_golden_case *c, kin_golden_model *m)
     check_noise_grads(c, m, names, 8);
     kin_golden_check_grads(c, m->params, 1e-4);
     kin_tape_end(c->ctx);
-    return KIN_OK;
+    return run_eval(c, m, &x, &t, &y);
 }
 
 static kin_status kind_network(kin_golden_case *c)
@@ -391,8 +418,78 @@ static kin_status kind_train(kin_golden_case *c)
     return status;
 }
 
+/* --- params --- */
+
+/* The file has no `model` key: ProMoE_L_EC has expert choice, the others what their keys say. */
+static kin_status published_model(kin_golden_case *c, const cJSON *entry, kin_params **params,
+                                  kin_model **model)
+{
+    kin_error *err = &c->ctx->error;
+    const size_t len = strlen(entry->string);
+    cJSON *config = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(entry, "config"), 1);
+    kin_status status;
+
+    if (len > 3 && !strcmp(entry->string + len - 3, "_EC"))
+        cJSON_AddStringToObject(config, "model", "promoe_ec");
+    KIN_GOTO(kin_params_create(params, err));
+    KIN_GOTO(kin_model_create(config, *params, model, err));
+done:
+    cJSON_Delete(config);
+    return status;
+}
+
+/* Totals, and every tensor by name and shape; no value is allocated. */
+static void compare_params(kin_golden_case *c, const cJSON *entry, const kin_params *params)
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(entry, "tensors"), *t;
+    int64_t trainable = 0;
+
+    for (int i = 0; i < params->count; i++)
+        trainable += params->list[i]->trainable ? kin_tensor_numel(&params->list[i]->value) : 0;
+    kin_golden_expect(c,
+                      (double)kin_params_numel(params) ==
+                          cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "total")),
+                      "%s: total", entry->string);
+    kin_golden_expect(
+        c, (double)trainable == cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "trainable")),
+        "%s: trainable", entry->string);
+    kin_golden_expect(c, params->count == cJSON_GetArraySize(tensors), "%s: number of tensors",
+                      entry->string);
+    cJSON_ArrayForEach(t, tensors)
+    {
+        const kin_param *p = kin_params_find(params, t->string);
+        bool same = p && p->value.ndim == cJSON_GetArraySize(t);
+
+        for (int i = 0; same && i < p->value.ndim; i++)
+            same = (double)p->value.size[i] == cJSON_GetNumberValue(cJSON_GetArrayItem(t, i));
+        kin_golden_expect(c, same, "%s: %s", entry->string, t->string);
+    }
+}
+
+static kin_status kind_params(kin_golden_case *c)
+{
+    const cJSON *entry;
+
+    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(c->config, "models"))
+    {
+        kin_params *params = NULL;
+        kin_model *model = NULL;
+        const kin_status status = published_model(c, entry, &params, &model);
+
+        if (status == KIN_OK)
+            compare_params(c, entry, params);
+        kin_model_destroy(&model);
+        kin_params_destroy(&params);
+        KIN_TRY(status);
+    }
+    return KIN_OK;
+}
+
 extern const kin_golden_kind kin_golden_kinds_dit[];
 const kin_golden_kind kin_golden_kinds_dit[] = {
-    {"promoe", kind_network},   {"dit", kind_network},        {"promoe_cfg", kind_cfg},
-    {"flow_sample", kind_flow}, {"promoe_train", kind_train}, {NULL, NULL},
+    {"promoe", kind_network},   {"dit", kind_network},
+    {"tc_dit", kind_network},   {"ec_dit", kind_network},
+    {"diffmoe", kind_network},  {"promoe_cfg", kind_cfg},
+    {"flow_sample", kind_flow}, {"promoe_train", kind_train},
+    {"params", kind_params},    {NULL, NULL},
 };

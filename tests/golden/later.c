@@ -13,7 +13,6 @@ typedef struct later_row {
 } later_row;
 
 static const char other_scheduler[] = "scheduler class of later work";
-static const char other_router[] = "router of later work";
 static const char cogvideox[] = "CogVideoX belongs to later work";
 static const char vae[] = "VAEs belong to later work";
 static const char ddpm[] = "the DDPM objective and its samplers belong to later work";
@@ -54,17 +53,8 @@ static const later_row rows[] = {
      "solvers of other classes belong to later work (flow Euler: tests/samplers/test_analytic)"},
     {"ddpm_sample", NULL, NULL, ddpm},
     {"ddpm_train", NULL, NULL, ddpm},
-    {"params", NULL, NULL, "published sizes with other routers belong to later work"},
     {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
-    {"diffmoe", NULL, NULL, other_router},
-    {"ec_dit", NULL, NULL, other_router},
-    {"tc_dit", NULL, NULL, other_router},
-    {"promoe", "model", "promoe_ec", other_router},
-    {"promoe_cfg", "model", "promoe_ec", other_router},
-    {"native", "transformer.model", "promoe_ec", other_router},
-    {"native_sample", "transformer.model", "promoe_ec", other_router},
-    {"native_train", "transformer.model", "promoe_ec", other_router},
     {"autoencoder_kl", NULL, NULL, vae},
     {"autoencoder_kl_cogvideox", NULL, NULL, vae},
     {"autoencoder_kl_wan", NULL, NULL, vae},

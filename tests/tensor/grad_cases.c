@@ -257,6 +257,40 @@ static kin_status cosine(kin_ctx *ctx, grad_env *e, kin_tensor *y)
     return kin_cosine(ctx, &e->in[0], e->p[0], y);
 }
 
+static void declare_choice(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(6, 5));
+}
+
+static kin_status gate_scores(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    return kin_gate_scores(ctx, &e->in[0], e->p[0], y);
+}
+
+/* variant 0: one pool, 1: a pool per sample, one of them null, 2: as many as have gate above the
+ * threshold, 3: exactly those */
+static kin_status choose(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    static const int null[3] = {0, 1, 0};
+    static const kin_take rule[4] = {KIN_TAKE_TOP, KIN_TAKE_TOP, KIN_TAKE_COUNT, KIN_TAKE_ABOVE};
+    kin_choose_options o = {.rule = rule[e->variant], .pools = 1, .k = 2, .null_expert = 5};
+    kin_tensor mask, gate, threshold, idx;
+    KIN_TRY(ints(ctx, KIN_DTYPE_U8, null, KIN_DIMS(3), &mask));
+    KIN_TRY(KIN_WS(ctx, &gate, e->dtype, 6, 5));
+    KIN_TRY(KIN_WS(ctx, &threshold, e->dtype, 5));
+    for (int i = 0; i < 30 && !kin_ctx_is_plan(ctx); i++)
+        kin_tensor_set(&gate, i, i * 7 % 10 * 0.1);
+    KIN_TRY(kin_fill(ctx, &threshold, 0.55));
+    if (e->variant == 1) {
+        o.pools = 3;
+        o.k = 1;
+        o.null = &mask;
+    }
+    o.gate = &gate;
+    o.threshold = &threshold;
+    return kin_choose(ctx, &e->in[0], &o, &idx, y);
+}
+
 static kin_status topk(kin_ctx *ctx, grad_env *e, kin_tensor *y)
 {
     static const int null[3] = {0, 1, 0};
@@ -300,10 +334,29 @@ static kin_status moe(kin_ctx *ctx, grad_env *e, kin_tensor *y)
     KIN_TRY(kin_cosine(ctx, &e->in[0], e->p[0], &z));
     KIN_TRY(kin_topk(ctx, &z, e->variant & 2 ? 2 : 1, e->variant & 4 ? &mask : NULL, EXPERTS - 1,
                      &idx, &w));
-    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, EXPERTS - 1, &d));
+    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, EXPERTS - 1, 0, &d));
     KIN_TRY(kin_linear_grouped(ctx, &e->in[0], &d, true, up, bias, KIN_ACT_GELU_TANH, &h));
     KIN_TRY(kin_linear_grouped(ctx, &h, &d, false, down, down_bias, KIN_ACT_NONE, &out));
     return kin_combine(ctx, &out, &d, e->variant & 1 ? &e->in[1] : NULL, y);
+}
+
+/* Expert choice through experts without biases: each of two takes three of the six tokens; a token
+ * may have none or both. */
+static kin_status moe_chosen(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    static kin_param *up[EXPERTS - 1], *down[EXPERTS - 1];
+    kin_tensor z, idx, w, h, out;
+    kin_dispatch d;
+    for (int i = 0; i < EXPERTS - 1; i++) {
+        up[i] = e->p[1 + i];
+        down[i] = e->p[1 + 2 * EXPERTS + i];
+    }
+    KIN_TRY(kin_gate_scores(ctx, &e->in[0], e->p[0], &z));
+    KIN_TRY(kin_choose(ctx, &z, &(kin_choose_options){.pools = 1, .k = 3}, &idx, &w));
+    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS - 1, -1, 6, &d));
+    KIN_TRY(kin_linear_grouped(ctx, &e->in[0], &d, true, up, NULL, KIN_ACT_SILU, &h));
+    KIN_TRY(kin_linear_grouped(ctx, &h, &d, false, down, NULL, KIN_ACT_NONE, &out));
+    return kin_combine(ctx, &out, &d, &e->in[1], y);
 }
 
 /* SwiGLU experts: two grouped products of the same tokens, multiplied. */
@@ -323,7 +376,7 @@ static kin_status moe_swiglu(kin_ctx *ctx, grad_env *e, kin_tensor *y)
     KIN_TRY(ints(ctx, KIN_DTYPE_I32, pick, KIN_DIMS(6, 1), &idx));
     KIN_TRY(KIN_WS(ctx, &w, e->dtype, 6, 1));
     KIN_TRY(kin_fill(ctx, &w, 1));
-    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, &d));
+    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, 0, &d));
     KIN_TRY(kin_linear_grouped(ctx, &e->in[0], &d, true, gate, bias, KIN_ACT_SILU, &g));
     KIN_TRY(kin_linear_grouped(ctx, &e->in[0], &d, true, up, bias, KIN_ACT_NONE, &u));
     KIN_TRY(kin_mul(ctx, &g, &u, 1, &h));
@@ -331,16 +384,19 @@ static kin_status moe_swiglu(kin_ctx *ctx, grad_env *e, kin_tensor *y)
     return kin_combine(ctx, &out, &d, &e->in[1], y);
 }
 
-/* variant 0: two slots, 1: slot 0 only, 2: one expert has tokens, 3: the idle expert in between */
+/* variant 0: two slots, 1: slot 0 only, 2: one expert has tokens, 3: the idle expert in between, 4:
+ * three parts, one of them without experts */
 static kin_status rcl(kin_ctx *ctx, grad_env *e, kin_tensor *y)
 {
-    static const int pick[4][12] = {{0, 1, 1, 2, 3, 0, 4, 4, 2, 1, 0, 3},
+    static const int pick[5][12] = {{0, 1, 1, 2, 3, 0, 4, 4, 2, 1, 0, 3},
                                     {0, 1, 1, 2, 3, 0, 4, 4, 2, 1, 0, 3},
                                     {2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4, 4},
-                                    {0, 3, 3, 0, 2, 0, 2, 3, 0, 3, 4, 4}};
+                                    {0, 3, 3, 0, 2, 0, 2, 3, 0, 3, 4, 4},
+                                    {0, 1, 2, -1, 4, -1, 4, -1, 3, 1, -1, 0}};
     kin_tensor idx;
     KIN_TRY(ints(ctx, KIN_DTYPE_I32, pick[e->variant], KIN_DIMS(6, 2), &idx));
-    return kin_rcl(ctx, &e->in[0], e->p[0], &idx, e->variant == 1 ? 1 : 2, 0.25f, y);
+    return kin_rcl(ctx, &e->in[0], e->p[0], &idx, e->variant == 1 ? 1 : 2, e->variant == 4 ? 3 : 1,
+                   0.25f, y);
 }
 
 static void declare_balance(grad_env *e)
@@ -617,6 +673,11 @@ const grad_case grad_cases[] = {
     {"unpatchify", "unpatchify", declare_video, unpatchify, 0, false},
     {"unpatchify, channel last", "unpatchify", declare_video, unpatchify, 1, false},
     {"cosine", "cosine", declare_cosine, cosine, 0, false},
+    {"gate_scores", "gate_scores", declare_cosine, gate_scores, 0, false},
+    {"choose", "choose", declare_choice, choose, 0, false},
+    {"choose, pools, null", "choose", declare_choice, choose, 1, false},
+    {"choose, count", "choose", declare_choice, choose, 2, false},
+    {"choose, above", "choose", declare_choice, choose, 3, false},
     {"topk", "topk", declare_cosine, topk, 0, false},
     {"topk, null sample", "topk", declare_cosine, topk, 1, false},
     {"experts", "linear_grouped combine cosine topk", declare_moe, moe, 0, true},
@@ -624,11 +685,14 @@ const grad_case grad_cases[] = {
     {"experts, two slots", "linear_grouped combine", declare_moe, moe, 2, true},
     {"experts, two slots, base, null", "linear_grouped combine", declare_moe, moe, 7, true},
     {"experts, null", "linear_grouped combine", declare_moe, moe, 4, true},
+    {"experts, chosen by them", "linear_grouped combine choose gate_scores", declare_moe,
+     moe_chosen, 0, true},
     {"experts, swiglu", "linear_grouped combine mul", declare_moe, moe_swiglu, 0, true},
     {"rcl", "rcl", declare_cosine, rcl, 0, true},
     {"rcl, slot 0", "rcl", declare_cosine, rcl, 1, true},
     {"rcl, one expert", "rcl", declare_cosine, rcl, 2, true},
     {"rcl, idle expert", "rcl", declare_cosine, rcl, 3, true},
+    {"rcl, parts", "rcl", declare_cosine, rcl, 4, true},
     {"balance", "load_balance softmax", declare_balance, balance, 0, false},
     {"balance, null", "load_balance softmax", declare_balance, balance, 1, false},
     {"balance, sequence", "load_balance softmax", declare_balance, balance, 2, false},

@@ -31,7 +31,8 @@ static void dispatch_make(rig *r, shape s, kin_dispatch *d)
     pair offset = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(s.groups + 1));
     kin_tensor weight = rig_in(r, 1, 0, KIN_DIMS(s.tokens, s.slots));
     int64_t routed = s.null_tokens ? s.groups - 1 : s.groups, used = routed - s.idle, at = 0;
-    *d = (kin_dispatch){s.tokens, s.slots, s.groups, order.t[0], offset.t[0], inverse.t[0], weight};
+    *d = (kin_dispatch){s.tokens,   s.slots,     s.groups,     s.tokens * s.slots,
+                        order.t[0], offset.t[0], inverse.t[0], weight};
     for (int64_t i = 0; i < s.tokens * s.slots; i++)
         kin_tensor_set(&d->inverse, i, -1);
     for (int64_t e = 0; e < s.groups; e++) {

@@ -1,4 +1,4 @@
-/* Cases of cosine, topk, dispatch, rcl, balance. */
+/* Cases of cosine, topk, choose, dispatch, rcl, balance. */
 #include "tests/tensor/rig.h"
 
 static const int64_t shapes[][3] = {/* tokens, experts, width */
@@ -9,10 +9,11 @@ static const int64_t shapes[][3] = {/* tokens, experts, width */
                                     {300, 13, 64}};
 enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
-static void cosine(rig *r, const int64_t *shape, double spread, bool acc, int pad)
+static void cosine(rig *r, const int64_t *shape, bool plain, double spread, bool acc, int pad)
 {
     int64_t t = shape[0], e = shape[1], d = shape[2];
-    rig_begin(r, "cosine T=%d E=%d D=%d spread=%g acc=%d", (int)t, (int)e, (int)d, spread, acc);
+    rig_begin(r, "cosine T=%d E=%d D=%d plain=%d spread=%g acc=%d", (int)t, (int)e, (int)d, plain,
+              spread, acc);
     kin_tensor x = rig_in(r, spread, pad, KIN_DIMS(t, d)), dz = rig_in(r, 1, 0, KIN_DIMS(t, e));
     param_pair proto = rig_param(r, KIN_DTYPE_F32, 1, true, KIN_DIMS(e, d));
     pair z = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(t, e));
@@ -20,7 +21,8 @@ static void cosine(rig *r, const int64_t *shape, double spread, bool acc, int pa
     pair pinv = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(e));
     pair dx = rig_out(r, KIN_DTYPE_F32, acc, pad, KIN_DIMS(t, d));
     for (int side = 0; side < 2; side++) {
-        kin_cosine_args a = {.x = &x,
+        kin_cosine_args a = {.plain = plain,
+                             .x = &x,
                              .proto = proto.p[side],
                              .z = &z.t[side],
                              .xinv = &xinv.t[side],
@@ -72,9 +74,10 @@ static void cosine_zero(rig *r)
 void kernels_cosine(rig *r)
 {
     for (int i = 0; i < SHAPES; i++) {
-        cosine(r, shapes[i], 1, false, 0);
-        cosine(r, shapes[i], 1e-4, true, 3);
-        cosine(r, shapes[i], 1e4, false, 1);
+        cosine(r, shapes[i], false, 1, false, 0);
+        cosine(r, shapes[i], false, 1e-4, true, 3);
+        cosine(r, shapes[i], false, 1e4, false, 1);
+        cosine(r, shapes[i], true, 1, true, 2);
     }
     cosine_zero(r);
 }
@@ -130,6 +133,67 @@ void kernels_topk(rig *r)
     topk(r, 9, 4, 4, true, true, false);
 }
 
+/* pools, nulls: some pools are null; gate NULL-like for rule TOP; kth with one pool */
+static void choose(rig *r, int64_t t, int64_t e, int64_t pools, kin_take rule, int64_t k,
+                   bool nulls, bool ties, bool kth)
+{
+    rig_begin(r, "choose T=%d E=%d pools=%d rule=%d k=%d nulls=%d ties=%d kth=%d", (int)t, (int)e,
+              (int)pools, (int)rule, (int)k, nulls, ties, kth);
+    kin_tensor s = ties ? tied_scores(r, t, e) : rig_in(r, 1, 2, KIN_DIMS(t, e));
+    kin_tensor gate = ties ? tied_scores(r, t, e) : rig_in(r, 1, 1, KIN_DIMS(t, e));
+    kin_tensor threshold = rig_in(r, 0.5, 0, KIN_DIMS(e));
+    kin_tensor null = rig_ints(r, KIN_DTYPE_U8, 0, 2, KIN_DIMS(pools));
+    kin_tensor dw = rig_in(r, 1, 0, KIN_DIMS(t, e));
+    pair idx = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(t, e));
+    pair w = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(t, e));
+    pair rank = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(e));
+    pair ds = rig_out(r, KIN_DTYPE_F32, true, 1, KIN_DIMS(t, e));
+    if (ties) /* both zeros are one value */
+        kin_tensor_set(&s, 0, -0.0);
+    for (int side = 0; side < 2; side++) {
+        kin_choose_args a = {.scores = &s,
+                             .pools = pools,
+                             .null = nulls ? &null : NULL,
+                             .null_expert = e,
+                             .rule = rule,
+                             .k = k,
+                             .gate = &gate,
+                             .threshold = &threshold,
+                             .idx = &idx.t[side],
+                             .w = &w.t[side],
+                             .kth = kth ? &rank.t[side] : NULL};
+        kin_topk_args b = {.scores = &s,
+                           .null = a.null,
+                           .null_expert = e,
+                           .k = e,
+                           .idx = &idx.t[side],
+                           .dw = &dw,
+                           .dscores = &ds.t[side],
+                           .acc = true};
+        RIG_CALL(r, side, choose, &a);
+        RIG_CALL(r, side, topk_bwd, &b);
+    }
+    rig_same(r, "idx", &idx.t[1], &idx.t[0]);
+    rig_same(r, "w", &w.t[1], &w.t[0]);
+    rig_same(r, "dscores", &ds.t[1], &ds.t[0]);
+    if (kth)
+        rig_same(r, "kth", &rank.t[1], &rank.t[0]);
+    rig_end(r);
+}
+
+void kernels_choose(rig *r)
+{
+    choose(r, 1, 1, 1, KIN_TAKE_TOP, 1, false, false, true);
+    choose(r, 7, 3, 1, KIN_TAKE_TOP, 7, false, true, true);
+    choose(r, 75, 4, 3, KIN_TAKE_TOP, 6, true, false, false);
+    choose(r, 512, 12, 2, KIN_TAKE_TOP, 21, true, true, false);
+    choose(r, 300, 13, 1, KIN_TAKE_TOP, 23, false, true, true);
+    choose(r, 300, 13, 1, KIN_TAKE_COUNT, 0, false, false, false);
+    choose(r, 129, 5, 1, KIN_TAKE_COUNT, 0, false, true, false);
+    choose(r, 64, 8, 4, KIN_TAKE_ABOVE, 0, false, false, false);
+    choose(r, 64, 8, 4, KIN_TAKE_ABOVE, 0, true, true, false);
+}
+
 static void dispatch(rig *r, int64_t t, int64_t k, int64_t groups, bool nulls, int lo)
 {
     rig_begin(r, "dispatch T=%d K=%d G=%d nulls=%d from=%d", (int)t, (int)k, (int)groups, nulls,
@@ -148,7 +212,8 @@ static void dispatch(rig *r, int64_t t, int64_t k, int64_t groups, bool nulls, i
     inverse = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(t * k));
     offset = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(groups + 1));
     for (int side = 0; side < 2; side++) {
-        kin_dispatch d = {t, k, groups, order.t[side], offset.t[side], inverse.t[side], weight};
+        kin_dispatch d = {t,     k, groups, t * k, order.t[side], offset.t[side], inverse.t[side],
+                          weight};
         kin_dispatch_args a = {.idx = &idx, .null_expert = nulls ? groups - 1 : -1, .d = &d};
         RIG_CALL(r, side, dispatch, &a);
     }
@@ -169,29 +234,29 @@ void kernels_dispatch(rig *r)
     dispatch(r, 300, 2, 5, true, 2);
     dispatch(r, 17, 3, 4, true, 3);
     dispatch(r, 1000, 2, 14, true, 0);
+    dispatch(r, 60, 5, 5, false, -4); /* most slots unused */
 }
 
-static void rcl(rig *r, int64_t t, int64_t e, int64_t d, int64_t k, int64_t slots, int lo, int hi,
-                bool acc)
+static void rcl(rig *r, int64_t t, int64_t e, int64_t d, int64_t k, int64_t slots, int64_t parts,
+                int lo, int hi, bool acc)
 {
-    rig_begin(r, "rcl T=%d E=%d D=%d K=%d slots=%d experts %d..%d acc=%d", (int)t, (int)e, (int)d,
-              (int)k, (int)slots, lo, hi, acc);
+    rig_begin(r, "rcl T=%d E=%d D=%d K=%d slots=%d parts=%d experts %d..%d acc=%d", (int)t, (int)e,
+              (int)d, (int)k, (int)slots, (int)parts, lo, hi, acc);
     kin_tensor x = rig_in(r, 1, 2, KIN_DIMS(t, d));
     kin_tensor idx = rig_ints(r, KIN_DTYPE_I32, lo, hi, KIN_DIMS(t, k));
     param_pair proto = rig_param(r, KIN_DTYPE_F32, 1, true, KIN_DIMS(e, d));
     kin_tensor dloss = rig_in(r, 1, 0, 0, NULL);
     pair loss = rig_out(r, KIN_DTYPE_F32, false, 0, 0, NULL);
-    pair mean = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(e, d));
-    pair count = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(e));
+    pair count = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(parts, e));
     pair dx = rig_out(r, KIN_DTYPE_F32, acc, 1, KIN_DIMS(t, d));
     for (int side = 0; side < 2; side++) {
         kin_rcl_args a = {.x = &x,
                           .proto = proto.p[side],
                           .idx = &idx,
+                          .parts = parts,
                           .slots = slots,
                           .tau = 0.07f,
                           .loss = &loss.t[side],
-                          .mean = &mean.t[side],
                           .count = &count.t[side],
                           .dloss = &dloss,
                           .dx = &dx.t[side],
@@ -214,13 +279,15 @@ static void rcl(rig *r, int64_t t, int64_t e, int64_t d, int64_t k, int64_t slot
 
 void kernels_rcl(rig *r)
 {
-    rcl(r, 17, 3, 7, 1, 1, 0, 3, false);
-    rcl(r, 64, 5, 48, 2, 2, 0, 5, true);
-    rcl(r, 64, 5, 48, 2, 1, 0, 5, false);
-    rcl(r, 129, 12, 64, 1, 1, 0, 13, true); /* some tokens on the unconditional expert */
-    rcl(r, 40, 6, 33, 2, 2, 2, 5, false);   /* idle experts */
-    rcl(r, 9, 4, 16, 1, 1, 2, 3, false);    /* one expert only: no loss */
-    rcl(r, 9, 4, 16, 1, 1, 4, 5, true);     /* none at all */
+    rcl(r, 17, 3, 7, 1, 1, 1, 0, 3, false);
+    rcl(r, 64, 5, 48, 2, 2, 1, 0, 5, true);
+    rcl(r, 64, 5, 48, 2, 1, 1, 0, 5, false);
+    rcl(r, 129, 12, 64, 1, 1, 1, 0, 13, true); /* some tokens on the unconditional expert */
+    rcl(r, 40, 6, 33, 2, 2, 1, 2, 5, false);   /* idle experts */
+    rcl(r, 9, 4, 16, 1, 1, 1, 2, 3, false);    /* one expert only: no loss */
+    rcl(r, 9, 4, 16, 1, 1, 1, 4, 5, true);     /* none at all */
+    rcl(r, 48, 5, 40, 5, 5, 3, -1, 5, true);   /* unused slots, parts */
+    rcl(r, 6, 3, 16, 1, 1, 6, -1, 4, false);   /* parts of one token, some without an expert */
 }
 
 static void balance(rig *r, int64_t samples, int64_t per, int64_t e, int64_t k, bool sequence,

@@ -102,6 +102,7 @@ void kernels_patch(rig *r);
 void kernels_sinusoid(rig *r);
 void kernels_cosine(rig *r);
 void kernels_topk(rig *r);
+void kernels_choose(rig *r);
 void kernels_dispatch(rig *r);
 void kernels_rcl(rig *r);
 void kernels_balance(rig *r);

@@ -27,6 +27,7 @@ static const body bodies[] = {
     {"sinusoid", kernels_sinusoid},
     {"cosine", kernels_cosine},
     {"topk", kernels_topk},
+    {"choose", kernels_choose},
     {"dispatch", kernels_dispatch},
     {"rcl", kernels_rcl},
     {"balance", kernels_balance},

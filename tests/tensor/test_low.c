@@ -276,6 +276,7 @@ static void route(rig *r, kin_dispatch *d, int64_t slots)
     *d = (kin_dispatch){.tokens = TOKENS,
                         .slots = slots,
                         .groups = EXPERTS,
+                        .rows = TOKENS * slots,
                         .order = order.t[0],
                         .offset = offset.t[0]};
     at[0] = 0;

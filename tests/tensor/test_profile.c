@@ -92,7 +92,7 @@ static void run_all(kin_ctx *ctx, const net *n, kin_tensor *y)
     for (int i = 0; i < 14; i++)
         at[i] = i < 4 ? 2 : i % 2; /* tokens 0 and 1 take the last expert, in slot 0 alone */
     w = NOISE(ctx, 7, 2);
-    assert_ok(kin_dispatch_build(ctx, &idx, &w, 3, 2, &d), &ctx->error);
+    assert_ok(kin_dispatch_build(ctx, &idx, &w, 3, 2, 0, &d), &ctx->error);
     assert_ok(kin_linear_grouped(ctx, &x, &d, true, n->w, n->b, KIN_ACT_NONE, &experts),
               &ctx->error);
     assert_ok(kin_attention(ctx, &q, &k, &k, NULL, &o), &ctx->error);

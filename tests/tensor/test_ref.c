@@ -262,7 +262,7 @@ static void routing(void **state)
         assert_true(kin_tensor_get(&idx, i) == want_idx[i]);
         assert_true(kin_tensor_get(&w, i) == want_w[i]);
     }
-    assert_ok(kin_dispatch_build(ctx, &idx, &w, 4, 3, &d), &ctx->error);
+    assert_ok(kin_dispatch_build(ctx, &idx, &w, 4, 3, 0, &d), &ctx->error);
     for (int i = 0; i < 5; i++)
         assert_true(kin_tensor_get(&d.offset, i) == want_offset[i]);
     for (int i = 0; i < 10; i++)
@@ -296,7 +296,7 @@ static void experts(void **state)
         bl[e] = &bp[e];
     }
     assert_ok(kin_topk(ctx, &s, K, NULL, 0, &idx, &w), &ctx->error);
-    assert_ok(kin_dispatch_build(ctx, &idx, &w, E, -1, &d), &ctx->error);
+    assert_ok(kin_dispatch_build(ctx, &idx, &w, E, -1, 0, &d), &ctx->error);
     assert_ok(kin_linear_grouped(ctx, &x, &d, true, wl, bl, KIN_ACT_SILU, &y), &ctx->error);
     for (int t = 0; t < T; t++) {
         for (int k = 0; k < K; k++) {
@@ -355,7 +355,7 @@ static void contrast(void **state)
         if (count[i])
             want += (log(sum) - logit[i][i]) / 3;
     }
-    assert_ok(kin_rcl(ctx, &x, &p, &idx, 1, 0.07f, &loss), &ctx->error);
+    assert_ok(kin_rcl(ctx, &x, &p, &idx, 1, 1, 0.07f, &loss), &ctx->error);
     assert_near(kin_tensor_get(&loss, 0), want);
 }
 
