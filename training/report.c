@@ -209,23 +209,37 @@ kin_status kin_trainer_validate(kin_trainer *t)
 
 /* --- sample grids --- */
 
-/* Rows are clips, columns their frames (at most 16, evenly). */
+/* A clip is a row of its frames (at most 16, evenly); images stand `across` in a row. */
 typedef struct grid {
-    kin_tensor image; /* u8 [rows*H, columns*W, 3] */
-    int64_t columns, height, width, next;
+    kin_tensor image; /* u8 [H,W,3] */
+    int64_t across, frames, height, width;
 } grid;
+
+/* Images in a row: one of each class where they fit, else a square. */
+static int64_t images_across(int64_t count, int64_t classes)
+{
+    int64_t side = 1;
+    while (side * side < count)
+        side++;
+    return classes <= 32 && classes <= count ? classes : side;
+}
+
+static void put_frame(const grid *g, int64_t row, int64_t column, const uint8_t *src)
+{
+    for (int64_t y = 0; y < g->height; y++)
+        memcpy((uint8_t *)g->image.data +
+                   ((row * g->height + y) * g->image.size[1] + column * g->width) * 3,
+               src + y * g->width * 3, (size_t)g->width * 3);
+}
 
 static kin_status put_clip(void *user, int64_t clip, const kin_tensor *frames)
 {
-    grid *g = user;
+    const grid *g = user;
     const int64_t total = frames->size[0];
-    for (int64_t c = 0; c < g->columns; c++) {
-        const int64_t f = g->columns > 1 ? c * (total - 1) / (g->columns - 1) : 0;
-        const uint8_t *src = (const uint8_t *)frames->data + f * g->height * g->width * 3;
-        for (int64_t y = 0; y < g->height; y++)
-            memcpy((uint8_t *)g->image.data +
-                       ((clip * g->height + y) * g->columns + c) * g->width * 3,
-                   src + y * g->width * 3, (size_t)g->width * 3);
+    for (int64_t c = 0; c < g->frames; c++) {
+        const int64_t f = g->frames > 1 ? c * (total - 1) / (g->frames - 1) : 0;
+        put_frame(g, clip / g->across, clip % g->across * g->frames + c,
+                  (const uint8_t *)frames->data + f * g->height * g->width * 3);
     }
     return KIN_OK;
 }
@@ -348,10 +362,13 @@ static kin_status generate_grid(kin_trainer *t, grid *g, float *values, int32_t 
 kin_status kin_trainer_samples(kin_trainer *t)
 {
     const int64_t n = t->cfg.samples.count, frames = t->cfg.data.frames;
-    grid g = {.columns = frames < 16 ? frames : 16,
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    grid g = {.across = info->family == KIN_FAMILY_DIT ? images_across(n, info->num_classes) : 1,
+              .frames = frames < 16 ? frames : 16,
               .height = t->cfg.data.height,
               .width = t->cfg.data.width};
-    const int64_t rows = n * g.height, columns = g.columns * g.width;
+    const int64_t rows = (n + g.across - 1) / g.across * g.height,
+                  columns = g.across * g.frames * g.width;
     if (!t->prompt)
         KIN_TRY(sample_prompts(t));
     uint8_t *pixels = kin_calloc((size_t)(rows * columns), 3);
