@@ -20,7 +20,4 @@ bool kin_condition_with_law(const kin_pipeline *p);
 kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
                               kin_physics_prior *out, kin_error *err);
 
-/* Class labels "3", "0-9", "0-4,7" into a kin_malloc list. Fails: KIN_ERR_ARG, KIN_ERR_MEM. */
-kin_status kin_condition_classes(const char *list, int32_t **classes, int64_t *n, kin_error *err);
-
 #endif

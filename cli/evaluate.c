@@ -55,13 +55,12 @@ static kin_status on_clip(void *user, int64_t clip, const kin_tensor *frames)
     evaluation *e = user;
     kin_error *err = &e->pipeline->ctx->error;
     kin_asked asked;
-    char path[KIN_PATH_MAX];
     kin_asked_from_truth(&e->clips[clip].truth, &asked);
     if (clip < SEED_PROMPTS)
         memcpy(e->first + (size_t)clip * e->clip_bytes, frames->data, e->clip_bytes);
     if (e->keep) {
         e->output.prompt = e->clips[clip].caption;
-        KIN_TRY(kin_output_put(&e->output, clip, frames, path, err));
+        KIN_TRY(kin_output_put(&e->output, clip, frames, err));
     }
     return kin_evaluation_add(e->judged, frames->data, (int)frames->size[0], (int)frames->size[1],
                               (int)frames->size[2], &asked, NULL, err);

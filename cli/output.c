@@ -16,10 +16,22 @@ kin_status kin_output_init(kin_output *o, const char *name, int64_t count, kin_e
     memset(o, 0, sizeof *o);
     o->name = name;
     o->count = count;
-    o->mp4 = strcasecmp(ext, "mp4") == 0;
     o->pattern = kin_output_has_index(name);
-    if (!o->mp4 && strcasecmp(ext, "png"))
-        return kin_fail(err, KIN_ERR_ARG, "output: '%s' must end in .mp4 or .png", name);
+    if (strcasecmp(ext, "mp4") == 0)
+        o->kind = KIN_OUTPUT_MP4;
+    else if (strcasecmp(ext, "png") == 0)
+        o->kind = KIN_OUTPUT_PNG;
+    else if (strcasecmp(ext, "npz") == 0)
+        o->kind = KIN_OUTPUT_NPZ;
+    else
+        return kin_fail(err, KIN_ERR_ARG, "output: '%s' must end in .mp4, .png or .npz", name);
+    if (o->kind == KIN_OUTPUT_NPZ)
+        return o->pattern ? kin_fail(err, KIN_ERR_ARG,
+                                     "output: '%s' holds all images, it needs no number", name)
+                          : KIN_OK;
+    if (o->pattern && !kin_output_has_index(kin_path_base(name)))
+        return kin_fail(err, KIN_ERR_ARG, "output: '%s' must have the number in the file's name",
+                        name);
     if (o->pattern)
         return kin_output_name(sample, name, 0, err);
     if (count > 1)
@@ -31,12 +43,20 @@ kin_status kin_output_init(kin_output *o, const char *name, int64_t count, kin_e
 
 kin_status kin_output_check_frames(const kin_output *o, int64_t frames, kin_error *err)
 {
-    if (!o->mp4 && o->pattern && frames > 1 && o->count > 1)
+    if (o->kind == KIN_OUTPUT_NPZ && frames > 1)
+        return kin_fail(err, KIN_ERR_ARG, "output: '%s' holds images, not clips of %lld frames",
+                        o->name, (long long)frames);
+    if (o->kind == KIN_OUTPUT_PNG && o->pattern && frames > 1 && o->count > 1)
         return kin_fail(
             err, KIN_ERR_ARG,
             "output: '%s' holds the frames of one clip, not of %lld; use clip-%%03d.mp4", o->name,
             (long long)o->count);
     return KIN_OK;
+}
+
+bool kin_output_is_series(const kin_output *o, int64_t frames)
+{
+    return o->kind == KIN_OUTPUT_NPZ || (o->pattern && (o->kind == KIN_OUTPUT_MP4 || frames == 1));
 }
 
 kin_status kin_output_prepare(const kin_output *o, kin_error *err)
@@ -48,19 +68,30 @@ kin_status kin_output_prepare(const kin_output *o, kin_error *err)
 
 kin_status kin_output_settings_path(const kin_output *o, char path[KIN_PATH_MAX], kin_error *err)
 {
-    char dir[KIN_PATH_MAX];
+    /* note: kin_output_init saw a number behind the last slash; "%%" is none */
+    size_t stem = strlen(o->name);
     if (o->pattern) {
-        KIN_TRY(kin_path_dir(dir, o->name, err));
-        return kin_path_join(path, dir, "generate.json", err);
+        stem = (size_t)(kin_path_base(o->name) - o->name);
+        while (o->name[stem] != '%' || o->name[stem + 1] == '%')
+            stem += o->name[stem] == '%' ? 2 : 1;
     }
-    int n = snprintf(path, KIN_PATH_MAX, "%s.json", o->name);
+    int n = snprintf(path, KIN_PATH_MAX, "%.*s%s", (int)stem, o->name,
+                     o->pattern ? "generate.json" : ".json");
     return n < KIN_PATH_MAX ? KIN_OK : kin_fail(err, KIN_ERR_ARG, "output: the name is too long");
+}
+
+kin_status kin_output_path(const kin_output *o, int64_t clip, char path[KIN_PATH_MAX],
+                           kin_error *err)
+{
+    if (o->pattern)
+        return kin_output_name(path, o->name, clip, err);
+    return kin_path_join(path, NULL, o->name, err);
 }
 
 uint64_t kin_output_bytes(const kin_output *o, int64_t frames, int64_t height, int64_t width)
 {
     double pixels = (double)height * (double)width;
-    if (!o->mp4)
+    if (o->kind != KIN_OUTPUT_MP4)
         return (uint64_t)(2e6 + (o->pattern ? 4 : 3 * (double)frames) * pixels);
     /* measured at 32x32 to 1024x1024, 16 to 64 frames: the encoder holds up to about 52 frames */
     double held = frames < 52 ? (double)frames : 52, share = (height | width) & 1 ? 1 : 0.6;
@@ -91,30 +122,36 @@ static kin_status put_strip(const char *path, const kin_tensor *frames, const ch
 }
 
 kin_status kin_output_put(const kin_output *o, int64_t clip, const kin_tensor *frames,
-                          char path[KIN_PATH_MAX], kin_error *err)
+                          kin_error *err)
 {
-    char seed[32];
+    char seed[32], class[32], path[KIN_PATH_MAX];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)o->seed);
+    if (o->classes)
+        snprintf(class, sizeof class, "%d", (int)kin_classes_at(o->classes, o->seed, clip));
     const char *prompt = o->prompt ? o->prompt : "", *settings = o->settings ? o->settings : "";
-    const char *png[] = {"prompt",     prompt,
-                         "seed",       seed,
-                         "model_hash", o->hash ? o->hash : "",
-                         "settings",   settings,
-                         "Software",   "kinema " KIN_VERSION,
+    const char *png[] = {o->classes ? "class" : "prompt",
+                         o->classes ? class : prompt,
+                         "seed",
+                         seed,
+                         "model_hash",
+                         o->hash ? o->hash : "",
+                         "settings",
+                         settings,
+                         "Software",
+                         "kinema " KIN_VERSION,
                          NULL};
     const char *mp4[] = {"title", prompt, "comment", settings, NULL};
     kin_video_params params = kin_video_params_default();
+    if (o->kind == KIN_OUTPUT_NPZ)
+        return kin_npz_put(o->npz, frames->data, err);
     params.height = frames->size[1];
     params.width = frames->size[2];
     params.crf = 12;
-    params.metadata = o->mp4 ? mp4 : png;
+    params.metadata = o->kind == KIN_OUTPUT_MP4 ? mp4 : png;
     KIN_TRY(kin_video_fps(o->fps, &params.fps_num, &params.fps_den, err));
-    snprintf(path, KIN_PATH_MAX, "%s", o->name);
-    if (o->mp4) {
-        if (o->pattern)
-            KIN_TRY(kin_output_name(path, o->name, clip, err));
+    KIN_TRY(kin_output_path(o, clip, path, err));
+    if (o->kind == KIN_OUTPUT_MP4)
         return kin_video_write(path, &params, frames, err);
-    }
     if (!o->pattern)
         return put_strip(path, frames, png, err);
     params.first_index = frames->size[0] == 1 ? clip : 0;

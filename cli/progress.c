@@ -50,6 +50,9 @@ void kin_progress_begin(kin_progress *p, const char *what, const char *unit, int
     p->what = what;
     p->unit = unit;
     p->total = total;
+    p->before = 0;
+    p->per = 1;
+    p->rate = "it/s";
     p->started = kin_clock_s();
     p->shown = p->started;
 }
@@ -59,7 +62,8 @@ static void show_json(kin_progress *p, int64_t done, double rate, double eta, co
     kin_strbuf b = {0};
     kin_strbuf_add(&b, "{\"task\":");
     kin_strbuf_add_json(&b, p->what);
-    kin_strbuf_addf(&b, ",\"done\":%lld,\"total\":%lld", (long long)done, (long long)p->total);
+    kin_strbuf_addf(&b, ",\"done\":%lld,\"total\":%lld", (long long)(done / p->per),
+                    (long long)(p->total / p->per));
     if (rate > 0)
         kin_strbuf_addf(&b, ",\"it_per_s\":%.4g,\"eta_s\":%.4g", rate, eta);
     if (extra) {
@@ -87,7 +91,8 @@ static bool due(kin_progress *p, int64_t done, bool force)
 static void show_text(kin_progress *p, int64_t done, const char *text)
 {
     char head[96];
-    snprintf(head, sizeof head, "%lld/%lld %s", (long long)done, (long long)p->total, p->unit);
+    snprintf(head, sizeof head, "%lld/%lld %s", (long long)(done / p->per),
+             (long long)(p->total / p->per), p->unit);
     if (p->mode == KIN_PROGRESS_LINE)
         fprintf(p->to, "\r%s%s%s: %s%s\033[K", p->colour ? "\033[36m" : "", p->what,
                 p->colour ? "\033[0m" : "", head, text);
@@ -102,8 +107,9 @@ void kin_progress_update(kin_progress *p, int64_t done, const char *extra, bool 
     if (!due(p, done, force))
         return;
     double spent = p->shown - p->started;
-    double rate = done > 0 && spent > 0 ? (double)done / spent : 0;
-    double eta = rate > 0 ? (double)(p->total - done) / rate : 0;
+    double rate =
+        done > p->before && spent > 0 ? (double)(done - p->before) / spent / (double)p->per : 0;
+    double eta = rate > 0 ? (double)(p->total - done) / rate / (double)p->per : 0;
     char text[512] = "", eta_text[32];
     if (p->mode == KIN_PROGRESS_JSON) {
         show_json(p, done, rate, eta, extra);
@@ -111,8 +117,11 @@ void kin_progress_update(kin_progress *p, int64_t done, const char *extra, bool 
     }
     int n = 0;
     if (rate > 0)
-        n = snprintf(text, sizeof text, "  %.*f it/s  ETA %s", rate < 10 ? 2 : 1, rate,
-                     kin_progress_time(eta, eta_text));
+        n = snprintf(text, sizeof text, "  %.*f %s  ETA %s",
+                     rate < 0.1  ? 4
+                     : rate < 10 ? 2
+                                 : 1,
+                     rate, p->rate, kin_progress_time(eta, eta_text));
     if (extra)
         snprintf(text + n, sizeof text - (size_t)n, "  %s", extra);
     show_text(p, done, text);

@@ -21,6 +21,10 @@ typedef struct kin_progress {
     const char *what; /* "generate"; borrowed */
     const char *unit; /* "step"; borrowed */
     int64_t total;
+    /* set after kin_progress_begin where they differ from 0, 1 and "it/s" */
+    int64_t before;   /* part of `done` that was there at the start; no part of the rate */
+    int64_t per;      /* what is shown: done / per of total / per */
+    const char *rate; /* borrowed */
     double started, shown;
     bool open_line; /* a rewritten line stands unfinished on the terminal */
 } kin_progress;

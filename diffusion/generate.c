@@ -291,7 +291,7 @@ static kin_status emit(generation *g, const kin_tensor *x)
             if (!g->params->allow_flat &&
                 kin_frames_check_flat(&frames, g->frames > 1, &ctx->error) != KIN_OK)
                 return kin_fail_prefix(&ctx->error, "generate: clip %lld",
-                                       (long long)(g->first + i));
+                                       (long long)clip_index(g, g->first + i));
         }
         KIN_TRY(g->params->emit(g->params->user, g->first + i, &frames));
         kin_ws_release(ctx, mark);

@@ -110,7 +110,8 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
  * config says */
 static kin_status load_sizes(kin_pipeline *p)
 {
-    static const char *const known[] = {"frames", "height", "width", "fps", "cfg_scale", NULL};
+    static const char *const known[] = {"frames",    "height",        "width", "fps",
+                                        "cfg_scale", "caption_field", NULL};
     kin_error *err = &p->ctx->error;
     const kin_model_info *info = kin_model_get_info(p->model);
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(p->index, "kinema");

@@ -99,31 +99,41 @@ static kin_status write_tokenizer(const save_job *j)
     return kin_file_write(path, config, strlen(config), j->err);
 }
 
-/* model_index.json with the clip size and guidance of this pipeline */
+static void set_number(cJSON *own, const char *key, double value)
+{
+    cJSON_DeleteItemFromObjectCaseSensitive(own, key);
+    if (value > 0)
+        cJSON_AddNumberToObject(own, key, value);
+}
+
+/* model_index.json with the clip size and guidance of this pipeline; what else "kinema" says stays
+ */
 static kin_status write_index(const save_job *j)
 {
     const kin_pipeline *p = j->p;
-    cJSON *index = cJSON_Duplicate(p->index, 1), *own = cJSON_CreateObject();
+    cJSON *index = cJSON_Duplicate(p->index, 1);
+    cJSON *own = cJSON_DetachItemFromObjectCaseSensitive(index, "kinema");
+    const bool sized = p->frames > 0 && p->height > 0 && p->width > 0;
     kin_status status;
 
+    if (!cJSON_IsObject(own)) {
+        cJSON_Delete(own);
+        own = cJSON_CreateObject();
+    }
     if (!index || !own) {
         cJSON_Delete(own);
         cJSON_Delete(index);
         return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
     }
-    cJSON_DeleteItemFromObjectCaseSensitive(index, "kinema");
-    if (p->frames > 0 && p->height > 0 && p->width > 0) {
-        cJSON_AddNumberToObject(own, "frames", (double)p->frames);
-        cJSON_AddNumberToObject(own, "height", (double)p->height);
-        cJSON_AddNumberToObject(own, "width", (double)p->width);
-        if (p->fps > 0)
-            cJSON_AddNumberToObject(own, "fps", p->fps);
-        if (p->cfg_scale > 0)
-            cJSON_AddNumberToObject(own, "cfg_scale", p->cfg_scale);
+    set_number(own, "frames", sized ? (double)p->frames : 0);
+    set_number(own, "height", sized ? (double)p->height : 0);
+    set_number(own, "width", sized ? (double)p->width : 0);
+    set_number(own, "fps", p->fps);
+    set_number(own, "cfg_scale", p->cfg_scale);
+    if (own->child)
         cJSON_AddItemToObject(index, "kinema", own);
-    } else {
+    else
         cJSON_Delete(own);
-    }
     status = write_json(j, "", "model_index.json", index);
     cJSON_Delete(index);
     return status;

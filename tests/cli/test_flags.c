@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "cli/condition.h"
 #include "cli/flags.h"
 
 enum { MAX_WORDS = 24 };
@@ -219,23 +218,6 @@ static void test_help(void **state)
     assert_true(a.version);
 }
 
-static void test_classes(void **state)
-{
-    (void)state;
-    int32_t *c = NULL;
-    int64_t n = 0;
-    kin_error err;
-    assert_int_equal(kin_condition_classes("3,0-2,7", &c, &n, &err), KIN_OK);
-    const int32_t want[] = {3, 0, 1, 2, 7};
-    assert_int_equal(n, 5);
-    assert_memory_equal(c, want, sizeof want);
-    kin_free(c);
-    static const char *const bad[] = {"",   ",",   "1,",           "a", "3-", "5-2",
-                                      "-1", "1 2", "0-99999999999"};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(kin_condition_classes(bad[i], &c, &n, &err), KIN_ERR_ARG);
-}
-
 /* Every allocation that fails gives KIN_ERR_MEM and leaks nothing (leaks: by the sanitizer build).
  */
 static void test_out_of_memory(void **state)
@@ -259,10 +241,9 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),         cmocka_unit_test(test_values),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_precedence),
-        cmocka_unit_test(test_help),          cmocka_unit_test(test_classes),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_table),   cmocka_unit_test(test_values),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_help),    cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
