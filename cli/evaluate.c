@@ -11,6 +11,7 @@
 #include "cli/condition.h"
 #include "cli/output.h"
 #include "cli/quiet.h"
+#include "cli/sampling.h"
 #include "cli/signals.h"
 #include "physics/evaluate.h"
 
@@ -123,14 +124,7 @@ static kin_generate_params params_of(evaluation *e)
     p.frames = e->sim.frames;
     p.width = e->sim.width;
     p.height = e->sim.height;
-    p.steps = (int)kin_args_int(a, "steps");
-    p.sampler = kin_args_text(a, "sampling-method");
-    if (kin_args_source(a, "flow-shift"))
-        p.shift = (float)kin_args_real(a, "flow-shift");
-    p.cfg_scale = kin_cli_cfg_scale(a, e->pipeline);
-    p.phys_cfg = (float)kin_args_real(a, "phys-cfg");
-    p.cfg_mode = strcmp(kin_args_text(a, "cfg-mode"), "multi") ? KIN_CFG_PLAIN : KIN_CFG_MULTI;
-    p.seed = (uint64_t)kin_args_int(a, "seed");
+    kin_cli_sampling(a, e->pipeline, &p);
     p.batch = kin_args_int(a, "batch");
     /* note: a flat clip is a bad clip here, to be counted and not to end the run */
     p.allow_flat = true;
@@ -276,6 +270,7 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
                         "evaluate: the suite 'loss' needs a data set (--data PATH)");
     if (!physics)
         KIN_TRY(kin_cli_need_input("data set", kin_args_text(args, "data"), err));
+    KIN_TRY(kin_cli_sampling_check(args, err));
     kin_quiet_simulator();
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));

@@ -7,11 +7,11 @@
 #include "cli/condition.h"
 #include "cli/output.h"
 #include "cli/resume.h"
+#include "cli/sampling.h"
 #include "cli/signals.h"
 #include "cli/writer.h"
 #include "diffusion/pipeline.h"
 #include "physics/prior_rules.h"
-#include "samplers/sampler.h"
 
 enum { CLASS_FILE_MAX = 256 << 20 };
 
@@ -131,7 +131,6 @@ static kin_status read_class_file(generation *g, kin_error *err)
 static kin_status check_flags(generation *g, kin_error *err)
 {
     const kin_args *a = g->args;
-    const kin_sampler *sampler;
     const char *name = kin_args_text(a, "output"), *npz = kin_args_text(a, "npz");
     if (npz && kin_args_source(a, "output") > KIN_SOURCE_DEFAULT)
         return kin_fail(err, KIN_ERR_ARG, "generate: --npz stands in the place of -o; give one");
@@ -140,11 +139,7 @@ static kin_status check_flags(generation *g, kin_error *err)
     g->count = kin_args_int(a, "count");
     KIN_TRY(read_class_file(g, err));
     KIN_TRY(kin_output_init(&g->output, npz ? npz : name, g->count, err));
-    KIN_TRY(kin_sampler_find(kin_args_text(a, "sampling-method"), &sampler, err));
-    if (kin_args_real(a, "phys-cfg") > 0 && strcmp(kin_args_text(a, "cfg-mode"), "multi"))
-        return kin_fail(err, KIN_ERR_ARG,
-                        "generate: --phys-cfg %g works with --cfg-mode multi alone",
-                        kin_args_real(a, "phys-cfg"));
+    KIN_TRY(kin_cli_sampling_check(a, err));
     return KIN_OK;
 }
 
@@ -157,13 +152,8 @@ static void set_params(generation *g)
     p->frames = kin_args_int(a, "frames");
     p->width = kin_args_int(a, "width");
     p->height = kin_args_int(a, "height");
-    p->steps = (int)kin_args_int(a, "steps");
-    p->sampler = kin_args_text(a, "sampling-method");
-    if (kin_args_source(a, "flow-shift"))
-        p->shift = (float)kin_args_real(a, "flow-shift");
-    p->phys_cfg = (float)kin_args_real(a, "phys-cfg");
-    p->cfg_mode = strcmp(kin_args_text(a, "cfg-mode"), "multi") ? KIN_CFG_PLAIN : KIN_CFG_MULTI;
-    p->seed = (uint64_t)kin_args_int(a, "seed");
+    kin_cli_sampling(a, g->pipeline, p);
+    p->cfg_channels = kin_args_int(a, "cfg-channels");
     p->batch = kin_args_int(a, "batch");
     p->allow_flat = kin_args_bool(a, "allow-flat");
     p->progress = on_progress;
@@ -179,7 +169,6 @@ static kin_status set_sizes(generation *g, kin_error *err)
     q->frames = q->frames ? q->frames : p->frames;
     q->width = q->width ? q->width : p->width;
     q->height = q->height ? q->height : p->height;
-    q->cfg_scale = kin_cli_cfg_scale(g->args, p);
     g->fps = kin_args_source(g->args, "fps") ? kin_args_real(g->args, "fps")
              : p->fps > 0                    ? p->fps
                                              : 8;

@@ -5,7 +5,6 @@
 
 #include "base/json.h"
 #include "diffusion/pipeline_parts.h"
-#include "samplers/sampler.h"
 #include "tensor/kernels.h"
 #include "vision/frames.h"
 
@@ -14,8 +13,8 @@ enum { BRANCHES = 3 };
 typedef struct generation {
     kin_pipeline *p;
     const kin_generate_params *params;
-    const kin_sampler *sampler;
     kin_schedule schedule;
+    int calls; /* of the model, for one batch */
     int64_t frames, height, width;
     int64_t first, n; /* clips of the running batch */
     kin_guided guided;
@@ -26,11 +25,11 @@ kin_generate_params kin_generate_params_default(void)
 {
     return (kin_generate_params){.count = 1,
                                  .steps = 25,
-                                 .sampler = "euler",
                                  .shift = 0.0f,
                                  .cfg_scale = 3.0f,
                                  .phys_cfg = 0.0f,
                                  .cfg_mode = KIN_CFG_PLAIN,
+                                 .cfg_interval = {0.0f, INFINITY},
                                  .batch = 1};
 }
 
@@ -91,6 +90,18 @@ static kin_status check_params(const generation *g)
                         (long long)a->count, (long long)a->batch);
     if (!isfinite(a->cfg_scale) || !isfinite(a->phys_cfg) || !isfinite(a->shift))
         return kin_fail(err, KIN_ERR_ARG, "generate: guidance and shift must be finite");
+    if (!(a->cfg_interval[0] <= a->cfg_interval[1]))
+        return kin_fail(err, KIN_ERR_ARG, "generate: guidance interval %g,%g must ascend",
+                        (double)a->cfg_interval[0], (double)a->cfg_interval[1]);
+    if (!(a->cfg_rescale >= 0 && a->cfg_rescale <= 1))
+        return kin_fail(err, KIN_ERR_ARG, "generate: guidance rescale %g must lie in 0 to 1",
+                        (double)a->cfg_rescale);
+    if (a->cfg_channels < 0 || a->cfg_channels > info->in_channels ||
+        (a->cfg_channels && info->family != KIN_FAMILY_DIT))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "generate: guided channels %lld must be at most the %lld of a "
+                        "class-conditional model",
+                        (long long)a->cfg_channels, (long long)info->in_channels);
     if (!a->emit)
         return kin_fail(err, KIN_ERR_ARG, "generate: a receiver of the clips is needed");
     if (has_vae(g->p) || info->in_channels != 3 || info->out_channels < 3)
@@ -111,21 +122,16 @@ static kin_status check_params(const generation *g)
     return KIN_OK;
 }
 
-/* shift of the call, else of the scheduler's config */
 static kin_status make_schedule(generation *g)
 {
     kin_error *err = &g->p->ctx->error;
-    double shift = (double)g->params->shift;
+    const kin_model_info *info = kin_model_get_info(g->p->model);
+    const int64_t tokens =
+        g->frames / info->patch[0] * (g->height / info->patch[1]) * (g->width / info->patch[2]);
+    kin_scheduler cfg;
 
-    if (shift <= 0) {
-        shift = 1;
-        if (g->p->scheduler_config) {
-            KIN_TRY(kin_json_get_f64(g->p->scheduler_config, "flow_shift", &shift, err));
-            KIN_TRY(kin_json_get_f64(g->p->scheduler_config, "shift", &shift, err));
-        }
-    }
-    KIN_TRY(kin_sampler_find(g->params->sampler ? g->params->sampler : "euler", &g->sampler, err));
-    return kin_schedule_flow(g->params->steps, shift, &g->schedule, err);
+    KIN_TRY(kin_solver_config(g->p, g->params, &cfg, err));
+    return kin_solver_schedule(g->p, g->params, &cfg, (double)tokens, &g->schedule, err);
 }
 
 /* --- one batch --- */
@@ -221,6 +227,10 @@ static kin_status set_conditions(generation *g)
                              .mode = a->cfg_mode,
                              .scale = a->cfg_scale,
                              .phys_scale = a->phys_cfg,
+                             .interval = {a->cfg_interval[0], a->cfg_interval[1]},
+                             .rescale = a->cfg_rescale,
+                             .channels = a->cfg_channels,
+                             .raw = g->schedule.cfg.prediction != KIN_PREDICT_FLOW,
                              .user = g};
     if (info->family == KIN_FAMILY_DIT)
         return set_labels(g);
@@ -257,12 +267,30 @@ static kin_status make_noise(generation *g, kin_tensor *x)
     return KIN_OK;
 }
 
-static kin_status velocity(kin_ctx *ctx, void *user, const kin_tensor *x, float sigma, float t,
-                           int step, kin_tensor *v)
+static kin_status output(kin_ctx *ctx, void *user, const kin_tensor *x, float sigma, float t,
+                         int step, kin_tensor *y)
 {
     const generation *g = user;
 
-    return kin_guided_velocity(ctx, &g->guided, x, sigma, t, step, v);
+    return kin_guided_output(ctx, &g->guided, x, sigma, t, step, y);
+}
+
+/* noise of one step of a stochastic solver: each clip from its own stream */
+static kin_status step_noise(kin_ctx *ctx, void *user, int step, int draw, kin_tensor *noise)
+{
+    enum { DRAWS = 2 }; /* at most, within one step */
+    const generation *g = user;
+
+    for (int64_t i = 0; i < noise->size[0]; i++) {
+        const kin_rng rng = {.seed = g->params->seed,
+                             .purpose = KIN_RNG_SOLVER,
+                             .sample = clip_index(g, g->first + i),
+                             .step = (uint32_t)(step * DRAWS + draw)};
+        kin_tensor clip = kin_tensor_select(noise, 0, i);
+
+        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &clip));
+    }
+    return KIN_OK;
 }
 
 static kin_status on_step(kin_ctx *ctx, void *user, int step, const kin_tensor *x)
@@ -273,7 +301,10 @@ static kin_status on_step(kin_ctx *ctx, void *user, int step, const kin_tensor *
     (void)x;
     if (!g->params->progress)
         return KIN_OK;
-    return g->params->progress(g->params->user, g->first, step + 1, g->params->steps);
+    /* in the caller's steps: solvers may call the model more often, or less */
+    return g->params->progress(g->params->user, g->first,
+                               (int)((int64_t)(step + 1) * g->params->steps / g->calls),
+                               g->params->steps);
 }
 
 static kin_status emit(generation *g, const kin_tensor *x)
@@ -301,8 +332,16 @@ static kin_status emit(generation *g, const kin_tensor *x)
 
 static kin_status run_batch(generation *g)
 {
-    const kin_sampler_run_args args = {
-        .schedule = &g->schedule, .model = velocity, .hook = on_step, .user = g};
+    const kin_model_info *info = kin_model_get_info(g->p->model);
+    const kin_scheduler *cfg = &g->schedule.cfg;
+    const bool learned = cfg->class == KIN_SCHEDULER_DDPM && cfg->variance >= KIN_VARIANCE_LEARNED;
+    const kin_sampler_run_args args = {.schedule = &g->schedule,
+                                       .model = output,
+                                       .hook = on_step,
+                                       .noise = step_noise,
+                                       .user = g,
+                                       .out_channels =
+                                           learned ? info->out_channels : info->in_channels};
     kin_ctx *ctx = g->p->ctx;
     kin_tensor x;
 
@@ -311,7 +350,7 @@ static kin_status run_batch(generation *g)
     if (g->p->text_params && g->first + g->n >= g->params->count)
         ctx->packed -= kin_params_drop_packs(g->p->text_params);
     KIN_TRY(make_noise(g, &x));
-    KIN_TRY(kin_sampler_run(ctx, g->sampler, &args, &x));
+    KIN_TRY(kin_sampler_run(ctx, &args, &x));
     return emit(g, &x);
 }
 
@@ -324,6 +363,7 @@ kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *par
     KIN_TRY(check_params(&g));
     KIN_TRY(set_sizes(&g));
     KIN_GOTO(make_schedule(&g));
+    g.calls = g.schedule.n;
     /* every step and batch of a plan has the same shapes */
     if (kin_ctx_is_plan(p->ctx))
         g.schedule.n = 1;

@@ -17,12 +17,21 @@ static bool is_dit(const kin_guided *g)
     return kin_model_get_info(g->model)->family == KIN_FAMILY_DIT;
 }
 
+static bool in_interval(const kin_guided *g, float t)
+{
+    if (g->interval[0] == 0 && g->interval[1] == 0)
+        return true;
+    return t >= g->interval[0] && t <= g->interval[1];
+}
+
 /* The branches that a guidance needs, in the order of the published samplers: c, m, u. */
-static int list_branches(const kin_guided *g, kin_branch out[MAX_BRANCHES])
+static int list_branches(const kin_guided *g, float t, kin_branch out[MAX_BRANCHES])
 {
     int n = 0;
 
     out[n++] = KIN_BRANCH_COND;
+    if (!in_interval(g, t))
+        return n;
     if (g->mode == KIN_CFG_PLAIN && (g->scale == 1.0f || (is_dit(g) && g->scale < 1.0f)))
         return n;
     if (g->mode == KIN_CFG_MULTI)
@@ -105,7 +114,18 @@ static kin_status draw_gates(kin_ctx *ctx, const kin_guided *g, const kin_branch
     return KIN_OK;
 }
 
-/* velocities of n branches in one forward; v[i] [B,...] are the caller's */
+/* what the solver reads: the velocity, or the first channels of the network's own output */
+static kin_status read_output(kin_ctx *ctx, const kin_guided *g, const branch_input *b,
+                              const kin_tensor *y, int64_t channels, kin_tensor *out)
+{
+    if (!g->raw)
+        return kin_model_velocity(ctx, g->model, &b->x, y, &b->sigma, out);
+    const kin_tensor part = kin_tensor_slice(y, 1, 0, channels);
+
+    return kin_contiguous(ctx, &part, out);
+}
+
+/* outputs of n branches in one forward; v[i] [B,C,...] are the caller's */
 static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
                                float t, int step, const kin_branch *branch, int n, kin_tensor *v)
 {
@@ -136,7 +156,7 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
         }
     }
     KIN_TRY(kin_model_forward(ctx, g->model, &in, &out));
-    KIN_TRY(kin_model_velocity(ctx, g->model, &b.x, &out.y, &b.sigma, &all));
+    KIN_TRY(read_output(ctx, g, &b, &out.y, v[0].size[1], &all));
     for (int i = 0; i < n; i++) {
         const kin_tensor part = kin_tensor_slice(&all, 0, i * batch, batch);
 
@@ -154,40 +174,75 @@ static int64_t count_patches(const kin_guided *g, const kin_tensor *x)
            (info->in_channels * info->patch[0] * info->patch[1] * info->patch[2]);
 }
 
+/* channels from `first` on of the unguided c, kept aside, back into y */
+static kin_status keep_channels(kin_ctx *ctx, const kin_tensor *c, int64_t first, kin_tensor *y)
+{
+    const int64_t n = y->size[1] - first;
+    const kin_tensor from = kin_tensor_slice(c, 1, first, n);
+    kin_tensor to = kin_tensor_slice(y, 1, first, n);
+
+    return kin_copy_into(ctx, &from, &to);
+}
+
+/* the guided mixture, into v[0] */
 static kin_status mix(kin_ctx *ctx, const kin_guided *g, const kin_branch *branch, int n,
-                      kin_tensor *v)
+                      int64_t predicted, kin_tensor *v)
 {
     static const char *const names[] = {"model_cond", "model_text", "model_uncond"};
+    const int64_t guided = g->channels ? g->channels : predicted;
+    kin_tensor cond;
 
     for (int i = 0; i < n; i++)
         kin_tap(ctx, &v[i], "%s", names[branch[i]]);
+    if (n == 1)
+        return KIN_OK;
+    KIN_TRY(kin_ws_tensor(ctx, v[0].dtype, v[0].ndim, v[0].size, &cond));
+    KIN_TRY(kin_copy_into(ctx, &v[0], &cond));
     if (n == 3)
-        return kin_guidance_mix_multi(ctx, &v[2], &v[1], &v[0], g->scale, g->phys_scale, &v[0]);
-    return n == 2 ? kin_guidance_mix(ctx, &v[1], &v[0], g->scale, &v[0]) : KIN_OK;
+        KIN_TRY(kin_guidance_mix_multi(ctx, &v[2], &v[1], &v[0], g->scale, g->phys_scale, &v[0]));
+    else
+        KIN_TRY(kin_guidance_mix(ctx, &v[1], &v[0], g->scale, &v[0]));
+    if (g->rescale > 0)
+        KIN_TRY(kin_guidance_rescale(ctx, &cond, predicted, g->rescale, &v[0]));
+    return guided < v[0].size[1] ? keep_channels(ctx, &cond, guided, &v[0]) : KIN_OK;
 }
 
-kin_status kin_guided_velocity(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
-                               float t, int step, kin_tensor *v)
+static kin_status check_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x,
+                               const kin_tensor *y)
 {
-    const size_t mark = kin_ws_mark(ctx);
-    kin_branch branch[MAX_BRANCHES];
-    kin_tensor of[MAX_BRANCHES] = {*v};
-    int n, each;
+    const kin_model_info *info = kin_model_get_info(g->model);
+    const int64_t c = y->ndim == x->ndim && y->ndim > 1 ? y->size[1] : 0;
+    kin_tensor same = *y;
 
-    if (!kin_tensor_same_shape(x, v))
-        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "guidance: v must have x's shape");
+    same.size[1] = info->in_channels;
+    if ((c != info->in_channels && !(g->raw && c == info->out_channels)) ||
+        !kin_tensor_same_shape(x, &same))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "guidance: y must have x's shape, or all output channels");
     if (g->mode == KIN_CFG_MULTI && is_dit(g))
         return kin_fail(&ctx->error, KIN_ERR_ARG,
                         "guidance: multi needs a model with text and physics");
-    n = list_branches(g, branch);
+    return KIN_OK;
+}
+
+kin_status kin_guided_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
+                             float t, int step, kin_tensor *y)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    kin_branch branch[MAX_BRANCHES];
+    kin_tensor of[MAX_BRANCHES] = {*y};
+    int n, each;
+
+    KIN_TRY(check_output(ctx, g, x, y));
+    n = list_branches(g, t, branch);
     for (int i = 1; i < n; i++)
-        KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &of[i]));
+        KIN_TRY(kin_ws_tensor(ctx, y->dtype, y->ndim, y->size, &of[i]));
     /* note: where the batch is one pool the branches stay apart, as published */
     each = n * count_patches(g, x) <= STACKED_PATCHES && !kin_model_pools_batch(g->model) ? n : 1;
     for (int i = 0; i < n; i += each)
         KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
-    KIN_TRY(mix(ctx, g, branch, n, of));
-    kin_tap(ctx, v, "guided");
+    KIN_TRY(mix(ctx, g, branch, n, x->size[1], of));
+    kin_tap(ctx, y, "guided");
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }

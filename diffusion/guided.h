@@ -1,4 +1,4 @@
-/* diffusion/guided.h: the guided velocity of a model: its branches (condition, text alone, none)
+/* diffusion/guided.h: the guided output of a model: its branches (condition, text alone, none)
  * and their mixture. One place for generation, sample grids and the reference cases. */
 #ifndef KIN_DIFFUSION_GUIDED_H
 #define KIN_DIFFUSION_GUIDED_H
@@ -16,6 +16,12 @@ typedef struct kin_guided {
     kin_cfg_mode mode;
     float scale, phys_scale; /* g, gp. PLAIN with g = 1 runs c alone (class-conditional models: g <=
                                 1, as ProMoE) */
+    float interval[2]; /* model times at which to guide, c alone outside; {0, 0}: all. Kynkaanniemi
+                          et al. 2024 (arXiv 2404.07724) */
+    float rescale;     /* kin_guidance_rescale of the prediction, 0: off */
+    int64_t channels;  /* channels that are guided, the others stay c's; 0: all that predict */
+    bool raw; /* the network's own output, not its velocity; with learned variances where y has
+                 room for them */
     /* video families */
     const kin_tensor *text, *uncond_text; /* [B,T,text_dim] */
     const kin_tensor *null, *uncond_null; /* u8 [B] or NULL */
@@ -27,10 +33,10 @@ typedef struct kin_guided {
     const kin_tensor *label, *null_label; /* i32 [B] */
 } kin_guided;
 
-/* v [B,in_channels,...] (allocated by the caller, contiguous) = guided velocity of x at sigma,
- * model time t. The workspace is left as found. Taps model_cond, model_text, model_uncond, guided.
- * Recording must be off. */
-kin_status kin_guided_velocity(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
-                               float t, int step, kin_tensor *v);
+/* y [B,C,...] (allocated by the caller, contiguous) = guided output for x at sigma, model time t: C
+ * = in_channels, or with `raw` all output channels. Variance channels are those of c. The workspace
+ * is left as found. Taps model_cond, model_text, model_uncond, guided. Recording must be off. */
+kin_status kin_guided_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
+                             float t, int step, kin_tensor *y);
 
 #endif

@@ -72,10 +72,16 @@ typedef struct kin_generate_params {
     const uint64_t *
         sample_index; /* [count] global sample index of each clip for its noise; NULL: 0..count-1 */
     int64_t frames, height, width; /* 0: the model's own */
-    int steps;                     /* >= 1 */
-    const char *sampler;           /* a name of samplers/sampler.h, "euler" */
+    int steps;                     /* >= 1; unused with a respacing */
+    const char *sampler;           /* a name of samplers/sampler.h; NULL: the model's scheduler */
+    const char *spacing;           /* NULL: the scheduler's; "linspace", "leading", "trailing", or a
+                                      respacing ("250", "3,2,4", "ddim50") for ddpm and ddim */
+    float eta;                     /* ddim: share of the chain's noise */
     float shift, cfg_scale, phys_cfg;
     kin_cfg_mode cfg_mode;
+    float cfg_interval[2]; /* guidance where the model time lies in [lo,hi] */
+    float cfg_rescale;     /* 0..1, kin_guidance_rescale */
+    int64_t cfg_channels;  /* dit: guide the first so many channels alone; 0: all */
     uint64_t seed;
     int64_t batch; /* clips per forward, >= 1; never changes the bytes */
     bool allow_flat;
@@ -85,8 +91,11 @@ typedef struct kin_generate_params {
     kin_status (*emit)(void *user, int64_t clip, const kin_tensor *frames);
     void *user;
 } kin_generate_params;
-kin_generate_params kin_generate_params_default(
-    void); /* steps 25, cfg 3, phys_cfg 0, shift from the scheduler config (<= 0), batch 1 */
+kin_generate_params
+kin_generate_params_default(void); /* steps 25, cfg 3 at all times, phys_cfg 0, scheduler and shift
+                                      (<= 0) the model's, batch 1 */
+/* True for a spacing that names counts of kept steps. */
+bool kin_solver_is_respacing(const char *spacing);
 /* Runs the sampler on batches. Fails: NUMERIC (NaN at step s; flat frames), ARG (sizes),
  * INTERRUPTED, what emit returned. */
 kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *params);

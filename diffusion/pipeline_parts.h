@@ -5,6 +5,7 @@
 
 #include "diffusion/pipeline.h"
 #include "diffusion/weights.h"
+#include "samplers/sampler.h"
 
 enum {
     KIN_PIPELINE_EOS = 1,
@@ -17,5 +18,14 @@ enum {
 
 /* Text encoder and tokenizer fit the transformer, or FORMAT. */
 kin_status kin_pipeline_check_text(const kin_pipeline *p);
+
+/* The solver and its options for a generation. Fails: FORMAT, UNSUPPORTED (the model's scheduler
+ * config), ARG (a solver or an option that this model does not allow). */
+kin_status kin_solver_config(const kin_pipeline *p, const kin_generate_params *params,
+                             kin_scheduler *cfg, kin_error *err);
+/* Its times; tokens: patches of one sample, for dynamic shifting. Fails as kin_schedule_make. */
+kin_status kin_solver_schedule(const kin_pipeline *p, const kin_generate_params *params,
+                               const kin_scheduler *cfg, double tokens, kin_schedule *out,
+                               kin_error *err);
 
 #endif

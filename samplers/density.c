@@ -51,3 +51,24 @@ void kin_density_apply(const kin_density *density, const float *draw, int64_t n,
     for (int64_t i = 0; i < n; i++)
         u[i] = (float)density_map(density, (double)draw[i]);
 }
+
+kin_status kin_loss_weighting_parse(const char *name, kin_loss_weighting *out, kin_error *err)
+{
+    kin_density_kind density;
+    *out = KIN_WEIGHT_NONE;
+    if (strcmp(name, "sigma_sqrt") == 0)
+        *out = KIN_WEIGHT_SIGMA_SQRT;
+    else if (strcmp(name, "cosmap") == 0)
+        *out = KIN_WEIGHT_COSMAP;
+    return kin_density_parse(name, &density, err);
+}
+
+double kin_loss_weight(kin_loss_weighting kind, double sigma)
+{
+    switch (kind) {
+    case KIN_WEIGHT_SIGMA_SQRT: return 1.0 / (sigma * sigma);
+    case KIN_WEIGHT_COSMAP: return 2.0 / (acos(-1.0) * (1.0 - 2.0 * sigma + 2.0 * sigma * sigma));
+    case KIN_WEIGHT_NONE: break;
+    }
+    return 1.0;
+}

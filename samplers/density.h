@@ -30,4 +30,16 @@ bool kin_density_wants_normal(kin_density_kind kind);
 /* n draws (standard normal or uniform in [0,1), see above) -> times u; u may be draw. */
 void kin_density_apply(const kin_density *density, const float *draw, int64_t n, float *u);
 
+/* Weights of the loss at a noise level (compute_loss_weighting_for_sd3). */
+typedef enum kin_loss_weighting {
+    KIN_WEIGHT_NONE = 0,
+    KIN_WEIGHT_SIGMA_SQRT, /* sigma^-2 */
+    KIN_WEIGHT_COSMAP      /* 2 / (pi (1 - 2 sigma + 2 sigma^2)) */
+} kin_loss_weighting;
+/* "sigma_sqrt", "cosmap"; "none" and the other names of kin_density_parse weigh nothing. Fails:
+ * ARG.
+ */
+kin_status kin_loss_weighting_parse(const char *name, kin_loss_weighting *out, kin_error *err);
+double kin_loss_weight(kin_loss_weighting kind, double sigma);
+
 #endif

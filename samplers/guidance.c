@@ -1,5 +1,7 @@
 #include "samplers/guidance.h"
 
+#include <math.h>
+
 #include "samplers/sampler.h"
 
 static kin_status check_shapes(kin_ctx *ctx, const kin_tensor *const *t, int n)
@@ -47,4 +49,39 @@ kin_status kin_guidance_mix_multi(kin_ctx *ctx, const kin_tensor *u, const kin_t
 done:
     kin_ws_release(ctx, mark);
     return status;
+}
+
+/* standard deviation of n values, unbiased */
+static double deviation(const float *x, int64_t n)
+{
+    double mean = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        mean += (double)x[i];
+    mean /= (double)n;
+    for (int64_t i = 0; i < n; i++)
+        sum += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return sqrt(sum / (double)(n - 1));
+}
+
+kin_status kin_guidance_rescale(kin_ctx *ctx, const kin_tensor *c, int64_t channels, float phi,
+                                kin_tensor *y)
+{
+    KIN_TRY(check_shapes(ctx, (const kin_tensor *[]){c, y}, 2));
+    if (y->ndim < 2 || channels < 1 || channels > y->size[1])
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE,
+                        "guidance: %lld channels to rescale must be "
+                        "at most those of [B,C,...]",
+                        (long long)channels);
+    if (kin_ctx_is_plan(ctx) || y->size[0] == 0)
+        return KIN_OK;
+    const int64_t row = kin_tensor_numel(y) / y->size[0], n = row / y->size[1] * channels;
+    for (int64_t b = 0; b < y->size[0] && n > 1; b++) {
+        float *to = (float *)y->data + b * row;
+        const double own = deviation(to, n);
+        const double want = deviation((const float *)c->data + b * row, n);
+        const double factor = own > 0 ? (double)phi * want / own + (1.0 - (double)phi) : 1.0;
+        for (int64_t i = 0; i < n; i++)
+            to[i] = (float)(factor * (double)to[i]);
+    }
+    return KIN_OK;
 }

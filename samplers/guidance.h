@@ -16,4 +16,10 @@ kin_status kin_guidance_mix(kin_ctx *ctx, const kin_tensor *u, const kin_tensor 
 kin_status kin_guidance_mix_multi(kin_ctx *ctx, const kin_tensor *u, const kin_tensor *m,
                                   const kin_tensor *c, float g, float gp, kin_tensor *y);
 
+/* Lin et al. 2023 (arXiv 2305.08891), section 3.4: y <- phi y std(c)/std(y) + (1-phi) y, the
+ * standard deviations (n-1) of each sample over its first `channels` channels, which alone change.
+ * y, c [B,C,...] f32, contiguous, of one shape. No tape. Fails: SHAPE. */
+kin_status kin_guidance_rescale(kin_ctx *ctx, const kin_tensor *c, int64_t channels, float phi,
+                                kin_tensor *y);
+
 #endif

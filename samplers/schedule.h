@@ -1,23 +1,27 @@
-/* samplers/schedule.h: noise levels of rectified flow, x_sigma = (1-sigma) x_0 + sigma n, and when
- * they are visited. Holds kinema's own schedule and FlowMatchEulerDiscreteScheduler of diffusers
- * (0.39.0) with its whole configuration. */
+/* samplers/schedule.h: which times and noise levels a run visits: set_timesteps of the classes of
+ * diffusers (0.39.0), kinema's own flow schedule, respaced processes; and the noising of clean
+ * samples at those levels. */
 #ifndef KIN_SAMPLERS_SCHEDULE_H
 #define KIN_SAMPLERS_SCHEDULE_H
 
-#include <stdbool.h>
-
-#include <cjson/cJSON.h>
-
-#include "base/json.h"
+#include "samplers/scheduler.h"
 #include "tensor/ctx.h"
 
 enum { KIN_SCHEDULE_MAX_STEPS = 100000 };
 
-/* n solver steps: step i goes from sigma[i] to sigma[i+1] and gives the model the time t[i]. */
+/* n model calls. Call i is at time t[i]; where the class works by sigmas, its step goes from
+ * sigma[i] to sigma[i+1]; by alphas_cumprod, from ab[i] to ab_prev[i]. */
 typedef struct kin_schedule {
+    kin_scheduler cfg;
     int n;
-    float *sigma; /* [n+1] */
-    float *t;     /* [n], 0..1000 */
+    int sigmas;   /* entries of sigma: n+1, log_linear Euler n+2; at least n+1 */
+    float *t;     /* [n]: 0 (clean) to about 1000 (noise) in all classes but continuous Euler */
+    float *sigma; /* [sigmas]; in classes that work by alphas_cumprod sqrt(1 - ab) */
+    double *ab, *ab_prev; /* [n], NULL where the class works by sigmas */
+    double *table;        /* alphas_cumprod [cfg.train_steps], NULL for flows without betas */
+    double init_sigma;    /* standard normal noise times this is the first x */
+    bool respaced;        /* the process of the kept steps, as in ADM: the variance of its last
+                             step is that of the step before */
 } kin_schedule;
 /* Frees the arrays and zeroes *s; a zeroed one is fine. */
 void kin_schedule_free(kin_schedule *s);
@@ -33,62 +37,45 @@ kin_status kin_schedule_flow(int steps, double shift, kin_schedule *out, kin_err
 kin_status kin_schedule_promoe(int steps, double sample_shift, double shift, kin_schedule *out,
                                kin_error *err);
 
-typedef enum kin_flow_spacing {
-    KIN_FLOW_PLAIN = 0,
-    KIN_FLOW_KARRAS,      /* Karras et al. 2022, eq. 5, rho 7 */
-    KIN_FLOW_EXPONENTIAL, /* even in log sigma */
-    KIN_FLOW_BETA         /* quantiles of Beta(0.6, 0.6), Lee et al. 2024 */
-} kin_flow_spacing;
-
-/* scheduler_config.json of FlowMatchEulerDiscreteScheduler. */
-typedef struct kin_flow_scheduler {
-    int num_train_timesteps;
-    double shift;
-    bool use_dynamic_shifting; /* mu of the request takes the place of shift */
-    double base_shift, max_shift, base_image_seq_len,
-        max_image_seq_len; /* for kin_flow_scheduler_mu */
-    bool invert_sigmas;
-    bool has_shift_terminal;
-    double shift_terminal; /* the last non-zero sigma is stretched to this */
-    kin_flow_spacing spacing;
-    bool time_shift_linear; /* time_shift_type "linear" (else "exponential") */
-    bool stochastic_sampling;
-} kin_flow_scheduler;
-kin_flow_scheduler kin_flow_scheduler_default(void);
-
-/* Reads the keys of config over the defaults; an unknown key is an error that names the nearest.
- * Fails: FORMAT (a value outside its rule, two spacings at once), UNSUPPORTED (another
- * _class_name). */
-kin_status kin_flow_scheduler_read(const cJSON *config, kin_flow_scheduler *out, kin_error *err);
-
-/* mu for an image of `tokens` tokens: the line through (base_image_seq_len, base_shift),
- * (max_image_seq_len, max_shift). */
-double kin_flow_scheduler_mu(const kin_flow_scheduler *s, double tokens);
-
 /* Arguments of set_timesteps. */
-typedef struct kin_flow_request {
+typedef struct kin_schedule_request {
     int steps;            /* 0: the length of sigmas or timesteps */
-    const double *sigmas; /* [n_sigmas] or NULL; still shifted once */
+    const double *sigmas; /* [n_sigmas] or NULL. Flows: still shifted once; Euler: with the end */
     int n_sigmas;
     const double *timesteps; /* [n_timesteps] or NULL; kept as they are */
     int n_timesteps;
     bool has_mu;
     double mu;
-} kin_flow_request;
-/* The schedule that set_timesteps makes. Fails: ARG (lengths that differ, no steps, dynamic
- * shifting without mu), MEM. */
-kin_status kin_schedule_flow_match(const kin_flow_scheduler *s, const kin_flow_request *request,
-                                   kin_schedule *out, kin_error *err);
-/* The schedule before any set_timesteps: the num_train_timesteps shifted training levels, without a
- * final 0 (sigma[n] repeats sigma[n-1]). Fails: MEM. */
-kin_status kin_schedule_flow_match_train(const kin_flow_scheduler *s, kin_schedule *out,
-                                         kin_error *err);
-/* The sigma of a time that is exactly one of s->t. Fails: ARG. */
-kin_status kin_schedule_find(const kin_schedule *s, float t, float *sigma, kin_error *err);
+    /* DDPM, DDIM: the kept steps of kin_respacing_parse, or NULL. The process is then that of ADM:
+     * betas in f64, the previous step of each is the next one kept. */
+    const char *respacing;
+} kin_schedule_request;
+/* The schedule that set_timesteps makes. Fails: ARG (lengths that differ, no steps, an argument
+ * that the class does not take, dynamic shifting without mu), FORMAT (betas), MEM. */
+kin_status kin_schedule_make(const kin_scheduler *cfg, const kin_schedule_request *request,
+                             kin_schedule *out, kin_error *err);
+/* The schedule before any set_timesteps, which noises training samples: all training times,
+ * descending. note: DPMSolver and UniPC pair them with ascending sigmas. Fails: FORMAT, MEM. */
+kin_status kin_schedule_train(const kin_scheduler *cfg, kin_schedule *out, kin_error *err);
 
-/* x = (1-sigma_b) x0 + sigma_b noise. x0, noise, x [B,...] f32 contiguous, sigma [B] f32; x may be
- * x0 or noise. No tape. Fails: SHAPE. */
-kin_status kin_flow_noise(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *noise,
-                          const kin_tensor *sigma, kin_tensor *x);
+/* x0 times *alpha plus noise times *sigma is the sample at time t, which must be one of s->t (any
+ * step of the table where the class works by alphas_cumprod). Fails: ARG. */
+kin_status kin_schedule_level(const kin_schedule *s, double t, double *alpha, double *sigma,
+                              kin_error *err);
+/* x = alpha_b x0 + sigma_b noise for times t[B]. x0, noise, x [B,...] f32 contiguous; x may be x0
+ * or noise. No tape. Fails: SHAPE, ARG. */
+kin_status kin_schedule_noise(kin_ctx *ctx, const kin_schedule *s, const kin_tensor *x0,
+                              const kin_tensor *noise, const double *t, kin_tensor *x);
+/* v = sqrt(ab) noise - sqrt(1-ab) x0 likewise. note: the Euler class takes ab at the position of t
+ * in the schedule, as its get_velocity does. Fails: SHAPE, ARG (a flow). */
+kin_status kin_schedule_velocity(kin_ctx *ctx, const kin_schedule *s, const kin_tensor *x0,
+                                 const kin_tensor *noise, const double *t, kin_tensor *v);
+
+/* For schedule.c: curves.c. Replaces sigma[0..n) by the curve from `first` to `last`. */
+void kin_sigma_curve_fill(kin_sigma_curve curve, double first, double last, int n, double *sigma);
+/* The time whose sigma in the table of T alphas_cumprod is nearest, interpolated in log sigma. */
+double kin_sigma_to_time(const double *table, int T, double sigma);
+/* sigma = sqrt((1-ab)/ab) in f32 arithmetic. */
+double kin_sigma_of(double ab);
 
 #endif

@@ -55,6 +55,13 @@ that "f32 weights draw the same clip" cmp a.mp4 v.mp4
 expect 0 "convert to bf16" "$kinema" convert run -o half
 that "bf16 is smaller" test "$(du -sb half | cut -f1)" -lt "$(du -sb small | cut -f1)"
 expect 0 "guidance on physics" "${gen[@]}" -o m.mp4 --cfg-mode multi --phys-cfg 2 -q
+for solver in heun unipc dpm++2m; do
+    expect 0 "solver $solver" "${gen[@]}" -o $solver.mp4 --sampling-method $solver -q
+    that "$solver draws another clip than euler" test "$(cmp -s a.mp4 $solver.mp4; echo $?)" = 1
+done
+expect 2 "a solver that has no form for flows" "${gen[@]}" -o x.mp4 --sampling-method ddim -q
+has err "predicts a flow"
+expect 0 "guidance at some times, with its contrast kept" "${gen[@]}" -o i.mp4 --cfg-interval 100,900 --cfg-rescale 0.7 -q
 expect 0 "without physics" "${gen[@]}" -o n.mp4 --physics none
 has err "physics: none"
 if [ -f "${KINEMA_DATA:-}/wisa/example.json" ]; then

@@ -31,6 +31,12 @@ has err "need a number"
 expect 2 "two patterns" "$kinema" generate x -o "a%d-%d.mp4" --count 3
 expect 2 "unknown solver" "$kinema" generate x --sampling-method eulr
 has err "euler"
+expect 2 "steps twice" "$kinema" generate x --steps 9 --timestep-spacing 3,2
+has err "give one"
+expect 2 "unknown spacing" "$kinema" generate x --timestep-spacing leadin
+has err "linspace, leading or trailing"
+expect 2 "half an interval" "$kinema" generate x --cfg-interval 300
+has err "LO,HI"
 expect 2 "phys-cfg without multi" "$kinema" generate x --phys-cfg 2
 expect 2 "bad class list" "$kinema" generate --class 3-1
 expect 2 "train without folder" "$kinema" train -c x.json

@@ -517,7 +517,7 @@ static void test_stacked_branches(void **state)
         assert_ok(kin_model_velocity(ctx, n.model, &in.x, &out.y, &sigma, &of[i]), &ctx->error);
     }
     assert_ok(kin_guidance_mix_multi(ctx, &of[2], &of[1], &of[0], 2.5f, 1.5f, &of[0]), &ctx->error);
-    assert_ok(kin_guided_velocity(ctx,
+    assert_ok(kin_guided_output(ctx,
                                   &(kin_guided){.model = n.model,
                                                 .mode = KIN_CFG_MULTI,
                                                 .scale = 2.5f,

@@ -185,7 +185,7 @@ static kin_status flow_velocity(kin_ctx *ctx, void *user, const kin_tensor *x, f
 {
     flow_run *r = user;
 
-    return kin_guided_velocity(ctx, &r->guided, x, sigma, t, step, v);
+    return kin_guided_output(ctx, &r->guided, x, sigma, t, step, v);
 }
 
 static kin_status flow_step(kin_ctx *ctx, void *user, int step, const kin_tensor *x)
@@ -213,7 +213,6 @@ static kin_status run_flow(kin_golden_case *c, kin_golden_model *m, kin_schedule
     flow_run run = {.c = c};
     const kin_sampler_run_args args = {
         .schedule = schedule, .model = flow_velocity, .hook = flow_step, .user = &run};
-    const kin_sampler *euler;
     kin_tensor x, y, null, decoded;
 
     KIN_TRY(kin_golden_model_open(c, c->config, NULL, extra, false, m));
@@ -229,8 +228,7 @@ static kin_status run_flow(kin_golden_case *c, kin_golden_model *m, kin_schedule
                               .scale = (float)kin_golden_number(c, "guide_scale", 1),
                               .label = &y,
                               .null_label = &null};
-    KIN_TRY(kin_sampler_find("euler", &euler, &c->ctx->error));
-    KIN_TRY(kin_sampler_run(c->ctx, euler, &args, &x));
+    KIN_TRY(kin_sampler_run(c->ctx, &args, &x));
     kin_golden_check(c, "out.x", &run.steps, 5e-5);
     kin_golden_check(c, "out.latents", &x, 5e-5);
     KIN_TRY(kin_scale(c->ctx, &x, (float)(1 / 0.18215), &decoded));

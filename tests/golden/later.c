@@ -12,45 +12,12 @@ typedef struct later_row {
     const char *why;
 } later_row;
 
-static const char other_scheduler[] = "scheduler class of later work";
 static const char cogvideox[] = "CogVideoX belongs to later work";
 static const char vae[] = "VAEs belong to later work";
 static const char ddpm[] = "the DDPM objective and its samplers belong to later work";
 
 static const later_row rows[] = {
-    {"scheduler", "class", "CogVideoXDDIMScheduler", other_scheduler},
-    {"scheduler", "class", "CogVideoXDPMScheduler", other_scheduler},
-    {"scheduler", "class", "DDIMScheduler", other_scheduler},
-    {"scheduler", "class", "DDPMScheduler", other_scheduler},
-    {"scheduler", "class", "DPMSolverMultistepScheduler", other_scheduler},
-    {"scheduler", "class", "EulerDiscreteScheduler", other_scheduler},
-    {"scheduler", "class", "EulerAncestralDiscreteScheduler", other_scheduler},
-    {"scheduler", "class", "FlowMatchHeunDiscreteScheduler", other_scheduler},
-    {"scheduler", "class", "HeunDiscreteScheduler", other_scheduler},
-    {"scheduler", "class", "UniPCMultistepScheduler", other_scheduler},
-    {"schedule", "class", "CogVideoXDDIMScheduler", other_scheduler},
-    {"schedule", "class", "CogVideoXDPMScheduler", other_scheduler},
-    {"schedule", "class", "DDIMScheduler", other_scheduler},
-    {"schedule", "class", "DDPMScheduler", other_scheduler},
-    {"schedule", "class", "DPMSolverMultistepScheduler", other_scheduler},
-    {"schedule", "class", "EulerDiscreteScheduler", other_scheduler},
-    {"schedule", "class", "HeunDiscreteScheduler", other_scheduler},
-    {"schedule", "class", "UniPCMultistepScheduler", other_scheduler},
-    {"forward_noise", "class", "CogVideoXDDIMScheduler", other_scheduler},
-    {"forward_noise", "class", "CogVideoXDPMScheduler", other_scheduler},
-    {"forward_noise", "class", "DDIMScheduler", other_scheduler},
-    {"forward_noise", "class", "DDPMScheduler", other_scheduler},
-    {"forward_noise", "class", "DPMSolverMultistepScheduler", other_scheduler},
-    {"forward_noise", "class", "EulerDiscreteScheduler", other_scheduler},
-    {"forward_noise", "class", "EulerAncestralDiscreteScheduler", other_scheduler},
-    {"forward_noise", "class", "FlowMatchHeunDiscreteScheduler", other_scheduler},
-    {"forward_noise", "class", "HeunDiscreteScheduler", other_scheduler},
-    {"forward_noise", "class", "UniPCMultistepScheduler", other_scheduler},
     {"posterior", NULL, NULL, ddpm},
-    {"guidance_rescale", NULL, NULL, "guidance rescale belongs to later work"},
-    {"loss_weighting_sd3", NULL, NULL, "loss weightings belong to later work"},
-    {"analytic", NULL, NULL,
-     "solvers of other classes belong to later work (flow Euler: tests/samplers/test_analytic)"},
     {"ddpm_sample", NULL, NULL, ddpm},
     {"ddpm_train", NULL, NULL, ddpm},
     {"real_configs", NULL, NULL, "published configurations belong to later work"},

@@ -60,14 +60,6 @@ static kin_ctx *context(void)
     return ctx;
 }
 
-static const kin_sampler *euler(void)
-{
-    const kin_sampler *s = NULL;
-    kin_error err = {0};
-    assert_ok(kin_sampler_find("euler", &s, &err), &err);
-    return s;
-}
-
 /* A constant velocity is integrated exactly: x(0) = x(1) - v. No heap memory, workspace as before.
  */
 static void straight_paths_are_exact(void **state)
@@ -82,10 +74,10 @@ static void straight_paths_are_exact(void **state)
     for (int i = 0; i < N; i++)
         x[i] = (float)i;
     assert_ok(kin_schedule_flow(8, 3.0, &s, &err), &err);
-    kin_sampler_run_args args = {&s, constant, hook, NULL, &w, false};
+    kin_sampler_run_args args = {.schedule = &s, .model = constant, .hook = hook, .user = &w};
     size_t used = ctx->ws.used;
     uint64_t before = kin_alloc_count();
-    assert_ok(kin_sampler_run(ctx, euler(), &args, &t), &ctx->error);
+    assert_ok(kin_sampler_run(ctx, &args, &t), &ctx->error);
     assert_true(kin_alloc_count() == before);
     assert_true(ctx->ws.used == used);
     assert_int_equal(w.calls, 8);
@@ -106,17 +98,17 @@ static void runs_stop_where_asked(void **state)
     kin_tensor t = KIN_TENSOR(x, KIN_DTYPE_F32, N);
     assert_ok(kin_schedule_flow(8, 1.0, &s, &err), &err);
     watch w = {.stop_at = 2, .nan_at = -1};
-    kin_sampler_run_args args = {&s, constant, hook, NULL, &w, false};
-    assert_int_equal(kin_sampler_run(ctx, euler(), &args, &t), KIN_ERR_INTERRUPTED);
+    kin_sampler_run_args args = {.schedule = &s, .model = constant, .hook = hook, .user = &w};
+    assert_int_equal(kin_sampler_run(ctx, &args, &t), KIN_ERR_INTERRUPTED);
     assert_int_equal(w.calls, 3);
     w = (watch){.stop_at = -1, .nan_at = 4};
-    assert_int_equal(kin_sampler_run(ctx, euler(), &args, &t), KIN_ERR_NUMERIC);
+    assert_int_equal(kin_sampler_run(ctx, &args, &t), KIN_ERR_NUMERIC);
     assert_non_null(strstr(ctx->error.text, "step 5 of 8"));
-    args.stochastic = true;
-    assert_int_equal(kin_sampler_run(ctx, euler(), &args, &t), KIN_ERR_ARG);
+    s.cfg.stochastic = true;
+    assert_int_equal(kin_sampler_run(ctx, &args, &t), KIN_ERR_ARG);
     kin_tensor wide = KIN_TENSOR(x, KIN_DTYPE_F64, N / 2);
-    args.stochastic = false;
-    assert_int_equal(kin_sampler_run(ctx, euler(), &args, &wide), KIN_ERR_SHAPE);
+    s.cfg.stochastic = false;
+    assert_int_equal(kin_sampler_run(ctx, &args, &wide), KIN_ERR_SHAPE);
     const kin_sampler *none;
     assert_int_equal(kin_sampler_find("eular", &none, &err), KIN_ERR_ARG);
     assert_non_null(strstr(err.text, "euler"));
@@ -135,8 +127,10 @@ static void stochastic_steps_draw_noise(void **state)
     kin_tensor t = KIN_TENSOR(x, KIN_DTYPE_F32, N);
     watch w = {.stop_at = -1, .nan_at = -1};
     assert_ok(kin_schedule_flow(4, 1.0, &s, &err), &err);
-    kin_sampler_run_args args = {&s, constant, hook, ones, &w, true};
-    assert_ok(kin_sampler_run(ctx, euler(), &args, &t), &ctx->error);
+    s.cfg.stochastic = true;
+    kin_sampler_run_args args = {
+        .schedule = &s, .model = constant, .hook = hook, .noise = ones, .user = &w};
+    assert_ok(kin_sampler_run(ctx, &args, &t), &ctx->error);
     assert_int_equal(w.draws, 4);
     for (int i = 0; i < N; i++) {
         double v = i - 10, want = 0.0;
