@@ -1,6 +1,6 @@
 /* cli/evaluate.c: `kinema evaluate`. Suite physics: clips for held-out prompts of the simulator's
- * grammar, judged by the tracker of physics/; suite loss: evaluate_loss.c. The report is JSON on
- * stdout. */
+ * grammar, judged by the tracker of physics/; suites loss and fd: evaluate_loss.c,
+ * evaluate_images.c, evaluate_fd.c. The report is JSON on stdout. */
 #include "cli/evaluate.h"
 
 #include <stdio.h>
@@ -265,6 +265,8 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     bool physics = strcmp(kin_args_text(args, "suite"), "physics") == 0;
     kin_ctx *ctx = NULL;
     evaluation e = {.args = args};
+    if (strcmp(kin_args_text(args, "suite"), "fd") == 0)
+        return kin_evaluate_fd(args, err);
     if (!physics && !kin_args_text(args, "data"))
         return kin_fail(err, KIN_ERR_ARG,
                         "evaluate: the suite 'loss' needs a data set (--data PATH)");

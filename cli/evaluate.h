@@ -20,4 +20,8 @@ kin_status kin_evaluate_loss(const kin_args *args, kin_pipeline *pipeline, kin_p
 kin_status kin_evaluate_image_loss(const kin_args *args, kin_pipeline *pipeline,
                                    kin_progress *progress, kin_error *err);
 
+/* Frechet distance, precision and recall of the features of --data (what was made) against those of
+ * --reference (what is real). Needs no generating model. Prints a JSON report. */
+kin_status kin_evaluate_fd(const kin_args *args, kin_error *err);
+
 #endif
