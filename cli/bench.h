@@ -102,6 +102,7 @@ kin_status kin_bench_noise(kin_ctx *ctx, kin_tensor *t, int ndim, const int64_t 
 kin_status kin_bench_rows_linear(kin_bench *b);
 kin_status kin_bench_rows_grouped(kin_bench *b);
 kin_status kin_bench_rows_attention(kin_bench *b);
+kin_status kin_bench_rows_conv(kin_bench *b);
 kin_status kin_bench_rows_norm(kin_bench *b);
 kin_status kin_bench_rows_elementwise(kin_bench *b);
 kin_status kin_bench_rows_routing(kin_bench *b);

@@ -98,9 +98,9 @@ kin_status kin_bench_run_row(kin_bench *b, kin_bench_row *row)
 static kin_status run_groups(kin_bench *b)
 {
     static kin_status (*const group[])(kin_bench *) = {
-        kin_bench_rows_linear, kin_bench_rows_grouped,     kin_bench_rows_attention,
-        kin_bench_rows_norm,   kin_bench_rows_elementwise, kin_bench_rows_routing,
-        kin_bench_rows_layer};
+        kin_bench_rows_linear,  kin_bench_rows_grouped, kin_bench_rows_attention,
+        kin_bench_rows_conv,    kin_bench_rows_norm,    kin_bench_rows_elementwise,
+        kin_bench_rows_routing, kin_bench_rows_layer};
     /* int8 is products alone, and only forward */
     const size_t groups = b->ctx->compute == KIN_DTYPE_I8 ? 2 : sizeof group / sizeof *group;
     for (size_t i = 0; i < groups; i++) {

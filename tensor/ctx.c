@@ -181,6 +181,17 @@ void kin_ws_release(kin_ctx *ctx, size_t mark)
         ctx->ws.used = mark;
 }
 
+kin_status kin_ws_keep(kin_ctx *ctx, size_t mark, kin_tensor *t)
+{
+    kin_tensor low;
+    kin_ws_release(ctx, mark);
+    KIN_TRY(kin_ws_tensor(ctx, t->dtype, t->ndim, t->size, &low));
+    if (!kin_ctx_is_plan(ctx) && low.data != t->data)
+        memmove(low.data, t->data, (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype));
+    *t = low;
+    return KIN_OK;
+}
+
 void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...)
 {
     if (!ctx->tap)

@@ -104,6 +104,9 @@ void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
 void kin_ctx_add_packed(kin_ctx *ctx, size_t bytes);
 size_t kin_ws_mark(const kin_ctx *ctx);
 void kin_ws_release(kin_ctx *ctx, size_t mark);
+/* Releases everything above the mark but the contiguous *t (made above it), which moves down to the
+ * mark. note: not while recording, when other tensors above the mark are still needed. */
+kin_status kin_ws_keep(kin_ctx *ctx, size_t mark, kin_tensor *t);
 
 /* Hands a tensor to the tap under a formatted name, if a tap is set. */
 void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...)

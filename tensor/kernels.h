@@ -254,15 +254,16 @@ typedef struct kin_sinusoid_args { /* y[b,i,:] = [cos(v w_j) | sin(v w_j)], w_j 
 
 typedef enum kin_loss_kind {
     KIN_LOSS_MSE,
+    KIN_LOSS_L1,
     KIN_LOSS_BCE_LOGITS,
     KIN_LOSS_CROSS_ENTROPY
 } kin_loss_kind;
 typedef struct kin_loss_args {
     kin_loss_kind kind;
-    const kin_tensor *x;      /* MSE, BCE: [B,n]; cross entropy: logits [B,n] */
-    const kin_tensor *target; /* MSE, BCE: [B,n]; cross entropy: i32 [B] */
-    const kin_tensor *weight; /* [B] or NULL. MSE: factor per row, mean over all B*n. BCE: rows with
-                               * weight 0 are left out of sum and count, others count 1. Cross
+    const kin_tensor *x;      /* MSE, L1, BCE: [B,n]; cross entropy: logits [B,n] */
+    const kin_tensor *target; /* MSE, L1, BCE: [B,n]; cross entropy: i32 [B] */
+    const kin_tensor *weight; /* [B] or NULL. MSE, L1: factor per row, mean over all B*n. BCE: rows
+                               * with weight 0 are left out of sum and count, others count 1. Cross
                                * entropy: as BCE. No rows: loss 0 */
     kin_tensor *loss;         /* [] */
     const kin_tensor *dloss;
@@ -316,6 +317,52 @@ typedef struct kin_gate_bwd_args { /* y = residual + gate*lin:  dlin = gate*dy; 
     kin_tensor *dgate;             /* [g,n] or NULL */
     bool acc_dgate;
 } kin_gate_bwd_args;
+
+typedef struct kin_conv_shape {               /* y[b,f,i,j,o] = sum over t,u,v,c of w[o,c,t,u,v] *
+                                               * X[b, f+t-front, i*stride+u-top, j*stride+v-left, c] */
+    int64_t batch, frames, height, width, in; /* of x, channels last */
+    int64_t out_frames, out_height, out_width, out;
+    int kt, kh, kw; /* kernel */
+    int stride;     /* of height and width: 1 or 2 */
+    int up;         /* 1: X is x; 2: every pixel of x is 2x2 pixels of X (nearest) */
+    int front, top,
+        left; /* frames, rows and columns of zeros before X; after it as many as needed */
+} kin_conv_shape;
+typedef struct kin_conv_args { /* y = conv(x, w) + b + residual */
+    kin_conv_shape s;
+    const kin_tensor *x;        /* [batch*frames*height*width, in] contiguous */
+    kin_param *w, *b;           /* [out,in,kh,kw] or [out,in,kt,kh,kw]; b [out] or NULL */
+    const kin_tensor *residual; /* as y, or NULL */
+    kin_tensor *y;              /* [batch*out_frames*out_height*out_width, out] contiguous */
+    const kin_tensor *dy;       /* bwd: gradient of y */
+    kin_tensor *dx;             /* for dx */
+    bool acc;
+} kin_conv_args;
+
+typedef struct kin_groupnorm_args { /* y = act(n*gamma + beta), n = (x-mean)*rstd over the pixels
+                                     * and the channels of one group of one sample */
+    int64_t batch, pixels, channels, groups;
+    float eps;
+    kin_act act;
+    const kin_tensor *x;     /* [batch*pixels, channels] contiguous, as y, dy, dx */
+    kin_param *gamma, *beta; /* [channels] */
+    kin_tensor *y;
+    kin_tensor *mean, *rstd; /* [batch,groups], kept */
+    const kin_tensor *dy;    /* bwd */
+    kin_tensor *dx;
+    bool acc;
+} kin_groupnorm_args;
+
+typedef struct kin_posterior_args { /* a normal distribution per value: v = clamp(logvar, lo, hi),
+                                     * z = mean + exp(v/2)*noise, kl = sum over a row of
+                                     * (mean^2 + exp(v) - 1 - v)/2 */
+    const kin_tensor *mean, *logvar, *noise; /* [B,n], any row stride; noise NULL: no z, no dz */
+    float lo, hi;
+    kin_tensor *clamped, *z, *kl; /* v [B,n] (may be logvar itself), [B,n], [B]; each may be NULL */
+    const kin_tensor *dz, *dkl;   /* bwd; each may be NULL */
+    kin_tensor *dmean, *dlogvar; /* [B,n] or NULL; where v lies on or beyond a limit dlogvar is 0 */
+    bool acc_dmean, acc_dlogvar;
+} kin_posterior_args;
 
 typedef struct kin_softmax_args {
     const kin_tensor *x; /* [rows,n] */
@@ -397,6 +444,13 @@ struct kin_kernels {
     kin_status (*unary_bwd)(kin_ctx *, const kin_unary_args *);
     kin_status (*gated_add)(kin_ctx *, const kin_gated_add_args *);
     kin_status (*gate_bwd)(kin_ctx *, const kin_gate_bwd_args *);
+    kin_status (*conv)(kin_ctx *, const kin_conv_args *);
+    kin_status (*conv_dx)(kin_ctx *, const kin_conv_args *);
+    kin_status (*conv_dw)(kin_ctx *, const kin_conv_args *); /* w->grad and b->grad added to */
+    kin_status (*groupnorm)(kin_ctx *, const kin_groupnorm_args *);
+    kin_status (*groupnorm_bwd)(kin_ctx *, const kin_groupnorm_args *); /* gamma, beta added to */
+    kin_status (*posterior)(kin_ctx *, const kin_posterior_args *);
+    kin_status (*posterior_bwd)(kin_ctx *, const kin_posterior_args *);
     kin_status (*softmax)(kin_ctx *, const kin_softmax_args *);
     kin_status (*softmax_bwd)(kin_ctx *, const kin_softmax_args *);
     /* dst (+)= src, same shape (<= 6 dims, src may broadcast with stride 0), float dtypes converted

@@ -220,6 +220,12 @@ kin_status kin_mse(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
     return loss_run(ctx, "mse", KIN_LOSS_MSE, x, target, weight, loss);
 }
 
+kin_status kin_l1(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
+                  const kin_tensor *weight, kin_tensor *loss)
+{
+    return loss_run(ctx, "l1", KIN_LOSS_L1, x, target, weight, loss);
+}
+
 kin_status kin_bce_logits(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
                           const kin_tensor *weight, kin_tensor *loss)
 {

@@ -62,6 +62,31 @@ typedef struct kin_attention_options {
 kin_status kin_attention(kin_ctx *ctx, const kin_tensor *q, const kin_tensor *k,
                          const kin_tensor *v, const kin_attention_options *opt, kin_tensor *o);
 
+typedef struct kin_conv_options {
+    int stride;                   /* of height and width: 1 or 2; 0: 1 */
+    int up;                       /* 2: x is doubled in height and width first (nearest); 0: 1 */
+    int front;                    /* frames of zeros before the first (causal kernels) */
+    int top, bottom, left, right; /* rows and columns of zeros */
+} kin_conv_options;
+/* y = conv(x, w) + b + residual, channels last: x [B,H,W,in] or [B,F,H,W,in], contiguous; w
+ * [out,in,kh,kw] or [out,in,kt,kh,kw]; b [out], residual as y, opt: each may be NULL. */
+kin_status kin_conv(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                    const kin_conv_options *opt, const kin_tensor *residual, kin_tensor *y);
+/* y = act(n * gamma + beta), n = x normalised over all pixels and the channels of a group of one
+ * sample. x [B,...,C] contiguous; gamma, beta [C]; groups divides C. */
+kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_param *gamma,
+                         kin_param *beta, kin_act act, float eps, kin_tensor *y);
+/* z = mean + exp(v/2) * noise with v = logvar clamped to [lo, hi]; where v lies on or beyond a
+ * limit the gradient of logvar is 0. All of one shape [B,...]; a sample is contiguous. */
+kin_status kin_posterior_sample(kin_ctx *ctx, const kin_tensor *mean, const kin_tensor *logvar,
+                                const kin_tensor *noise, float lo, float hi, kin_tensor *z);
+/* kl [B]: divergence of every sample's distribution from the standard normal one, summed. */
+kin_status kin_posterior_kl(kin_ctx *ctx, const kin_tensor *mean, const kin_tensor *logvar,
+                            float lo, float hi, kin_tensor *kl);
+/* logvar = clamp(logvar, lo, hi) in its own place, without an entry on the tape: for values whose
+ * further use is sample and kl with the same limits. */
+kin_status kin_posterior_clamp(kin_ctx *ctx, kin_tensor *logvar, float lo, float hi);
+
 /* rows of table [V,D] for ids i32 [...] -> [..., D]. Fails: ARG for an id outside [0,V). */
 kin_status kin_embedding(kin_ctx *ctx, kin_param *table, const kin_tensor *ids, kin_tensor *y);
 
@@ -130,6 +155,9 @@ kin_status kin_sinusoid(kin_ctx *ctx, const kin_tensor *v, int64_t half, int64_t
  */
 kin_status kin_mse(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
                    const kin_tensor *weight, kin_tensor *loss);
+/* Mean of |x - target|, weighted as there. */
+kin_status kin_l1(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
+                  const kin_tensor *weight, kin_tensor *loss);
 kin_status kin_bce_logits(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *target,
                           const kin_tensor *weight, kin_tensor *loss);
 /* logits [B,n], target i32 [B]. */

@@ -42,6 +42,13 @@
     X(unary_bwd, kin_unary_args) \
     X(gated_add, kin_gated_add_args) \
     X(gate_bwd, kin_gate_bwd_args) \
+    X(conv, kin_conv_args) \
+    X(conv_dx, kin_conv_args) \
+    X(conv_dw, kin_conv_args) \
+    X(groupnorm, kin_groupnorm_args) \
+    X(groupnorm_bwd, kin_groupnorm_args) \
+    X(posterior, kin_posterior_args) \
+    X(posterior_bwd, kin_posterior_args) \
     X(softmax, kin_softmax_args) \
     X(softmax_bwd, kin_softmax_args) \
     X(adamw, kin_adamw_args)

@@ -28,8 +28,6 @@ typedef struct kin_vae_info {
 kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err);
 void kin_vae_destroy(kin_vae **vae);
 const kin_vae_info *kin_vae_get_info(const kin_vae *vae);
-/* Start values as PyTorch's layers have them; bumps versions. */
-void kin_vae_start(const kin_vae *vae, kin_params *params, uint64_t seed);
 /* Under which other name older published files hold this parameter (attention: query, key, value,
  * proj_attn), or NULL. */
 const char *kin_vae_alias(const char *name);

@@ -17,6 +17,11 @@ void kin_kernels_init_cpu(kin_kernels *k, kin_isa isa)
     k->layernorm_bwd = kin_cpu_layernorm_bwd;
     k->rmsnorm = kin_cpu_rmsnorm;
     k->rmsnorm_bwd = kin_cpu_rmsnorm_bwd;
+    k->conv = kin_cpu_conv;
+    k->conv_dx = kin_cpu_conv_dx;
+    k->conv_dw = kin_cpu_conv_dw;
+    k->groupnorm = kin_cpu_groupnorm;
+    k->groupnorm_bwd = kin_cpu_groupnorm_bwd;
     k->rope = kin_cpu_rope;
     k->embedding = kin_cpu_embedding;
     k->embedding_bwd = kin_cpu_embedding_bwd;

@@ -257,6 +257,49 @@ static kin_status gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
     return count(ctx, 0, a->dy, some(a->lin), some(a->dlin), some(a->dgate), END);
 }
 
+/* note: taps that fall on zeros are counted as work, too */
+static double conv_flops(const kin_conv_shape *s)
+{
+    return 2.0 * (double)(s->batch * s->out_frames * s->out_height * s->out_width) *
+           (double)(s->out * s->in) * (double)(s->kt * s->kh * s->kw);
+}
+
+static kin_status conv(kin_ctx *ctx, const kin_conv_args *a)
+{
+    return count(ctx, conv_flops(&a->s), a->x, value(a->w), value(a->b), some(a->residual), a->y,
+                 END);
+}
+
+static kin_status conv_dx(kin_ctx *ctx, const kin_conv_args *a)
+{
+    return count(ctx, conv_flops(&a->s), a->dy, value(a->w), a->dx, END);
+}
+
+static kin_status conv_dw(kin_ctx *ctx, const kin_conv_args *a)
+{
+    return count(ctx, conv_flops(&a->s), a->dy, a->x, grad(a->w), grad(a->b), END);
+}
+
+static kin_status groupnorm(kin_ctx *ctx, const kin_groupnorm_args *a)
+{
+    return count(ctx, 0, a->x, value(a->gamma), value(a->beta), a->y, END);
+}
+
+static kin_status groupnorm_bwd(kin_ctx *ctx, const kin_groupnorm_args *a)
+{
+    return count(ctx, 0, a->x, a->dy, some(a->dx), grad(a->gamma), grad(a->beta), END);
+}
+
+static kin_status posterior(kin_ctx *ctx, const kin_posterior_args *a)
+{
+    return count(ctx, 0, a->mean, a->logvar, some(a->noise), some(a->clamped), some(a->z), END);
+}
+
+static kin_status posterior_bwd(kin_ctx *ctx, const kin_posterior_args *a)
+{
+    return count(ctx, 0, a->mean, a->logvar, some(a->dz), some(a->dmean), some(a->dlogvar), END);
+}
+
 static kin_status softmax(kin_ctx *ctx, const kin_softmax_args *a)
 {
     return count(ctx, 0, a->x, a->y, END);
@@ -348,6 +391,13 @@ void kin_kernels_init_plan(kin_kernels *k)
         .unary_bwd = unary_bwd,
         .gated_add = gated_add,
         .gate_bwd = gate_bwd,
+        .conv = conv,
+        .conv_dx = conv_dx,
+        .conv_dw = conv_dw,
+        .groupnorm = groupnorm,
+        .groupnorm_bwd = groupnorm_bwd,
+        .posterior = posterior,
+        .posterior_bwd = posterior_bwd,
         .softmax = softmax,
         .softmax_bwd = softmax_bwd,
         .copy = copy,

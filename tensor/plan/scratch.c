@@ -30,6 +30,11 @@ SIZED(layernorm, kin_norm_args, kin_is_f32(a->x))
 SIZED(layernorm_bwd, kin_norm_args, kin_is_f32(a->x))
 SIZED(rmsnorm, kin_norm_args, kin_is_f32(a->x))
 SIZED(rmsnorm_bwd, kin_norm_args, kin_is_f32(a->x))
+SIZED(conv, kin_conv_args, kin_is_f32(a->x))
+SIZED(conv_dx, kin_conv_args, kin_is_f32(a->dy))
+SIZED(conv_dw, kin_conv_args, kin_is_f32(a->dy))
+SIZED(groupnorm, kin_groupnorm_args, kin_is_f32(a->x))
+SIZED(groupnorm_bwd, kin_groupnorm_args, kin_is_f32(a->x))
 SIZED(attention, kin_attention_args, kin_is_f32(a->q))
 SIZED(attention_bwd, kin_attention_args, kin_is_f32(a->q))
 SIZED(cosine, kin_cosine_args, kin_is_f32(a->x) && a->proto->value.dtype != KIN_DTYPE_F64)
@@ -53,6 +58,11 @@ void kin_plan_add_scratch(kin_kernels *k)
     k->layernorm_bwd = layernorm_bwd;
     k->rmsnorm = rmsnorm;
     k->rmsnorm_bwd = rmsnorm_bwd;
+    k->conv = conv;
+    k->conv_dx = conv_dx;
+    k->conv_dw = conv_dw;
+    k->groupnorm = groupnorm;
+    k->groupnorm_bwd = groupnorm_bwd;
     k->attention = attention;
     k->attention_bwd = attention_bwd;
     k->cosine = cosine;

@@ -1,4 +1,5 @@
-/* tensor/ref/loss.c: mean square error, binary cross-entropy on logits, cross-entropy. */
+/* tensor/ref/loss.c: mean square and mean absolute error, binary cross-entropy on logits,
+ * cross-entropy. */
 #include "tensor/ref/ref.h"
 
 static double row_weight(const kin_loss_args *a, int64_t b)
@@ -6,12 +7,12 @@ static double row_weight(const kin_loss_args *a, int64_t b)
     return kin_ref_has(a->weight) ? kin_ref_load(a->weight, b * a->weight->stride[0]) : 1;
 }
 
-/* What the sum is divided by: MSE all elements, BCE elements of rows that count, cross-entropy such
- * rows. */
+/* What the sum is divided by: MSE and L1 all elements, BCE elements of rows that count,
+ * cross-entropy such rows. */
 static double divisor(const kin_loss_args *a)
 {
     int64_t rows = 0;
-    if (a->kind == KIN_LOSS_MSE)
+    if (a->kind == KIN_LOSS_MSE || a->kind == KIN_LOSS_L1)
         return (double)(a->x->size[0] * a->x->size[1]);
     for (int64_t b = 0; b < a->x->size[0]; b++)
         rows += row_weight(a, b) != 0;
@@ -39,6 +40,8 @@ static double row_loss(const kin_loss_args *a, int64_t b)
         double x = kin_ref_get2(a->x, b, j), t = kin_ref_get2(a->target, b, j);
         if (a->kind == KIN_LOSS_MSE)
             sum += (x - t) * (x - t) * row_weight(a, b);
+        else if (a->kind == KIN_LOSS_L1)
+            sum += fabs(x - t) * row_weight(a, b);
         else
             sum += fmax(x, 0) - x * t + log1p(exp(-fabs(x)));
     }
@@ -74,6 +77,10 @@ kin_status kin_ref_loss_bwd(kin_ctx *ctx, const kin_loss_args *a)
                 g = exp(x - lse) - (j == target);
             else if (a->kind == KIN_LOSS_MSE)
                 g = 2 * (x - kin_ref_get2(a->target, b, j)) * weight;
+            else if (a->kind == KIN_LOSS_L1)
+                g = (double)((x > kin_ref_get2(a->target, b, j)) -
+                             (x < kin_ref_get2(a->target, b, j))) *
+                    weight;
             else
                 g = kin_ref_act(KIN_ACT_SIGMOID, x) - kin_ref_get2(a->target, b, j);
             kin_ref_put2(a->dx, b, j, weight != 0 ? dloss * g / by : 0, a->acc);

@@ -166,6 +166,16 @@ kin_status kin_ref_softmax_bwd(kin_ctx *ctx, const kin_softmax_args *a);
 kin_status kin_ref_copy(kin_ctx *ctx, const kin_tensor *src, kin_tensor *dst, bool acc);
 kin_status kin_ref_fill(kin_ctx *ctx, kin_tensor *dst, double value);
 kin_status kin_ref_transpose(kin_ctx *ctx, const kin_tensor *x, kin_tensor *y, bool acc);
+/* conv.c */
+kin_status kin_ref_conv(kin_ctx *ctx, const kin_conv_args *a);
+kin_status kin_ref_conv_dx(kin_ctx *ctx, const kin_conv_args *a);
+kin_status kin_ref_conv_dw(kin_ctx *ctx, const kin_conv_args *a);
+/* groupnorm.c */
+kin_status kin_ref_groupnorm(kin_ctx *ctx, const kin_groupnorm_args *a);
+kin_status kin_ref_groupnorm_bwd(kin_ctx *ctx, const kin_groupnorm_args *a);
+/* posterior.c */
+kin_status kin_ref_posterior(kin_ctx *ctx, const kin_posterior_args *a);
+kin_status kin_ref_posterior_bwd(kin_ctx *ctx, const kin_posterior_args *a);
 /* optim.c */
 kin_status kin_ref_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t first, kin_tensor *y);
 kin_status kin_ref_adamw(kin_ctx *ctx, const kin_adamw_args *a);

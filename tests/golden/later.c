@@ -22,7 +22,6 @@ static const later_row rows[] = {
     {"ddpm_train", NULL, NULL, ddpm},
     {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
-    {"autoencoder_kl", NULL, NULL, vae},
     {"autoencoder_kl_cogvideox", NULL, NULL, vae},
     {"autoencoder_kl_wan", NULL, NULL, vae},
     {"cogvideox_cfg", NULL, NULL, cogvideox},

@@ -12,6 +12,72 @@ static kin_status ints(kin_ctx *ctx, kin_dtype dtype, const int *values, int ndi
     return KIN_OK;
 }
 
+/* --- convolution, group norm, posterior --- */
+
+static void declare_conv(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(2, 4, 4, 3));
+    grad_param(e, 0.5, KIN_DIMS(4, 3, 3, 3));
+    grad_param(e, 0.5, KIN_DIMS(4));
+    grad_input(e, 1, KIN_DIMS(2, 4, 4, 4));
+}
+
+/* variant 0: same size with a residual; 1: halved, zeros at the end; 2: doubled */
+static kin_status conv(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    static const kin_conv_options opt[] = {{.top = 1, .bottom = 1, .left = 1, .right = 1},
+                                           {.stride = 2, .bottom = 1, .right = 1},
+                                           {.up = 2, .top = 1, .bottom = 1, .left = 1, .right = 1}};
+    return kin_conv(ctx, &e->in[0], e->p[0], e->variant == 1 ? NULL : e->p[1], &opt[e->variant],
+                    e->variant == 0 ? &e->in[1] : NULL, y);
+}
+
+static void declare_causal(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(1, 3, 3, 4, 2));
+    grad_param(e, 0.5, KIN_DIMS(2, 2, 3, 3, 3));
+    grad_param(e, 0.5, KIN_DIMS(2));
+}
+
+/* x is the residual too */
+static kin_status causal(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    const kin_conv_options opt = {.front = 2, .top = 1, .bottom = 1, .left = 1, .right = 1};
+    return kin_conv(ctx, &e->in[0], e->p[0], e->p[1], &opt, &e->in[0], y);
+}
+
+static void declare_groupnorm(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(2, 3, 2, 6));
+    grad_param(e, 1, KIN_DIMS(6));
+    grad_param(e, 1, KIN_DIMS(6));
+}
+
+static kin_status groupnorm(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    return kin_groupnorm(ctx, &e->in[0], 3, e->p[0], e->p[1],
+                         e->variant ? KIN_ACT_SILU : KIN_ACT_NONE, 1e-3f, y);
+}
+
+static void declare_posterior(grad_env *e)
+{
+    grad_input(e, 1, KIN_DIMS(2, 4, 2, 3)); /* mean and logvar of two channels */
+}
+
+/* variant 0: sample, 1: divergence */
+static kin_status posterior(kin_ctx *ctx, grad_env *e, kin_tensor *y)
+{
+    kin_tensor mean = kin_tensor_slice(&e->in[0], 1, 0, 2);
+    kin_tensor logvar = kin_tensor_slice(&e->in[0], 1, 2, 2);
+    kin_tensor noise;
+    if (e->variant)
+        return kin_posterior_kl(ctx, &mean, &logvar, -30, 20, y);
+    KIN_TRY(KIN_WS(ctx, &noise, e->dtype, 2, 2, 2, 3));
+    for (int i = 0; i < 24; i++)
+        kin_tensor_set(&noise, i, i % 7 * 0.5 - 1.5);
+    return kin_posterior_sample(ctx, &mean, &logvar, &noise, -30, 20, y);
+}
+
 /* --- products --- */
 
 static void declare_linear(grad_env *e)
@@ -438,6 +504,8 @@ static kin_status loss(kin_ctx *ctx, grad_env *e, kin_tensor *y)
         return kin_mse(ctx, &x, &target, w, y);
     if (e->variant / 2 == 1)
         return kin_bce_logits(ctx, &x, &target, w, y);
+    if (e->variant / 2 == 3)
+        return kin_l1(ctx, &x, &target, w, y);
     x = KIN_RESHAPE(&x, 3, 8);
     KIN_TRY(ints(ctx, KIN_DTYPE_I32, class, KIN_DIMS(3), &target));
     return kin_cross_entropy(ctx, &x, &target, w, y);
@@ -666,6 +734,14 @@ const grad_case grad_cases[] = {
     {"head_norm, per head", "head_norm", declare_head_norm, head_norm, 1, true},
     {"head_norm, turned", "head_norm", declare_head_norm, head_norm, 2, true},
     {"head_norm, per head, turned", "head_norm", declare_head_norm, head_norm, 3, true},
+    {"conv, residual", "conv", declare_conv, conv, 0, false},
+    {"conv, halved", "conv", declare_conv, conv, 1, false},
+    {"conv, doubled", "conv", declare_conv, conv, 2, false},
+    {"conv, causal", "conv", declare_causal, causal, 0, false},
+    {"groupnorm", "groupnorm", declare_groupnorm, groupnorm, 0, true},
+    {"groupnorm, silu", "groupnorm", declare_groupnorm, groupnorm, 1, true},
+    {"posterior, sample", "posterior_sample", declare_posterior, posterior, 0, false},
+    {"posterior, divergence", "posterior_kl", declare_posterior, posterior, 1, false},
     {"rope", "rope", declare_rope, rope, 0, false},
     {"embedding", "embedding", declare_embedding, embedding, 0, false},
     {"patchify", "patchify", declare_video, patchify, 0, false},
@@ -699,6 +775,8 @@ const grad_case grad_cases[] = {
     {"balance, sequence, null", "load_balance softmax", declare_balance, balance, 3, false},
     {"mse", "mse", declare_loss, loss, 0, false},
     {"mse, weighted", "mse", declare_loss, loss, 1, false},
+    {"l1", "l1", declare_loss, loss, 6, false},
+    {"l1, weighted", "l1", declare_loss, loss, 7, false},
     {"bce", "bce_logits", declare_loss, loss, 2, false},
     {"bce, weighted", "bce_logits", declare_loss, loss, 3, false},
     {"cross entropy", "cross_entropy", declare_loss, loss, 4, false},

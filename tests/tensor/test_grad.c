@@ -16,6 +16,7 @@ static const char *const no_gradient[][2] = {
     {"sinusoid", "of times and quantities, which are data"},
     {"copy_into", "documented as off the tape"},
     {"fill", "documented as off the tape"},
+    {"posterior_clamp", "documented as off the tape"},
 };
 
 enum { OUT_MAX = 512 };

@@ -148,6 +148,25 @@ typedef struct kin_simd {
     /* dx (+)= factor (x-t) */
     void (*mse_bwd)(const float *x, const float *t, float factor, int64_t n, float *dx, bool acc);
     double (*sumsq)(const float *x, int64_t n); /* squares and sums in double */
+    /* Winograd's F(2x2,3x3): n channels of a tile of 4x4 pixels -> 16 sums, `step` apart; the 2x2
+     * results of 16 products, plus bias and residual (or y itself; each may be NULL), into the
+     * pixels y that are not NULL; planes [9][n] of a kernel -> 16 planes */
+    void (*wino_in)(const float *const px[16], int64_t n, float *v, int64_t step);
+    void (*wino_out)(const float *m, int64_t step, int64_t n, const float *bias,
+                     const float *const add[4], float *const y[4]);
+    void (*wino_weight)(const float *g, int64_t n, float *u);
+    /* y = act((x - mean) * scale + shift) by column; dst += (x - mean)^2 by column */
+    void (*columns_norm)(const float *x, int64_t rows, int64_t n, const float *mean,
+                         const float *scale, const float *shift, kin_act act, float *y);
+    void (*columns_square)(const float *x, int64_t rows, int64_t n, const float *mean, float *dst);
+    /* with d = dy act'(.) of columns_norm: db += d, dg += d (x - mean);
+     * dx (+)= d scale - p - q (x - mean) */
+    void (*columns_norm_sums)(const float *x, const float *dy, int64_t rows, int64_t n,
+                              const float *mean, const float *scale, const float *shift,
+                              kin_act act, float *db, float *dg);
+    void (*columns_norm_bwd)(const float *x, const float *dy, int64_t rows, int64_t n,
+                             const float *mean, const float *scale, const float *shift, kin_act act,
+                             const float *p, const float *q, float *dx, bool acc);
     /* the exponential of all kernels */
     void (*expf)(const float *x, int64_t n, float *y);
     /* rows [r0, r1) */
@@ -245,6 +264,22 @@ double KIN_SIMD(mse)(const float *x, const float *t, int64_t n);
 void KIN_SIMD(mse_bwd)(const float *x, const float *t, float factor, int64_t n, float *dx,
                        bool acc);
 double KIN_SIMD(sumsq)(const float *x, int64_t n);
+/* conv.c */
+void KIN_SIMD(wino_in)(const float *const px[16], int64_t n, float *v, int64_t step);
+void KIN_SIMD(wino_out)(const float *m, int64_t step, int64_t n, const float *bias,
+                        const float *const add[4], float *const y[4]);
+void KIN_SIMD(wino_weight)(const float *g, int64_t n, float *u);
+/* columns.c */
+void KIN_SIMD(columns_norm)(const float *x, int64_t rows, int64_t n, const float *mean,
+                            const float *scale, const float *shift, kin_act act, float *y);
+void KIN_SIMD(columns_square)(const float *x, int64_t rows, int64_t n, const float *mean,
+                              float *dst);
+void KIN_SIMD(columns_norm_sums)(const float *x, const float *dy, int64_t rows, int64_t n,
+                                 const float *mean, const float *scale, const float *shift,
+                                 kin_act act, float *db, float *dg);
+void KIN_SIMD(columns_norm_bwd)(const float *x, const float *dy, int64_t rows, int64_t n,
+                                const float *mean, const float *scale, const float *shift,
+                                kin_act act, const float *p, const float *q, float *dx, bool acc);
 void KIN_SIMD(expf)(const float *x, int64_t n, float *y);
 void KIN_SIMD(norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
 void KIN_SIMD(norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums,

@@ -1,0 +1,28 @@
+/* vision/vae_class.h: what a class of autoencoders gives to vision/vae.c. A new class is one file
+ * and one row of the table there. Internal to vision/. */
+#ifndef KIN_VISION_VAE_CLASS_H
+#define KIN_VISION_VAE_CLASS_H
+
+#include "vision/vae.h"
+
+typedef struct kin_vae_class {
+    const char *name; /* _class_name */
+    /* *out holds the base and what the class adds; info is filled, but for class_name. */
+    kin_status (*create)(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err);
+    void (*destroy)(kin_vae *vae); /* frees what create made, vae included */
+    /* x [B,in_channels,H,W] -> moments [B,2L,h,w], logvar as the network gives it */
+    kin_status (*encode)(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *x,
+                         kin_tensor *moments);
+    kin_status (*decode)(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, kin_tensor *x);
+} kin_vae_class;
+
+struct kin_vae { /* the first member of every class's own struct */
+    const kin_vae_class *cls;
+    kin_vae_info info;
+    int levels; /* of resolution; each but the last halves */
+    bool checkpoint;
+};
+
+extern const kin_vae_class kin_vae_class_kl;
+
+#endif
