@@ -290,15 +290,17 @@ static void test_scaling(void **state)
 /* Every slot of the kernel table has a row: its name stands quoted in a file of rows. */
 static void test_rows_of_all_slots(void **state)
 {
-    static const char *const files[] = {"linear", "attention", "norm", "elementwise", "routing"};
+    static const char *const files[] = {"linear",      "attention", "norm",
+                                        "elementwise", "routing",   "conv"};
+    enum { FILES = sizeof files / sizeof *files };
     static kin_profile p;
     const kin_ctx_options opt = {.backend = KIN_BACKEND_REF, .threads = 1};
     kin_ctx *ctx = NULL;
     kin_error err = {0};
-    char *text[5], path[512], quoted[80];
+    char *text[FILES], path[512], quoted[80];
     size_t bytes;
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < FILES; i++) {
         snprintf(path, sizeof path, "%s/cli/bench_rows_%s.c", KIN_SOURCE_DIR, files[i]);
         assert_ok(kin_file_read(path, 1 << 20, &text[i], &bytes, &err), &err);
     }
@@ -307,14 +309,14 @@ static void test_rows_of_all_slots(void **state)
     for (int i = 0; i < KIN_PROFILE_OPS; i++) {
         bool found = false;
         snprintf(quoted, sizeof quoted, "\"%s\"", p.op[i].name);
-        for (int f = 0; f < 5; f++)
+        for (int f = 0; f < FILES; f++)
             found = found || strstr(text[f], quoted);
         if (!found)
             fail_msg("bench ops has no row of the kernel %s", p.op[i].name);
     }
     kin_profile_off(ctx, &p);
     kin_ctx_destroy(&ctx);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < FILES; i++)
         kin_free(text[i]);
 }
 
