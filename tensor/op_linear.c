@@ -142,21 +142,51 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     return KIN_OK;
 }
 
+/* The product with w's adapters: what the epilogue does follows as ops of its own. */
+static kin_status linear_adapted(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                                 kin_act act, const kin_tensor *residual, const kin_tensor *gate,
+                                 kin_tensor *y)
+{
+    kin_tensor sum;
+    KIN_TRY(linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, &sum));
+    for (const kin_adapter *a = w->adapters; a; a = a->next) {
+        kin_tensor low, high, plain = sum;
+        KIN_TRY(linear_run(ctx, x, a->a, NULL, KIN_ACT_NONE, NULL, NULL, &low));
+        KIN_TRY(linear_run(ctx, &low, a->b, NULL, KIN_ACT_NONE, NULL, NULL, &high));
+        KIN_TRY(kin_add(ctx, &plain, &high, a->scale, &sum));
+    }
+    if (act != KIN_ACT_NONE)
+        return kin_activation(ctx, &sum, act, y);
+    if (gate)
+        return kin_gated_add(ctx, &sum, residual, gate, y);
+    if (residual)
+        return kin_add(ctx, residual, &sum, 1.0f, y);
+    *y = sum;
+    return KIN_OK;
+}
+
+static kin_status linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_act act,
+                         const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
+{
+    return w->adapters ? linear_adapted(ctx, x, w, b, act, residual, gate, y)
+                       : linear_run(ctx, x, w, b, act, residual, gate, y);
+}
+
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y)
 {
-    return linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, y);
+    return linear(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, y);
 }
 
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y)
 {
-    return linear_run(ctx, x, w, b, act, NULL, NULL, y);
+    return linear(ctx, x, w, b, act, NULL, NULL, y);
 }
 
 kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                                const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
 {
-    return linear_run(ctx, x, w, b, KIN_ACT_NONE, residual, gate, y);
+    return linear(ctx, x, w, b, KIN_ACT_NONE, residual, gate, y);
 }
 
 /* --- without a product --- */

@@ -280,6 +280,9 @@ kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispa
             (b && kin_tensor_numel(&b[e]->value) != s->n))
             return kin_op_mismatch(ctx, w[e]->name, &w[e]->value, &w[0]->value,
                                    "experts must have one shape");
+        if (w[e]->adapters)
+            return kin_fail(&ctx->error, KIN_ERR_UNSUPPORTED, "experts: %s cannot have an adapter",
+                            w[e]->name);
         grad |= kin_tape_needs_param(ctx, w[e]) || (b && kin_tape_needs_param(ctx, b[e]));
     }
     KIN_TRY(KIN_WS(ctx, y, dtype, rows, s->n));

@@ -25,8 +25,18 @@ static void pack_free(kin_pack *pack)
     kin_free(pack);
 }
 
+static void adapters_free(kin_param *p)
+{
+    while (p->adapters) {
+        kin_adapter *next = p->adapters->next;
+        kin_free(p->adapters);
+        p->adapters = next;
+    }
+}
+
 static void param_free(kin_param *p)
 {
+    adapters_free(p);
     while (p->packs) {
         kin_pack *next = p->packs->next;
         pack_free(p->packs);
@@ -107,6 +117,57 @@ kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int
     p->index = params->count;
     params->list[params->count++] = p;
     return p;
+}
+
+kin_status kin_params_adapt(kin_params *params, kin_param *w, int64_t rank, float scale,
+                            const char *name, kin_error *err)
+{
+    const size_t length = strlen(w->name), tail = strlen(".weight");
+    const int stem = (int)(length - tail);
+    if (length <= tail || strcmp(w->name + stem, ".weight") != 0 || w->value.ndim != 2 || rank < 1)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "adapter: %s must be a matrix NAME.weight and the rank %lld at least 1",
+                        w->name, (long long)rank);
+    kin_adapter *made = kin_calloc(1, sizeof *made);
+    if (!made)
+        return kin_fail(err, KIN_ERR_MEM, "adapter: out of memory");
+    const int64_t n = w->value.size[0], k = w->value.size[1];
+    made->scale = scale;
+    made->a = kin_params_add(params, KIN_INIT(KIN_INIT_UNIFORM, 1.0f / sqrtf((float)k)),
+                             KIN_DIMS(rank, k), "%.*s.lora_A.%s.weight", stem, w->name, name);
+    made->b = kin_params_add(params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(n, rank),
+                             "%.*s.lora_B.%s.weight", stem, w->name, name);
+    if (!made->a || !made->b) {
+        kin_free(made);
+        return kin_fail(err, params->failed, "adapter: %s cannot take another adapter \"%s\"",
+                        w->name, name);
+    }
+    kin_adapter **at = &w->adapters;
+    while (*at)
+        at = &(*at)->next;
+    *at = made;
+    return KIN_OK;
+}
+
+void kin_params_drop_adapters(kin_params *params)
+{
+    int kept = 0;
+    for (int i = 0; i < params->count; i++) {
+        for (kin_adapter *a = params->list[i]->adapters; a; a = a->next)
+            a->a->index = a->b->index = -1;
+        adapters_free(params->list[i]);
+    }
+    /* note: adapters are registered after the matrices they belong to */
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        if (p->index < 0) {
+            param_free(p);
+            continue;
+        }
+        p->index = kept;
+        params->list[kept++] = p;
+    }
+    params->count = kept;
 }
 
 int64_t kin_params_numel(const kin_params *params)

@@ -40,6 +40,14 @@ typedef struct kin_pack {
     void (*free_extra)(void *);
 } kin_pack;
 
+/* A low-rank adapter of a matrix W [n,k] (LoRA, Hu et al. 2021, arXiv 2106.09685): dense products
+ * with W add scale * (x A^T) B^T. */
+typedef struct kin_adapter {
+    struct kin_adapter *next;
+    struct kin_param *a, *b; /* A [r,k], B [n,r]: parameters of the same table */
+    float scale;
+} kin_adapter;
+
 typedef struct kin_param {
     char *name;
     kin_tensor value; /* data NULL until allocated or bound */
@@ -51,6 +59,7 @@ typedef struct kin_param {
     uint64_t version; /* bumped by each optimizer step or load */
     kin_init init;
     kin_pack *packs;
+    kin_adapter *adapters; /* of this matrix; NULL: none */
     int index;
 } kin_param;
 
@@ -81,6 +90,15 @@ kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int
  * the last projection are left out, since their error reaches the velocity undamped
  * (docs/SPEED.md). */
 void kin_params_allow_int8(kin_param *const *list, int64_t n);
+
+/* Registers an adapter of w under w's name with ".weight" replaced: ".lora_A.NAME.weight" [rank,k],
+ * started uniformly in +-1/sqrt(k), and ".lora_B.NAME.weight" [n,rank], started at zero. Fails: ARG
+ * (w is no matrix NAME.weight, rank, name used twice), MEM. */
+kin_status kin_params_adapt(kin_params *params, kin_param *w, int64_t rank, float scale,
+                            const char *name, kin_error *err);
+
+/* Forgets all adapters and takes their parameters out of the table. */
+void kin_params_drop_adapters(kin_params *params);
 
 kin_param *kin_params_find(const kin_params *params, const char *name); /* NULL: none */
 /* Number of elements in all parameters. */

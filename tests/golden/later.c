@@ -26,7 +26,6 @@ static const later_row rows[] = {
     {"autoencoder_kl_wan", NULL, NULL, vae},
     {"cogvideox_cfg", NULL, NULL, cogvideox},
     {"cogvideox_train", NULL, NULL, cogvideox},
-    {"lora", NULL, NULL, "LoRA belongs to later work"},
     {"wan_train", NULL, NULL, "the WISA fine-tuning loop belongs to later work"},
     {"wan_pipeline", NULL, NULL, "UniPC and the Wan VAE belong to later work"},
 };
