@@ -103,9 +103,31 @@ void kin_sampler_clip(kin_sampler_state *s, kin_tensor *x0)
     }
 }
 
+/* note: ADM's loop in its own rounding: at small alpha both products are large, and the digits that
+ * are lost between them decide what is clipped */
+static void x0_from_eps_f32(kin_sampler_state *s, kin_level l, kin_tensor *x0)
+{
+    const float a = (float)(1.0 / l.alpha), b = (float)(l.sigma / l.alpha);
+    const int64_t length = row_length(x0), wide = row_length(&s->out);
+    for (int64_t r = 0; r < x0->size[0] && !kin_ctx_is_plan(s->ctx); r++) {
+        const float *x = (const float *)s->x->data + r * length;
+        const float *eps = (const float *)s->out.data + r * wide;
+        float *to = (float *)x0->data + r * length;
+        for (int64_t i = 0; i < length; i++) {
+            const float scaled = a * x[i];
+            to[i] = scaled - b * eps[i];
+        }
+    }
+    kin_sampler_clip(s, x0);
+}
+
 void kin_sampler_x0(kin_sampler_state *s, kin_level l, kin_tensor *x0)
 {
     kin_term sum[2] = {{0.0, s->x}, {1.0, &s->out}};
+    if (s->schedule->respaced && s->cfg->prediction == KIN_PREDICT_EPSILON) {
+        x0_from_eps_f32(s, l, x0);
+        return;
+    }
     switch (s->cfg->prediction) {
     case KIN_PREDICT_EPSILON:
         sum[0].c = 1.0 / l.alpha;

@@ -14,12 +14,8 @@ typedef struct later_row {
 
 static const char cogvideox[] = "CogVideoX belongs to later work";
 static const char vae[] = "VAEs belong to later work";
-static const char ddpm[] = "the DDPM objective and its samplers belong to later work";
 
 static const later_row rows[] = {
-    {"posterior", NULL, NULL, ddpm},
-    {"ddpm_sample", NULL, NULL, ddpm},
-    {"ddpm_train", NULL, NULL, ddpm},
     {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
     {"autoencoder_kl_cogvideox", NULL, NULL, vae},

@@ -167,7 +167,7 @@ static void shapes_and_names_count(void **state)
     }
     c.metadata[1] = "no_such_kind";
     assert_false(passes(&c));
-    c.metadata[1] = "posterior";
+    c.metadata[1] = "prompt_clean";
     assert_false(passes(&c));
     copy_free(&c);
 }
