@@ -59,6 +59,14 @@ def main():
                 cmd = [kinema, "generate", "-m", f"{tmp}/{stored}", "--class", "7", "--steps", "2", "--allow-flat", "--dtype", dtype,
                        "-o", f"{tmp}/o.png", "--quiet"]
                 rows.append(row(f"generate ProMoE-B, stored {stored}, --dtype {dtype}", cmd, size))
+        # the f32 directory is the last one made: as .pth, and that in two types
+        subprocess.run([kinema, "convert", f"{tmp}/f32", "-o", f"{tmp}/b.pth", "--dtype", "f32"], check=True)
+        for dtype in ("f32", "bf16"):
+            used = peak([kinema, "convert", f"{tmp}/b.pth", "-o", f"{tmp}/from-{dtype}", "--dtype", dtype])
+            size = os.path.getsize(f"{tmp}/from-{dtype}/transformer/diffusion_pytorch_model.safetensors")
+            rows.append({"case": f"convert ProMoE-B.pth, --dtype {dtype}", "peak": used, "weights": size,
+                         "peak_over_weights": used / size})
+            print(f"convert ProMoE-B.pth, --dtype {dtype}: peak {used / 1e6:.1f} MB, {used / size:.2f} x weights", flush=True)
         for dtype in ("f32", "bf16", "int8"):
             rows.append(row(f"generate bundled, --dtype {dtype}",
                             [kinema, "generate", "-p", "a red ball falls", "--dtype", dtype, "-o", f"{tmp}/o.mp4", "--quiet"]))

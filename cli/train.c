@@ -8,6 +8,7 @@
 #include "cli/quiet.h"
 #include "cli/signals.h"
 #include "training/config.h"
+#include "training/official.h"
 #include "training/train.h"
 
 static int on_poll(void *user)
@@ -52,6 +53,36 @@ static kin_status check_config(const kin_train_options *opt, kin_error *err)
     return KIN_OK;
 }
 
+/* --resume-from: the checkpoint becomes the first one of the run, which is then resumed. */
+static kin_status take_checkpoint(const kin_args *args, kin_train_options *opt,
+                                  kin_progress *progress, kin_error *err)
+{
+    const char *from = kin_args_text(args, "resume-from");
+    kin_train_config config = {0};
+    kin_strbuf notes = {0};
+    int64_t step = 0;
+    if (!from)
+        return KIN_OK;
+    if (opt->resume || opt->dry_run || !opt->config)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: --resume-from starts a run: it needs -c, and neither --resume nor "
+                        "--dry-run");
+    KIN_TRY(kin_cli_need_input("checkpoint", from, err));
+    KIN_TRY(kin_train_config_read(opt->config, opt->data, opt->steps, &config, err));
+    kin_status status = KIN_OK;
+    if (!config.transformer)
+        status = kin_fail(err, KIN_ERR_ARG, "train: --resume-from needs \"transformer\" in %s",
+                          opt->config);
+    if (status == KIN_OK)
+        status = kin_official_to_run(from, opt->run, config.transformer, &notes, &step, err);
+    if (status == KIN_OK)
+        kin_progress_note(progress, "%s: going on after update %lld", from, (long long)step);
+    kin_strbuf_free(&notes);
+    kin_train_config_free(&config);
+    opt->resume = true;
+    return status;
+}
+
 kin_status kin_cmd_train(const kin_args *args, kin_error *err)
 {
     kin_progress progress;
@@ -86,6 +117,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
     }
     kin_quiet_simulator();
     KIN_TRY(check_config(&opt, err));
+    KIN_TRY(take_checkpoint(args, &opt, &progress, err));
     KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));
     kin_status status = kin_train_run(ctx, &opt);
     kin_progress_end(&progress);

@@ -51,8 +51,7 @@ static kin_status find_parts(kin_import *imp, kin_error *err)
                     probe);
 }
 
-/* What the official state dictionaries hold beside parameters. */
-static bool is_buffer(const char *name)
+bool kin_import_is_buffer(const char *name)
 {
     const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
     return strcmp(last, "expert_threshold") == 0 || strcmp(last, "ema_decay") == 0;
@@ -67,7 +66,7 @@ static kin_status list_params(kin_import *imp, kin_error *err)
         return kin_fail(err, KIN_ERR_MEM, "import: out of memory");
     for (int64_t i = 0; i < n; i++) {
         const char *name = kin_pth_at(imp->pth, i)->name;
-        if (strncmp(name, prefix, strlen(prefix)) == 0 && !is_buffer(name))
+        if (strncmp(name, prefix, strlen(prefix)) == 0 && !kin_import_is_buffer(name))
             imp->param[imp->params++] = i;
     }
     return KIN_OK;
@@ -224,7 +223,7 @@ kin_status kin_import_check(const kin_import *imp, kin_import_part part, const k
     }
     for (int64_t i = 0; i < kin_pth_count(imp->pth); i++) {
         const char *name = kin_pth_at(imp->pth, i)->name;
-        if (strncmp(name, prefix, strlen(prefix)) == 0 && !is_buffer(name) &&
+        if (strncmp(name, prefix, strlen(prefix)) == 0 && !kin_import_is_buffer(name) &&
             !kin_params_find(params, name + strlen(prefix)))
             return kin_fail(err, KIN_ERR_FORMAT,
                             "import: tensor \"%s\" belongs to no part of the model", name);

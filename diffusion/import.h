@@ -29,6 +29,8 @@ typedef struct kin_import {
 kin_status kin_import_open(const char *path, kin_import *out, kin_error *err);
 void kin_import_close(kin_import *imp);
 
+/* True for what official state dictionaries hold beside parameters. */
+bool kin_import_is_buffer(const char *name);
 /* Index of the tensor of parameter `name` in the file, -1: none. */
 int64_t kin_import_find(const kin_import *imp, kin_import_part part, const char *name);
 /* The value of a parameter as f32 into out. Fails: FORMAT (missing), SHAPE. */

@@ -6,6 +6,7 @@
 
 #include "diffusion/guided.h"
 #include "diffusion/model.h"
+#include "io/elements.h"
 #include "text/encoder.h"
 #include "text/tokenizer.h"
 
@@ -46,6 +47,18 @@ void kin_pipeline_destroy(kin_pipeline **p);
 typedef const float *(*kin_pipeline_values)(void *user, int table, const kin_param *p);
 kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype,
                              kin_pipeline_values values, void *user, kin_error *err);
+
+/* The same with more to choose. */
+typedef struct kin_save_options {
+    kin_dtype dtype;    /* of matrices and tables: F32, BF16 or F16; all else is f32 */
+    uint64_t max_shard; /* bytes per safetensors file, 0: one file */
+    /* NULL: the parameters' values; else gives what to write for a parameter of table 0 transformer
+     * | 1 text encoder; name and stored type are filled in */
+    kin_status (*source)(void *user, int table, const kin_param *p, kin_item *out, kin_error *err);
+    void *user;
+} kin_save_options;
+kin_status kin_pipeline_save_as(const kin_pipeline *p, const char *dir, const kin_save_options *opt,
+                                kin_error *err);
 
 /* Token ids of n prompts -> states [n,text_len,text_dim] with rows after eos set to 0; null_out u8
  * [n]: 1 for an empty prompt. Differentiable in the encoder's parameters while recording. */

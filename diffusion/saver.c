@@ -12,9 +12,7 @@
 typedef struct save_job {
     const kin_pipeline *p;
     const char *root; /* DIR.tmp */
-    kin_dtype dtype;
-    kin_pipeline_values values;
-    void *user;
+    const kin_save_options *opt;
     kin_error *err;
 } save_job;
 
@@ -41,40 +39,40 @@ static kin_status write_json(const save_job *j, const char *part, const char *na
 /* matrices and tables in the asked type; norms and other small parts always f32 */
 static kin_dtype store_type(const save_job *j, const kin_param *p)
 {
-    return j->dtype == KIN_DTYPE_BF16 && kin_weight_is_matrix(p) ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
+    return kin_weight_is_matrix(p) ? j->opt->dtype : KIN_DTYPE_F32;
+}
+
+static kin_status make_item(const save_job *j, int table, const kin_param *p, kin_item *out)
+{
+    if (j->opt->source) {
+        KIN_TRY(j->opt->source(j->opt->user, table, p, out, j->err));
+        out->name = p->name;
+        out->store = store_type(j, p);
+        return KIN_OK;
+    }
+    *out = p->mapped ? kin_item_of_mapped(p->name, &p->value, store_type(j, p))
+                     : kin_item_of(p->name, &p->value, store_type(j, p));
+    return KIN_OK;
 }
 
 static kin_status write_weights(const save_job *j, const char *part, const char *file, int table,
                                 const kin_params *params)
 {
     static const char *const metadata[] = {"format", "pt", NULL};
-    const size_t n = (size_t)params->count;
-    const char **names = kin_calloc(n + 1, sizeof(*names));
-    kin_tensor *tensors = kin_calloc(n + 1, sizeof(*tensors));
-    kin_dtype *store = kin_calloc(n + 1, sizeof(*store));
-    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
+    kin_item *items = kin_calloc((size_t)params->count + 1, sizeof(*items));
+    char folder[KIN_PATH_MAX];
     kin_status status = KIN_OK;
 
-    if (!names || !tensors || !store)
-        KIN_GOTO(kin_fail(j->err, KIN_ERR_MEM, "save: out of memory"));
-    for (size_t i = 0; i < n; i++) {
-        const kin_param *p = params->list[i];
-
-        names[i] = p->name;
-        tensors[i] = p->value;
-        if (j->values)
-            tensors[i] = kin_tensor_of((void *)(uintptr_t)j->values(j->user, table, p),
-                                       KIN_DTYPE_F32, p->value.ndim, p->value.size);
-        store[i] = store_type(j, p);
-    }
+    if (!items)
+        return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
+    for (int i = 0; i < params->count; i++)
+        KIN_GOTO(make_item(j, table, params->list[i], &items[i]));
     KIN_GOTO(kin_path_join(folder, j->root, part, j->err));
     KIN_GOTO(kin_path_make_dirs(folder, j->err));
-    KIN_GOTO(kin_path_join(path, folder, file, j->err));
-    status = kin_safetensors_write(path, names, tensors, store, params->count, metadata, j->err);
+    status = kin_safetensors_write_dir(folder, file, items, params->count, j->opt->max_shard,
+                                       metadata, j->err);
 done:
-    kin_free(names);
-    kin_free(tensors);
-    kin_free(store);
+    kin_free(items);
     return status;
 }
 
@@ -181,17 +179,16 @@ static kin_status publish(const char *temp, const char *dir, kin_error *err)
     return exists ? kin_path_remove_tree(old, err) : KIN_OK;
 }
 
-kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype,
-                             kin_pipeline_values values, void *user, kin_error *err)
+kin_status kin_pipeline_save_as(const kin_pipeline *p, const char *dir, const kin_save_options *opt,
+                                kin_error *err)
 {
     char clean[KIN_PATH_MAX], temp[KIN_PATH_MAX];
-    save_job job = {
-        .p = p, .root = temp, .dtype = dtype, .values = values, .user = user, .err = err};
+    const save_job job = {.p = p, .root = temp, .opt = opt, .err = err};
     size_t n;
     kin_status status;
 
-    if (dtype != KIN_DTYPE_F32 && dtype != KIN_DTYPE_BF16)
-        return kin_fail(err, KIN_ERR_ARG, "save: weights must be f32 or bf16");
+    if (opt->dtype != KIN_DTYPE_F32 && opt->dtype != KIN_DTYPE_BF16 && opt->dtype != KIN_DTYPE_F16)
+        return kin_fail(err, KIN_ERR_ARG, "save: weights must be f32, bf16 or f16");
     KIN_TRY(kin_path_join(clean, NULL, dir, err));
     for (n = strlen(clean); n > 1 && clean[n - 1] == '/'; n--)
         clean[n - 1] = '\0';
@@ -208,5 +205,46 @@ kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype d
 
         (void)kin_path_remove_tree(temp, &ignored);
     }
+    return status;
+}
+
+/* the values of kin_pipeline_save as items; one tensor per parameter of both tables */
+typedef struct value_source {
+    kin_pipeline_values values;
+    void *user;
+    kin_tensor *tensor;
+    int first[2]; /* of each table */
+} value_source;
+
+static kin_status value_item(void *user, int table, const kin_param *p, kin_item *out,
+                             kin_error *err)
+{
+    const value_source *s = user;
+    kin_tensor *t = &s->tensor[s->first[table] + p->index];
+
+    (void)err;
+    *t = kin_tensor_of((void *)(uintptr_t)s->values(s->user, table, p), KIN_DTYPE_F32,
+                       p->value.ndim, p->value.size);
+    *out = kin_item_of(p->name, t, KIN_DTYPE_F32);
+    return KIN_OK;
+}
+
+kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype dtype,
+                             kin_pipeline_values values, void *user, kin_error *err)
+{
+    const int rest = p->text_params ? p->text_params->count : 0;
+    value_source source = {.values = values, .user = user, .first = {0, p->params->count}};
+    kin_save_options opt = {.dtype = dtype};
+    kin_status status;
+
+    if (values) {
+        source.tensor = kin_calloc((size_t)(p->params->count + rest) + 1, sizeof(kin_tensor));
+        if (!source.tensor)
+            return kin_fail(err, KIN_ERR_MEM, "save: out of memory");
+        opt.source = value_item;
+        opt.user = &source;
+    }
+    status = kin_pipeline_save_as(p, dir, &opt, err);
+    kin_free(source.tensor);
     return status;
 }

@@ -46,16 +46,18 @@ static kin_status write_moments(const char *dir, const kin_optimizer *o, kin_err
     return status;
 }
 
-static kin_status write_state(const char *dir, const kin_checkpoint_info *info, kin_error *err)
+kin_status kin_checkpoint_write_info(const char *dir, const kin_checkpoint_info *info,
+                                     kin_error *err)
 {
     char path[KIN_PATH_MAX], number[32];
     KIN_TRY(kin_path_join(path, dir, "state.json", err));
     cJSON *root = cJSON_CreateObject();
-    cJSON *config = cJSON_Duplicate(info->config, true);
+    cJSON *config = info->config ? cJSON_Duplicate(info->config, true) : cJSON_CreateObject();
     snprintf(number, sizeof number, "%016" PRIx64, info->fingerprint);
     bool ok = root && config && cJSON_AddNumberToObject(root, "format", 1) &&
               cJSON_AddNumberToObject(root, "step", (double)info->step) &&
-              cJSON_AddStringToObject(root, "data", number);
+              cJSON_AddStringToObject(root, "data", number) &&
+              (!info->imported || cJSON_AddTrueToObject(root, "imported"));
     if (ok && cJSON_AddItemToObject(root, "config", config))
         config = NULL;
     char *text = ok && !config ? cJSON_Print(root) : NULL;
@@ -75,7 +77,7 @@ static kin_status write_all(const char *dir, const kin_pipeline *pipe, const kin
     KIN_TRY(kin_path_join(ema, dir, "ema", err));
     KIN_TRY(kin_pipeline_save(pipe, ema, KIN_DTYPE_F32, ema_value, (void *)opt, err));
     KIN_TRY(write_moments(dir, opt, err));
-    KIN_TRY(write_state(dir, info, err));
+    KIN_TRY(kin_checkpoint_write_info(dir, info, err));
     return kin_path_sync_dir(dir, err);
 }
 
@@ -172,21 +174,21 @@ static uint64_t bytes_needed(const kin_optimizer *o)
     return 4 * sizeof(float) * n + (UINT64_C(4) << 20);
 }
 
-kin_status kin_checkpoint_save(const char *run, const kin_pipeline *pipe, const kin_optimizer *opt,
-                               const kin_checkpoint_info *info, int64_t keep, kin_error *err)
+kin_status kin_checkpoint_place(const char *run, int64_t step, uint64_t bytes,
+                                kin_checkpoint_writer write, void *user, kin_error *err)
 {
     char name[64], temp_name[80], temp[KIN_PATH_MAX], path[KIN_PATH_MAX];
-    snprintf(name, sizeof name, "%s%" PRId64, dir_prefix, info->step);
+    snprintf(name, sizeof name, "%s%" PRId64, dir_prefix, step);
     snprintf(temp_name, sizeof temp_name, "%s.partial", name);
     KIN_TRY(kin_path_join(temp, run, temp_name, err));
     KIN_TRY(kin_path_join(path, run, name, err));
-    if (!kin_path_has_space(run, bytes_needed(opt)))
+    if (!kin_path_has_space(run, bytes))
         return kin_fail(err, KIN_ERR_IO,
                         "checkpoint: %s needs %" PRIu64 " MB of free space; older ones stay", path,
-                        bytes_needed(opt) >> 20);
+                        bytes >> 20);
     if (kin_path_exists(temp))
         KIN_TRY(kin_path_remove_tree(temp, err));
-    kin_status status = write_all(temp, pipe, opt, info, err);
+    kin_status status = write(temp, user, err);
     if (status == KIN_OK && kin_path_exists(path))
         status = kin_path_remove_tree(path, err);
     if (status == KIN_OK && rename(temp, path) != 0)
@@ -198,7 +200,26 @@ kin_status kin_checkpoint_save(const char *run, const kin_pipeline *pipe, const 
         return status;
     }
     KIN_TRY(kin_path_sync_dir(run, err));
-    KIN_TRY(write_latest(run, name, err));
+    return write_latest(run, name, err);
+}
+
+typedef struct own {
+    const kin_pipeline *pipe;
+    const kin_optimizer *opt;
+    const kin_checkpoint_info *info;
+} own;
+
+static kin_status write_own(const char *dir, void *user, kin_error *err)
+{
+    const own *o = user;
+    return write_all(dir, o->pipe, o->opt, o->info, err);
+}
+
+kin_status kin_checkpoint_save(const char *run, const kin_pipeline *pipe, const kin_optimizer *opt,
+                               const kin_checkpoint_info *info, int64_t keep, kin_error *err)
+{
+    own o = {pipe, opt, info};
+    KIN_TRY(kin_checkpoint_place(run, info->step, bytes_needed(opt), write_own, &o, err));
     return remove_old(run, keep, info->step, err);
 }
 
@@ -231,6 +252,7 @@ kin_status kin_checkpoint_read_info(const char *dir, kin_checkpoint_info *info, 
     KIN_GOTO(kin_json_get_i64(root, "format", 1, 1, &format, err));
     KIN_GOTO(kin_json_get_i64(root, "step", 0, INT64_C(1) << 40, &step, err));
     KIN_GOTO(kin_json_get_str(root, "data", &data, err));
+    KIN_GOTO(kin_json_get_bool(root, "imported", &info->imported, err));
     info->step = step;
     info->fingerprint = strtoull(data, NULL, 16);
     info->config = cJSON_DetachItemFromObjectCaseSensitive(root, "config");

@@ -143,7 +143,8 @@ static kin_status read_config(kin_trainer *t, char checkpoint[KIN_PATH_MAX])
     KIN_TRY(kin_checkpoint_latest(o->run, checkpoint, err));
     KIN_TRY(kin_checkpoint_read_info(checkpoint, &info, err));
     t->step = info.step;
-    kin_status status = kin_train_config_compatible(&t->cfg, info.config, err);
+    kin_status status =
+        info.imported ? KIN_OK : kin_train_config_compatible(&t->cfg, info.config, err);
     cJSON_Delete(info.config);
     return status;
 }
@@ -153,7 +154,7 @@ static kin_status check_same_data(kin_trainer *t, const char *checkpoint)
     kin_checkpoint_info info;
     KIN_TRY(kin_checkpoint_read_info(checkpoint, &info, &t->ctx->error));
     cJSON_Delete(info.config);
-    return info.fingerprint == kin_source_fingerprint(t->source)
+    return info.imported || info.fingerprint == kin_source_fingerprint(t->source)
                ? KIN_OK
                : kin_fail(&t->ctx->error, KIN_ERR_ARG,
                           "resume: the data are not those the run was started with");

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/alloc.h"
 #include "base/json.h"
@@ -235,6 +236,64 @@ static void endless_trees_are_refused(void **state)
     assert_non_null(strstr(err.text, "nested deeper"));
 }
 
+static void read_ramp(const void *user, int64_t at, int64_t n, kin_dtype as, void *out)
+{
+    float *f = out;
+    (void)user;
+    assert_int_equal(as, KIN_DTYPE_F32);
+    for (int64_t i = 0; i < n; i++)
+        f[i] = (float)((at + i) % 1000);
+}
+
+/* Bytes resident at most so far. */
+static long peak_kb(void)
+{
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    return use.ru_maxrss;
+}
+
+/* 64 MB written, read and written again as bf16: in pieces, so that the process grows by little. */
+static void large_files_pass_in_pieces(void **state)
+{
+    enum { ROWS = 4, COLUMNS = 4 << 20 };
+    (void)state;
+    kin_error err = {0};
+    kin_pth_out *o;
+    kin_pth *p;
+    char name[16];
+    const long before = peak_kb();
+    kin_item item = {.name = name,
+                     .ndim = 1,
+                     .size = {COLUMNS},
+                     .type = KIN_DTYPE_F32,
+                     .store = KIN_DTYPE_F32,
+                     .read = read_ramp};
+    assert_ok(kin_pth_out_create(&o, &err), &err);
+    kin_pth_out_dict(o);
+    for (int i = 0; i < ROWS; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        kin_pth_out_key(o, name);
+        kin_pth_out_tensor(o, &item);
+    }
+    kin_pth_out_end(o);
+    assert_ok(kin_pth_out_commit(o, kin_test_path("big.pth"), &err), &err);
+    kin_pth_out_close(&o);
+    assert_ok(kin_pth_open(kin_test_path("big.pth"), &p, &err), &err);
+    item = kin_pth_item(p, 2, "2", KIN_DTYPE_BF16);
+    assert_ok(kin_safetensors_write_items(kin_test_path("big.st"), &item, 1, NULL, &err), &err);
+    item = kin_pth_item(p, 1, "1", KIN_DTYPE_F32);
+    assert_ok(kin_safetensors_write_items(kin_test_path("big.st2"), &item, 1, NULL, &err), &err);
+    float last;
+    kin_pth_read(kin_pth_at(p, 1), COLUMNS - 1, 1, KIN_DTYPE_F32, &last);
+    assert_true(last == (float)((COLUMNS - 1) % 1000));
+    kin_pth_close(&p);
+#if !defined(KIN_SANITIZED)
+    print_message("grew by %ld KB\n", peak_kb() - before);
+    assert_true(peak_kb() - before < 8000);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +303,7 @@ int main(void)
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(both_containers_agree),
         cmocka_unit_test(endless_trees_are_refused),
+        cmocka_unit_test(large_files_pass_in_pieces),
     };
     return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
 }
