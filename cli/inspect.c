@@ -118,7 +118,7 @@ static void show_params(const char *title, const kin_params *params)
 
 static void show_model(const kin_pipeline *p, const char *dir)
 {
-    static const char *const family[] = {"dit", "wan", "kinema"};
+    static const char *const family[] = {"dit", "wan", "cogvideox", "kinema"};
     const kin_model_info *info = kin_model_get_info(p->model);
     printf("model: %s\nfamily: %s\nhash: %s\n", dir, family[info->family], p->hash);
     if (p->frames)
