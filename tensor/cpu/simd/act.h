@@ -8,17 +8,18 @@
 /* sqrt(2/pi) and the cubic coefficient of the tanh form of GELU */
 #define GELU_A 0.7978845608028654f
 #define GELU_B 0.044715f
+/* 2u in powers of two, negative: sigmoid(2u) = 1 / (1 + 2^(GELU_C (x + GELU_B x^3))) */
+#define GELU_C (-2.0f * GELU_A * VF_LOG2E)
 
 VINL vf vf_act(kin_act act, vf x)
 {
     switch (act) {
     case KIN_ACT_GELU_TANH: {
         /* note: 0.5*(1+tanh(u)) = sigmoid(2u): one exp, no cancellation */
-        vf u = vf_mul(vf_mul(vf_set(2.0f * GELU_A), x),
-                      vf_fma(vf_mul(x, x), vf_set(GELU_B), vf_set(1.0f)));
-        return vf_mul(x, vf_sigmoid(u));
+        vf x2 = vf_mul(x, x);
+        return vf_gated(x, vf_mul(x, vf_fma(x2, vf_set(GELU_C * GELU_B), vf_set(GELU_C))));
     }
-    case KIN_ACT_SILU: return vf_mul(x, vf_sigmoid(x));
+    case KIN_ACT_SILU: return vf_gated(x, vf_mul(x, vf_set(-VF_LOG2E)));
     case KIN_ACT_SIGMOID: return vf_sigmoid(x);
     case KIN_ACT_RELU: return vf_max(x, vf_zero());
     case KIN_ACT_NONE:
@@ -36,8 +37,8 @@ VINL vf vf_act_grad(kin_act act, vf x)
          */
         x = vf_min(vf_set(12.0f), vf_max(vf_set(-12.0f), x));
         vf x2 = vf_mul(x, x);
-        vf u = vf_mul(vf_mul(vf_set(2.0f * GELU_A), x), vf_fma(x2, vf_set(GELU_B), one));
-        vf s = vf_sigmoid(u);
+        vf z = vf_mul(x, vf_fma(x2, vf_set(GELU_C * GELU_B), vf_set(GELU_C)));
+        vf s = vf_gated(one, z);
         vf du = vf_mul(vf_set(2.0f * GELU_A), vf_fma(x2, vf_set(3.0f * GELU_B), one));
         /* s + x s (1-s) du */
         return vf_fma(vf_mul(vf_mul(x, s), vf_sub(one, s)), du, s);

@@ -4,25 +4,55 @@
 #include "tensor/cpu/simd/turn.h"
 #include "tensor/cpu/simd/vec.h"
 
+VINL void unary_as(kin_act act, float alpha, const float *x, int64_t n, float *y)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vf v = vf_load(x + i);
+        vf_store(y + i, act == KIN_ACT_NONE ? vf_mul(vf_set(alpha), v) : vf_act(act, v));
+    }
+    if (i < n) {
+        vf v = vf_loadn(x + i, n - i);
+        vf_storen(y + i, act == KIN_ACT_NONE ? vf_mul(vf_set(alpha), v) : vf_act(act, v), n - i);
+    }
+}
+
 void KIN_SIMD(unary)(kin_act act, float alpha, const float *x, int64_t n, float *y)
 {
-    if (act == KIN_ACT_NONE) {
-        for (int64_t i = 0; i < n; i += VL)
-            vf_storen(y + i, vf_mul(vf_set(alpha), vf_loadn(x + i, n - i)), n - i);
-        return;
+    /* note: one loop per activation, its constants in registers */
+    switch (act) {
+    case KIN_ACT_GELU_TANH: unary_as(KIN_ACT_GELU_TANH, alpha, x, n, y); break;
+    case KIN_ACT_SILU: unary_as(KIN_ACT_SILU, alpha, x, n, y); break;
+    case KIN_ACT_NONE: unary_as(KIN_ACT_NONE, alpha, x, n, y); break;
+    default: unary_as(act, alpha, x, n, y); break;
     }
-    for (int64_t i = 0; i < n; i += VL)
-        vf_storen(y + i, vf_act(act, vf_loadn(x + i, n - i)), n - i);
+}
+
+VINL void slope_at(kin_act act, float alpha, const float *x, const float *dy, int64_t i, int64_t n,
+                   float *dx, bool acc)
+{
+    vf slope = act == KIN_ACT_NONE ? vf_set(alpha) : vf_act_grad(act, vf_loadn(x + i, n));
+    vf g = vf_loadn(dy + i, n);
+    vf_storen(dx + i, acc ? vf_fma(g, slope, vf_loadn(dx + i, n)) : vf_mul(g, slope), n);
+}
+
+VINL void unary_bwd_as(kin_act act, float alpha, const float *x, const float *dy, int64_t n,
+                       float *dx, bool acc)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL)
+        slope_at(act, alpha, x, dy, i, VL, dx, acc);
+    if (i < n)
+        slope_at(act, alpha, x, dy, i, n - i, dx, acc);
 }
 
 void KIN_SIMD(unary_bwd)(kin_act act, float alpha, const float *x, const float *dy, int64_t n,
                          float *dx, bool acc)
 {
-    for (int64_t i = 0; i < n; i += VL) {
-        int64_t m = n - i;
-        vf slope = act == KIN_ACT_NONE ? vf_set(alpha) : vf_act_grad(act, vf_loadn(x + i, m));
-        vf g = vf_loadn(dy + i, m);
-        vf_storen(dx + i, acc ? vf_fma(g, slope, vf_loadn(dx + i, m)) : vf_mul(g, slope), m);
+    switch (act) {
+    case KIN_ACT_GELU_TANH: unary_bwd_as(KIN_ACT_GELU_TANH, alpha, x, dy, n, dx, acc); break;
+    case KIN_ACT_SILU: unary_bwd_as(KIN_ACT_SILU, alpha, x, dy, n, dx, acc); break;
+    default: unary_bwd_as(act, alpha, x, dy, n, dx, acc); break;
     }
 }
 
@@ -107,9 +137,9 @@ void KIN_SIMD(softmax_row)(const float *x, int64_t n, float *y)
     }
     for (; i < n; i++)
         top = x[i] > top ? x[i] : top;
-    vf sum = vf_zero();
+    vf sum = vf_zero(), log2e = vf_set(VF_LOG2E);
     for (i = 0; i < n; i += VL) {
-        vf e = vf_exp(vf_sub(vf_loadn(x + i, n - i), vf_set(top)));
+        vf e = vf_exp2(vf_mul(vf_sub(vf_loadn(x + i, n - i), vf_set(top)), log2e));
         vf_storen(y + i, e, n - i);
         sum = vf_add(sum, vf_loadn(y + i, n - i));
     }
@@ -185,10 +215,10 @@ void KIN_SIMD(mse_bwd)(const float *x, const float *t, float factor, int64_t n, 
     }
 }
 
-void KIN_SIMD(expf)(const float *x, int64_t n, float *y)
+void KIN_SIMD(exp2f)(const float *x, int64_t n, float *y)
 {
     for (int64_t i = 0; i < n; i += VL)
-        vf_storen(y + i, vf_exp(vf_loadn(x + i, n - i)), n - i);
+        vf_storen(y + i, vf_exp2(vf_loadn(x + i, n - i)), n - i);
 }
 
 double KIN_SIMD(sumsq)(const float *x, int64_t n)

@@ -167,8 +167,8 @@ typedef struct kin_simd {
     void (*columns_norm_bwd)(const float *x, const float *dy, int64_t rows, int64_t n,
                              const float *mean, const float *scale, const float *shift, kin_act act,
                              const float *p, const float *q, float *dx, bool acc);
-    /* the exponential of all kernels */
-    void (*expf)(const float *x, int64_t n, float *y);
+    /* 2^x, the exponential of all kernels */
+    void (*exp2f)(const float *x, int64_t n, float *y);
     /* rows [r0, r1) */
     void (*norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
     /* the same backward; sums [4][d] added to: dy, dy a, dy (1+scale) n, dy (1+scale); NULL: not
@@ -280,7 +280,7 @@ void KIN_SIMD(columns_norm_sums)(const float *x, const float *dy, int64_t rows, 
 void KIN_SIMD(columns_norm_bwd)(const float *x, const float *dy, int64_t rows, int64_t n,
                                 const float *mean, const float *scale, const float *shift,
                                 kin_act act, const float *p, const float *q, float *dx, bool acc);
-void KIN_SIMD(expf)(const float *x, int64_t n, float *y);
+void KIN_SIMD(exp2f)(const float *x, int64_t n, float *y);
 void KIN_SIMD(norm_rows)(const kin_norm_job *a, int64_t r0, int64_t r1);
 void KIN_SIMD(norm_rows_bwd)(const kin_norm_job *a, int64_t r0, int64_t r1, float *sums,
                              float *work);

@@ -40,29 +40,36 @@ VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float
     return vf_hmax(t0);
 }
 
-void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
-                             float *max, float *sum, float *factor)
+/* e^(score - top) of what row_scores left: one multiply-add before the power where plain. note: the
+ * other way round with masks, whose lowest float would overflow. */
+VINL vf weight(bool plain, vf v, vf scale, vf top)
 {
-    bool plain = !a->bias && !a->keep;
-    vf scale = vf_set(plain ? a->scale : 1.0f);
+    const vf log2e = vf_set(VF_LOG2E);
+    return plain ? vf_exp2(vf_fma(v, scale, top)) : vf_exp2(vf_mul(vf_sub(v, top), log2e));
+}
+
+VINL void block_as(bool plain, const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                   float *max, float *sum, float *factor)
+{
+    vf scale = vf_set(a->scale * VF_LOG2E);
     for (int r = 0; r < rows; r++) {
         float *row = s + r * ld, m = row_scores(a, plain, r, keys, row, max[r]), one[VL];
-        vf acc = vf_zero(), shift = vf_set(m);
+        vf acc = vf_zero(), top = vf_set(plain ? -m * VF_LOG2E : m);
         int64_t c = 0;
         for (; c + VL <= keys; c += VL) {
-            vf e = vf_exp(vf_sub(vf_mul(vf_load(row + c), scale), shift));
+            vf e = weight(plain, vf_load(row + c), scale, top);
             vf_store(row + c, e);
             acc = vf_add(acc, e);
         }
         if (c < keys) {
             int64_t n = keys - c;
-            vf e = vf_exp(vf_sub(vf_mul(vf_loadn(row + c, n), scale), shift));
+            vf e = weight(plain, vf_loadn(row + c, n), scale, top);
             vf_storen(row + c, e, n);
             acc = vf_add(acc, vf_first(e, n, vf_zero()));
         }
         factor[r] = 1.0f;
         if (max[r] != m) {
-            vf_store(one, vf_exp(vf_set(max[r] - m)));
+            vf_store(one, vf_exp2(vf_set((max[r] - m) * VF_LOG2E)));
             factor[r] = one[0];
         }
         sum[r] = sum[r] * factor[r] + vf_sum(acc);
@@ -70,24 +77,41 @@ void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *
     }
 }
 
+void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                             float *max, float *sum, float *factor)
+{
+    if (a->bias || a->keep)
+        block_as(false, a, rows, keys, s, ld, max, sum, factor);
+    else
+        block_as(true, a, rows, keys, s, ld, max, sum, factor);
+}
+
+/* n columns from c on: s becomes gate p, dp becomes ds. */
+VINL void columns_bwd(bool plain, const kin_score *a, int r, int64_t c, int64_t n, float *s,
+                      float *dp, vf top, vf delta, vf gate, float uniform)
+{
+    vf v = plain ? vf_loadn(s + c, n) : score(a, r, c, n, vf_loadn(s + c, n));
+    vf p = uniform > 0 ? vf_set(uniform) : weight(plain, v, vf_set(a->scale * VF_LOG2E), top);
+    vf ds = vf_mul(p, vf_sub(vf_mul(gate, vf_loadn(dp + c, n)), delta));
+    if (a->keep)
+        ds = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), ds, vf_zero());
+    vf_storen(s + c, vf_mul(gate, p), n);
+    vf_storen(dp + c, ds, n);
+}
+
 void KIN_SIMD(softmax_block_bwd)(const kin_score *a, int rows, int64_t keys, float *s, float *dp,
                                  int64_t ld, const float *lse, const float *delta, float gate,
                                  float uniform)
 {
+    bool plain = !a->bias && !a->keep;
     vf g = vf_set(gate);
     for (int r = 0; r < rows; r++) {
         float *row = s + r * ld, *drow = dp + r * ld;
-        vf l = vf_set(lse[r]), dl = vf_set(delta[r]);
-        for (int64_t c = 0; c < keys; c += VL) {
-            int64_t n = keys - c;
-            vf p = uniform > 0 ? vf_set(uniform)
-                               : vf_exp(vf_sub(score(a, r, c, n, vf_loadn(row + c, n)), l));
-            vf ds = vf_mul(p, vf_sub(vf_mul(g, vf_loadn(drow + c, n)), dl));
-            if (a->keep)
-                ds = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), ds, vf_zero());
-            vf_storen(row + c, vf_mul(g, p), n);
-            vf_storen(drow + c, ds, n);
-        }
+        vf top = vf_set(plain ? -lse[r] * VF_LOG2E : lse[r]), dl = vf_set(delta[r]);
+        for (int64_t c = 0; c < keys && plain; c += VL)
+            columns_bwd(true, a, r, c, keys - c, row, drow, top, dl, g, 0.0f);
+        for (int64_t c = 0; c < keys && !plain; c += VL)
+            columns_bwd(false, a, r, c, keys - c, row, drow, top, dl, g, uniform);
     }
 }
 

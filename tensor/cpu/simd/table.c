@@ -84,7 +84,7 @@ const kin_simd KIN_SIMD(simd) = {
     .columns_square = KIN_SIMD(columns_square),
     .columns_norm_sums = KIN_SIMD(columns_norm_sums),
     .columns_norm_bwd = KIN_SIMD(columns_norm_bwd),
-    .expf = KIN_SIMD(expf),
+    .exp2f = KIN_SIMD(exp2f),
     .norm_rows = KIN_SIMD(norm_rows),
     .norm_rows_bwd = KIN_SIMD(norm_rows_bwd),
 };

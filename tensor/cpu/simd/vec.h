@@ -129,7 +129,6 @@ VINL vi vi_or(vi a, vi b)
 }
 #define vi_shl(a, n) _mm512_slli_epi32((a), (n))
 #define vi_shr(a, n) _mm512_srli_epi32((a), (n))
-#define vi_sar(a, n) _mm512_srai_epi32((a), (n))
 VINL vf vi_float(vi a) /* bits */
 {
     return _mm512_castsi512_ps(a);
@@ -233,10 +232,6 @@ VINL vf vf_first(vf a, int64_t n, vf b)
 VINL vf vf_nearest(vf a) /* integer, as float */
 {
     return _mm512_roundscale_ps(a, 0);
-}
-VINL vf vf_scale2(vf a, vf n) /* a * 2^n, n integer */
-{
-    return _mm512_scalef_ps(a, n);
 }
 
 #else /* AVX2 */
@@ -360,7 +355,6 @@ VINL vi vi_or(vi a, vi b)
 }
 #define vi_shl(a, n) _mm256_slli_epi32((a), (n))
 #define vi_shr(a, n) _mm256_srli_epi32((a), (n))
-#define vi_sar(a, n) _mm256_srai_epi32((a), (n))
 VINL vf vi_float(vi a)
 {
     return _mm256_castsi256_ps(a);
@@ -453,14 +447,6 @@ VINL vf vf_nearest(vf a)
 {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-/* note: in two steps, since 2^n alone may not be a normal float (|n| <= 152) */
-VINL vf vf_scale2(vf a, vf n)
-{
-    vi k = vf_round(n), h = vi_sar(k, 1), g = vi_sub(k, h);
-    vf s1 = vi_float(vi_shl(vi_add(h, vi_set(127)), 23));
-    vf s2 = vi_float(vi_shl(vi_add(g, vi_set(127)), 23));
-    return vf_mul(vf_mul(a, s1), s2);
-}
 
 #endif
 
@@ -490,27 +476,42 @@ VINL vf vf_round_bf16(vf a)
     return vf_blend(vf_nan(a), a, vi_float(r));
 }
 
-/* e^x for all x, <= 2 ulp where the result is normal; below the normal range it rounds once more
- * (gradual underflow, 0 below -103.97), above 88.72 infinity; NaN stays NaN. Degree-6 polynomial on
- * [-ln2/2, ln2/2] (Cephes expf coefficients), then times 2^n. */
-VINL vf vf_exp(vf x)
+#define VF_LOG2E 1.44269504088896341f /* e^x = 2^(x log2 e) */
+
+/* 2^z for all z, <= 2 ulp where the result is normal; NaN stays NaN. AVX-512: rounded once more
+ * below the normal range, infinity from 128 on. AVX2: 0 below -126.5, infinity from 127.5 on.
+ * Polynomial of degree 5 on [-1/2, 1/2], minimax in f32 with p(0) = 1. */
+VINL vf vf_exp2(vf z)
 {
-    /* note: operands in this order keep NaN */
-    vf c = vf_min(vf_set(89.0f), vf_max(vf_set(-105.0f), x));
-    vf n = vf_nearest(vf_mul(c, vf_set(1.44269504088896341f)));
-    vf r = vf_fnma(n, vf_set(0.693359375f), c);
-    r = vf_fnma(n, vf_set(-2.12194440e-4f), r);
-    vf p = vf_set(1.9875691500e-4f);
-    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
-    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
-    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
-    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
-    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
-    p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set(1.0f));
-    return vf_scale2(p, n);
+    static const float c[] = {0x1.5bbc66p-10f, 0x1.3ce98ap-7f, 0x1.c6b768p-5f, 0x1.ebf9ccp-3f,
+                              0x1.62e42ap-1f};
+#ifdef __AVX512F__
+    /* note: infinite z leaves 0 */
+    vf f = _mm512_reduce_ps(z, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    /* the sum's last 9 bits are the nearest integer + 127: shifted up, 2 to the power of it (0 and
+     * infinity at the ends); operands in this order keep NaN */
+    const vf bias = vf_set(0x1.8p23f + 127.0f);
+    z = vf_min(vf_set(128.0f), vf_max(vf_set(-127.0f), z));
+    vf t = vf_add(z, bias), f = vf_sub(z, vf_sub(t, bias));
+#endif
+    vf p = vf_set(c[0]);
+    for (int i = 1; i < 5; i++)
+        p = vf_fma(p, f, vf_set(c[i]));
+    p = vf_fma(p, f, vf_set(1.0f));
+#ifdef __AVX512F__
+    return _mm512_scalef_ps(p, vf_nearest(z));
+#else
+    return vf_mul(p, vi_float(vi_shl(vf_bits(t), 23)));
+#endif
+}
+/* x / (1 + 2^z) */
+VINL vf vf_gated(vf x, vf z)
+{
+    return vf_div(x, vf_add(vf_set(1.0f), vf_exp2(z)));
 }
 VINL vf vf_sigmoid(vf x)
 {
-    return vf_div(vf_set(1.0f), vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_zero(), x))));
+    return vf_gated(vf_set(1.0f), vf_mul(x, vf_set(-VF_LOG2E)));
 }
 #endif
