@@ -13,8 +13,8 @@
 enum { MAX_QUERIES = 504, MIN_QUERIES = 56 };
 
 typedef struct fwd_scratch {
-    float *q, *k, *v; /* packed */
-    float *p, *left;  /* one row block of scores, and the same packed */
+    float *q, *k, *v; /* packed; q where it is turned */
+    float *p, *left;  /* one row block of scores, and one row block as left operand */
     float *o, *max, *sum, *factor, *keep;
 } fwd_scratch;
 
@@ -32,15 +32,16 @@ static size_t fwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, 
                         fwd_scratch *w)
 {
     int64_t blocks = kin_head_blocks(h, queries), mr = h->e->mr;
+    int64_t longest = h->key_pad > h->d ? h->key_pad : h->d;
     size_t at = 0;
     const struct {
         float **p;
         int64_t n;
-    } parts[] = {{&w->q, blocks * mr * h->d_steps},
+    } parts[] = {{&w->q, h->flat ? 0 : blocks * mr * h->d_steps},
                  {&w->k, h->key_pad / h->e->nr * h->d_steps * h->e->right_words},
                  {&w->v, kin_head_steps(h, h->key_pad) * h->d_pad / h->e->nr * h->e->right_words},
-                 {&w->p, mr * h->key_pad},
-                 {&w->left, mr * kin_head_steps(h, h->key_pad)},
+                 {&w->p, mr * h->ld_score},
+                 {&w->left, kin_head_left(h, longest)},
                  {&w->o, (queries + mr) * h->d_pad},
                  {&w->max, queries},
                  {&w->sum, queries},
@@ -76,14 +77,18 @@ static void fwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
                   (t->q0 + row0) * a->bias->stride[1] + k0;
         sc.ld_bias = a->bias->stride[1];
     }
-    kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * h->e->mr, w->k, kn, w->p,
-                     h->key_pad, false);
-    s->softmax_block(&sc, (int)rows, kn, w->p, h->key_pad, w->max + row0, w->sum + row0, w->factor);
+    if (h->flat)
+        kin_head_rows(h, kin_head_at(a->q, t->b, t->q0 + row0, t->head), a->q->stride[1], rows,
+                      h->d, w->left, w->k, kn, w->p, h->ld_score, false);
+    else
+        kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * h->e->mr, w->k, kn, w->p,
+                         h->ld_score, false);
+    s->softmax_block(&sc, (int)rows, kn, w->p, h->ld_score, w->max + row0, w->sum + row0,
+                     w->factor);
     float *o = w->o + row0 * h->d_pad;
     if (k0 > 0)
         s->scale_rows(rows, h->d_pad, 1.0f, w->factor, o, h->d_pad);
-    kin_head_pack_left(h, w->p, h->key_pad, rows, kn, w->left);
-    kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->v, h->d, o, h->d_pad, k0 > 0);
+    kin_head_rows(h, w->p, h->ld_score, rows, kn, w->left, w->v, h->d, o, h->d_pad, k0 > 0);
 }
 
 static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const fwd_task *t,
@@ -95,7 +100,9 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
         zero_head(a, t);
         return;
     }
-    kin_head_pack_left(h, kin_head_at(a->q, t->b, t->q0, t->head), a->q->stride[1], n, h->d, w->q);
+    if (!h->flat)
+        kin_head_pack_left(h, kin_head_at(a->q, t->b, t->q0, t->head), a->q->stride[1], n, h->d,
+                           w->q);
     for (int64_t i = 0; i < n; i++) {
         w->max[i] = -INFINITY;
         w->sum[i] = 0.0f;

@@ -8,6 +8,7 @@
 /* Keys, and in backward queries, are taken in equal blocks of at most this many; the cut depends on
  * their number alone. */
 enum { KIN_KEY_BLOCK = 256, KIN_QUERY_BLOCK = 144 };
+_Static_assert((int)KIN_KEY_BLOCK <= (int)KIN_FLAT_WORDS, "a row of scores is one plain row");
 
 typedef struct kin_head_maths {
     const kin_simd *s;
@@ -16,6 +17,8 @@ typedef struct kin_head_maths {
     int64_t d_steps;  /* packed steps over d */
     int64_t key_block, key_pad;
     int64_t query_block;
+    bool flat;        /* left operands are plain rows */
+    int64_t ld_score; /* row stride of blocks of scores */
 } kin_head_maths;
 
 void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_head_maths *h);
@@ -38,6 +41,12 @@ void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, 
 /* c[rows][cols] (+)= left right; columns up to the next multiple of nr/2 are written too. */
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,
                       const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
+
+/* c[rows][cols] (+)= right of `rows` rows (at most mr) of k values; `left`: kin_head_left words. */
+void kin_head_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows, int64_t k,
+                   float *left, const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
+/* Words of one row block of k values as left operand. */
+int64_t kin_head_left(const kin_head_maths *h, int64_t k);
 
 static inline const float *kin_head_at(const kin_tensor *t, int64_t b, int64_t i, int64_t head)
 {

@@ -10,8 +10,8 @@
 #include "tensor/ref/ref.h"
 
 typedef struct bwd_scratch {
-    float *q_left, *do_left, *q_right, *do_right; /* one block of queries, packed */
-    float *k_rows, *v_rows, *k_steps;             /* one block of keys, packed */
+    float *q_right, *do_right;        /* one block of queries, packed */
+    float *k_rows, *v_rows, *k_steps; /* one block of keys, packed */
     float *p, *ds, *left;
     float *dq, *dk, *dv;
     float *delta, *lse, *keep;
@@ -27,7 +27,8 @@ static size_t bwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, 
                         bwd_scratch *w)
 {
     int64_t mr = h->e->mr, qb = h->query_block + mr;
-    int64_t longest = kin_head_steps(h, h->key_pad > qb ? h->key_pad : qb);
+    int64_t longest = h->key_pad > h->d ? h->key_pad : h->d;
+    int64_t turned = mr * kin_head_steps(h, qb), left = kin_head_left(h, longest);
     /* words of a right operand: keys as columns of d steps, or as steps of d columns */
     int64_t panels = h->d_pad / h->e->nr * h->e->right_words;
     int64_t as_rows = h->key_pad / h->e->nr * h->d_steps * h->e->right_words;
@@ -35,16 +36,14 @@ static size_t bwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, 
     const struct {
         float **p;
         int64_t n;
-    } parts[] = {{&w->q_left, qb * h->d_steps},
-                 {&w->do_left, qb * h->d_steps},
-                 {&w->q_right, kin_head_steps(h, qb) * panels},
+    } parts[] = {{&w->q_right, kin_head_steps(h, qb) * panels},
                  {&w->do_right, kin_head_steps(h, qb) * panels},
                  {&w->k_rows, as_rows},
                  {&w->v_rows, as_rows},
                  {&w->k_steps, kin_head_steps(h, h->key_pad) * panels},
-                 {&w->p, qb * h->key_pad},
-                 {&w->ds, qb * h->key_pad},
-                 {&w->left, mr * longest},
+                 {&w->p, qb * h->ld_score},
+                 {&w->ds, qb * h->ld_score},
+                 {&w->left, left > turned ? left : turned},
                  {&w->dq, queries * h->d_pad},
                  {&w->dk, h->key_pad * h->d_pad},
                  {&w->dv, h->key_pad * h->d_pad},
@@ -63,25 +62,21 @@ static void bwd_scores(const kin_attention_args *a, const kin_head_maths *h, con
                        const bwd_scratch *w, int64_t i0, int64_t n, int64_t k0, int64_t kn)
 {
     const kin_simd *s = h->s;
-    int64_t blocks = kin_head_blocks(h, n), size = h->d_steps * h->e->mr, row0;
-    kin_head_pack_left(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n, h->d,
-                       w->q_left);
-    kin_head_pack_left(h, kin_head_at(a->dout, t->b, i0, t->head), a->dout->stride[1], n, h->d,
-                       w->do_left);
+    int64_t blocks = kin_head_blocks(h, n), row0;
     for (int64_t i = 0; i < blocks; i++) {
         int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0), r = i0 - t->q0 + row0;
-        float *p = w->p + row0 * h->key_pad, *ds = w->ds + row0 * h->key_pad;
+        float *p = w->p + row0 * h->ld_score, *ds = w->ds + row0 * h->ld_score;
         kin_score sc = {.scale = a->scale, .keep = a->mask && a->mask->data ? w->keep + k0 : NULL};
         if (a->bias && a->bias->data) {
             sc.bias = (const float *)a->bias->data + t->head * a->bias->stride[0] +
                       (i0 + row0) * a->bias->stride[1] + k0;
             sc.ld_bias = a->bias->stride[1];
         }
-        kin_head_product(h, rows, h->d_steps, w->q_left + i * size, w->k_rows, kn, p, h->key_pad,
-                         false);
-        kin_head_product(h, rows, h->d_steps, w->do_left + i * size, w->v_rows, kn, ds, h->key_pad,
-                         false);
-        s->softmax_block_bwd(&sc, (int)rows, kn, p, ds, h->key_pad, w->lse + r, w->delta + r,
+        kin_head_rows(h, kin_head_at(a->q, t->b, i0 + row0, t->head), a->q->stride[1], rows, h->d,
+                      w->left, w->k_rows, kn, p, h->ld_score, false);
+        kin_head_rows(h, kin_head_at(a->dout, t->b, i0 + row0, t->head), a->dout->stride[1], rows,
+                      h->d, w->left, w->v_rows, kn, ds, h->ld_score, false);
+        s->softmax_block_bwd(&sc, (int)rows, kn, p, ds, h->ld_score, w->lse + r, w->delta + r,
                              t->gate, t->uniform);
     }
 }
@@ -93,7 +88,7 @@ static void bwd_keys(const kin_head_maths *h, const bwd_scratch *w, const float 
     int64_t blocks = kin_head_blocks(h, kn), row0;
     for (int64_t i = 0; i < blocks; i++) {
         int64_t rows = kin_engine_block_rows(h->e, kn, blocks, i, &row0);
-        kin_head_pack_left_cols(h, x + row0, h->key_pad, rows, n, w->left);
+        kin_head_pack_left_cols(h, x + row0, h->ld_score, rows, n, w->left);
         kin_head_product(h, rows, kin_head_steps(h, n), w->left, right, h->d, dst + row0 * h->d_pad,
                          h->d_pad, acc);
     }
@@ -106,7 +101,7 @@ static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
     if (t->want_bias) {
         float *db =
             (float *)a->dbias->data + t->head * a->dbias->stride[0] + i0 * a->dbias->stride[1] + k0;
-        h->s->put_rows(n, kn, 1.0f, w->ds, h->key_pad, db, a->dbias->stride[1], true);
+        h->s->put_rows(n, kn, 1.0f, w->ds, h->ld_score, db, a->dbias->stride[1], true);
     }
     if (t->want_kv) {
         kin_head_pack_steps(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n,
@@ -120,9 +115,8 @@ static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
         int64_t blocks = kin_head_blocks(h, n), row0;
         for (int64_t i = 0; i < blocks; i++) {
             int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0);
-            kin_head_pack_left(h, w->ds + row0 * h->key_pad, h->key_pad, rows, kn, w->left);
-            kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->k_steps, h->d,
-                             w->dq + (i0 - t->q0 + row0) * h->d_pad, h->d_pad, k0 > t->k0);
+            kin_head_rows(h, w->ds + row0 * h->ld_score, h->ld_score, rows, kn, w->left, w->k_steps,
+                          h->d, w->dq + (i0 - t->q0 + row0) * h->d_pad, h->d_pad, k0 > t->k0);
         }
     }
 }

@@ -16,6 +16,9 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
     h->key_pad = (h->key_block + nr - 1) / nr * nr;
     blocks = (nq + KIN_QUERY_BLOCK - 1) / KIN_QUERY_BLOCK;
     h->query_block = blocks > 0 ? (nq + blocks - 1) / blocks : 1;
+    /* note: a block of keys always fits in a plain row, a head may not */
+    h->flat = h->e->tile_flat && h->d_steps <= KIN_FLAT_WORDS;
+    h->ld_score = h->flat ? KIN_FLAT_WORDS : h->key_pad;
 }
 
 int64_t kin_head_steps(const kin_head_maths *h, int64_t k)
@@ -58,6 +61,33 @@ void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, 
 {
     const kin_engine *e = h->e;
     e->right_steps(src, ld, NULL, h->d, e->nr, rows, kin_head_steps(h, rows) * e->right_words, dst);
+}
+
+int64_t kin_head_left(const kin_head_maths *h, int64_t k)
+{
+    return h->e->mr * (h->flat ? KIN_FLAT_WORDS : kin_head_steps(h, k));
+}
+
+void kin_head_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows, int64_t k,
+                   float *left, const float *right, int64_t cols, float *c, int64_t ldc, bool acc)
+{
+    const kin_engine *e = h->e;
+    const float *words = left;
+    int64_t steps = kin_head_steps(h, k);
+    if (!h->flat) {
+        kin_head_pack_left(h, src, ld, rows, k, left);
+        kin_head_product(h, rows, steps, left, right, cols, c, ldc, acc);
+        return;
+    }
+    if (e->flat_rows)
+        e->flat_rows(src, ld, rows, k, left);
+    else if (ld == KIN_FLAT_WORDS)
+        words = src;
+    else
+        h->s->put_rows(rows, k, 1.0f, src, ld, left, KIN_FLAT_WORDS, false);
+    for (int64_t j = 0; j < cols; j += e->nr, right += steps * e->right_words)
+        (cols - j > e->nr / 2 ? e->tile_flat : e->tile_flat_half)(
+            (int)rows, steps, words, right, c + j, ldc, acc, kin_ahead_none(right));
 }
 
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,

@@ -45,6 +45,13 @@ typedef struct kin_ahead {
 typedef void (*kin_tile)(int rows, int64_t steps, const float *a, const float *b, float *c,
                          int64_t ldc, bool acc, kin_ahead next);
 
+/* A left operand of plain rows, nothing turned: row i starts i*KIN_FLAT_WORDS words on (odd in
+ * cache lines, so that the rows of a tile fall into different sets). For operands used once, such
+ * as the weights of attention. */
+enum { KIN_FLAT_WORDS = 272 };
+/* rows x k floats (row stride ld) as such words. */
+typedef void (*kin_flat_rows)(const float *src, int64_t ld, int64_t rows, int64_t k, float *dst);
+
 typedef struct kin_engine {
     int mr, nr;      /* rows and columns of the tile; mr 0: not at this level */
     int row_unit;    /* rows are best cut at multiples of this */
@@ -58,7 +65,9 @@ typedef struct kin_engine {
     kin_pack_rows left_rows, right_rows; /* right_rows: x row^T; one panel */
     kin_pack_cols left_cols, right_steps;
     kin_tile tile, tile_half; /* half: the first nr/2 columns of the panel, the same bits */
-    void (*enter)(void);      /* once per thread and parallel region, around all tiles; or NULL */
+    kin_tile tile_flat, tile_flat_half; /* left operand of plain rows; NULL: not in this mode */
+    kin_flat_rows flat_rows;            /* NULL: words are the floats themselves */
+    void (*enter)(void); /* once per thread and parallel region, around all tiles; or NULL */
     void (*leave)(void);
 } kin_engine;
 

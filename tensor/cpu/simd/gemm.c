@@ -116,15 +116,20 @@ void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)
 }
 
 #define TILE_LOAD_B(b) vf b0 = vf_load(b), b1 = vf_load((b) + VL)
-#define TILE_STEP(i)                         \
+#define STEP_OF(i, x)                        \
     {                                        \
-        vf av = vf_set(a[i]);                \
+        vf av = vf_set(x);                   \
         c##i##_0 = vf_fma(av, b0, c##i##_0); \
         c##i##_1 = vf_fma(av, b1, c##i##_1); \
     }
 #define HALF_LOAD_B(b) vf b0 = vf_load(b)
-#define HALF_STEP(i) c##i##_0 = vf_fma(vf_set(a[i]), b0, c##i##_0);
+#define HALF_OF(i, x) c##i##_0 = vf_fma(vf_set(x), b0, c##i##_0);
+#define TILE_STEP(i) STEP_OF(i, a[i])
+#define HALF_STEP(i) HALF_OF(i, a[i])
+#define FLAT_STEP(i) STEP_OF(i, a[(i)*KIN_FLAT_WORDS])
+#define FLAT_HALF_STEP(i) HALF_OF(i, a[(i)*KIN_FLAT_WORDS])
 KIN_TILES(static, tile_rows)
+KIN_FLAT_TILES(static, flat_rows)
 
 void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                     bool acc, kin_ahead next)
@@ -132,10 +137,22 @@ void KIN_SIMD(tile)(int rows, int64_t k, const float *a, const float *b, float *
     tile_rows_any(rows, k, a, b, c, ldc, acc, next);
 }
 
+void KIN_SIMD(tile_flat)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
+                         bool acc, kin_ahead next)
+{
+    flat_rows_any(rows, k, a, b, c, ldc, acc, next);
+}
+
 void KIN_SIMD(tile_half)(int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc,
                          bool acc, kin_ahead next)
 {
     tile_rows_half_any(rows, k, a, b, c, ldc, acc, next);
+}
+
+void KIN_SIMD(tile_flat_half)(int rows, int64_t k, const float *a, const float *b, float *c,
+                              int64_t ldc, bool acc, kin_ahead next)
+{
+    flat_rows_half_any(rows, k, a, b, c, ldc, acc, next);
 }
 
 /* Eight vectors of columns at a time: rows are read in long pieces. */

@@ -49,6 +49,17 @@ TILE_TARGET void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t 
     }
 }
 
+TILE_TARGET void KIN_SIMD(flat16)(const float *src, int64_t ld, int64_t rows, int64_t k, float *dst)
+{
+    for (int64_t r = 0; r < rows; r++, src += ld, dst += KIN_FLAT_WORDS) {
+        for (int64_t c = 0; c < k; c += 2 * VL) {
+            int64_t n = k - c, n1 = n - VL;
+            vf v = pairs_of(vf_loadn(src + c, n), n1 > 0 ? vf_loadn(src + c + VL, n1) : vf_zero());
+            vf_storen(dst + c / 2, v, (n + 1) / 2);
+        }
+    }
+}
+
 /* One row of pairs of a panel: `lanes` pairs from rows s0 and s1 (NULL: zeros), n columns of which
  * are left. */
 TILE_TARGET VINL void put_pairs(const float *s0, const float *s1, int64_t n, int lanes, float *d,
@@ -85,15 +96,20 @@ TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t 
 }
 
 #define TILE_LOAD_B(b) __m512bh b0 = (__m512bh)vf_load(b), b1 = (__m512bh)vf_load((b) + VL)
-#define TILE_STEP(i)                                   \
+#define STEP_OF(i, x)                                  \
     {                                                  \
-        __m512bh av = (__m512bh)vf_set(a[i]);          \
+        __m512bh av = (__m512bh)vf_set(x);             \
         c##i##_0 = _mm512_dpbf16_ps(c##i##_0, av, b0); \
         c##i##_1 = _mm512_dpbf16_ps(c##i##_1, av, b1); \
     }
 #define HALF_LOAD_B(b) __m512bh b0 = (__m512bh)vf_load(b)
-#define HALF_STEP(i) c##i##_0 = _mm512_dpbf16_ps(c##i##_0, (__m512bh)vf_set(a[i]), b0);
+#define HALF_OF(i, x) c##i##_0 = _mm512_dpbf16_ps(c##i##_0, (__m512bh)vf_set(x), b0);
+#define TILE_STEP(i) STEP_OF(i, a[i])
+#define HALF_STEP(i) HALF_OF(i, a[i])
+#define FLAT_STEP(i) STEP_OF(i, a[(i)*KIN_FLAT_WORDS])
+#define FLAT_HALF_STEP(i) HALF_OF(i, a[(i)*KIN_FLAT_WORDS])
 KIN_TILES(static, tile16_rows)
+KIN_FLAT_TILES(static, flat16_rows)
 
 void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                       int64_t ldc, bool acc, kin_ahead next)
@@ -101,10 +117,22 @@ void KIN_SIMD(tile16)(int rows, int64_t pairs, const float *a, const float *b, f
     tile16_rows_any(rows, pairs, a, b, c, ldc, acc, next);
 }
 
+void KIN_SIMD(tile16_flat)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                           int64_t ldc, bool acc, kin_ahead next)
+{
+    flat16_rows_any(rows, pairs, a, b, c, ldc, acc, next);
+}
+
 void KIN_SIMD(tile16_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
                            int64_t ldc, bool acc, kin_ahead next)
 {
     tile16_rows_half_any(rows, pairs, a, b, c, ldc, acc, next);
+}
+
+void KIN_SIMD(tile16_flat_half)(int rows, int64_t pairs, const float *a, const float *b, float *c,
+                                int64_t ldc, bool acc, kin_ahead next)
+{
+    flat16_rows_half_any(rows, pairs, a, b, c, ldc, acc, next);
 }
 
 #endif

@@ -199,6 +199,10 @@ void KIN_SIMD(tile)(int rows, int64_t steps, const float *a, const float *b, flo
                     bool acc, kin_ahead next);
 void KIN_SIMD(tile_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
                          int64_t ldc, bool acc, kin_ahead next);
+void KIN_SIMD(tile_flat)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                         int64_t ldc, bool acc, kin_ahead next);
+void KIN_SIMD(tile_flat_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                              int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(pack_t16)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                         int64_t k, float *dst);
 void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
@@ -207,6 +211,11 @@ void KIN_SIMD(tile16)(int rows, int64_t steps, const float *a, const float *b, f
                       int64_t ldc, bool acc, kin_ahead next);
 void KIN_SIMD(tile16_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
                            int64_t ldc, bool acc, kin_ahead next);
+void KIN_SIMD(tile16_flat)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                           int64_t ldc, bool acc, kin_ahead next);
+void KIN_SIMD(tile16_flat_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
+                                int64_t ldc, bool acc, kin_ahead next);
+void KIN_SIMD(flat16)(const float *src, int64_t ld, int64_t rows, int64_t k, float *dst);
 /* tile_w16.c: the right operand kept in bf16 */
 void KIN_SIMD(pack_w16_rows)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
                              int lanes, int64_t k, float *dst);

@@ -1,7 +1,7 @@
 /* tensor/cpu/simd/tile.h: writes out one register tile function per row count. The user defines
  * TILE_LOAD_B (declares b0, b1) and TILE_STEP(i) (adds to c<i>_0, c<i>_1), then KIN_TILES(linkage,
  * name) gives name_any(rows, k, a, b, c, ldc, acc, next). MR rows of a per step, 2*VL columns of b.
- */
+ * KIN_FLAT_TILES the same for a left operand of plain rows, from FLAT_STEP and FLAT_HALF_STEP. */
 #ifndef KIN_CPU_SIMD_TILE_H
 #define KIN_CPU_SIMD_TILE_H
 
@@ -42,7 +42,7 @@
 #define HALF_SEED(i) c##i##_0 = vf_load(c + (i)*ldc);
 #define HALF_OUT(i) vf_store(c + (i)*ldc, c##i##_0);
 
-#define TILE_BODY(linkage, name, R, ZERO, SEED, LOAD_B, STEP, OUT)                                \
+#define TILE_BODY(linkage, name, R, MOVE, ZERO, SEED, LOAD_B, STEP, OUT)                          \
     linkage __attribute__((noinline))                                                             \
     TILE_TARGET void name##_##R(int64_t k, const float *a, const float *b, float *c, int64_t ldc, \
                                 bool acc, kin_ahead next)                                         \
@@ -51,7 +51,7 @@
         {                                                                                         \
             TILE_R##R(SEED)                                                                       \
         }                                                                                         \
-        for (; k > 0; k--, a += MR, b += TILE_B_WORDS, next.at += next.step) {                    \
+        for (; k > 0; k--, a += MOVE, b += TILE_B_WORDS, next.at += next.step) {                    \
             _mm_prefetch(next.at, _MM_HINT_T0);                                                   \
             LOAD_B(b);                                                                            \
             TILE_R##R(STEP)                                                                       \
@@ -59,9 +59,13 @@
         TILE_R##R(OUT)                                                                            \
     }
 #define TILE_FULL(linkage, name, R) \
-    TILE_BODY(linkage, name, R, TILE_ZERO, TILE_SEED, TILE_LOAD_B, TILE_STEP, TILE_OUT)
+    TILE_BODY(linkage, name, R, MR, TILE_ZERO, TILE_SEED, TILE_LOAD_B, TILE_STEP, TILE_OUT)
 #define TILE_HALF(linkage, name, R) \
-    TILE_BODY(linkage, name##_half, R, HALF_ZERO, HALF_SEED, HALF_LOAD_B, HALF_STEP, HALF_OUT)
+    TILE_BODY(linkage, name##_half, R, MR, HALF_ZERO, HALF_SEED, HALF_LOAD_B, HALF_STEP, HALF_OUT)
+#define FLAT_FULL(linkage, name, R) \
+    TILE_BODY(linkage, name, R, 1, TILE_ZERO, TILE_SEED, TILE_LOAD_B, FLAT_STEP, TILE_OUT)
+#define FLAT_HALF(linkage, name, R) \
+    TILE_BODY(linkage, name##_half, R, 1, HALF_ZERO, HALF_SEED, HALF_LOAD_B, FLAT_HALF_STEP, HALF_OUT)
 #define TILE_CASE(name, R)                      \
     case R:                                     \
         name##_##R(k, a, b, c, ldc, acc, next); \
@@ -108,6 +112,11 @@ enum { MR = 6 };
     TILE_FAMILY(TILE_FULL, linkage, name) \
     TILE_ANY(linkage, name)               \
     TILE_FAMILY(TILE_HALF, linkage, name) \
+    TILE_ANY(linkage, name##_half)
+#define KIN_FLAT_TILES(linkage, name)     \
+    TILE_FAMILY(FLAT_FULL, linkage, name) \
+    TILE_ANY(linkage, name)               \
+    TILE_FAMILY(FLAT_HALF, linkage, name) \
     TILE_ANY(linkage, name##_half)
 /* clang-format on */
 
