@@ -8,6 +8,15 @@
     "\"MoE_config\": {\"num_routed_experts\": 4, \"top_k\": 2, \"moe_intermediate_size\": 96," \
     "\"shared_expert_intermediate_size\": 64, \"routing_contrastive_lam\": 1,"                 \
     "\"load_balance_loss_coef\": 0.01}}"
+#define GATED(model, more)                                                                  \
+    "{\"model\": \"" model "\", \"input_size\": 16, \"patch_size\": 2, \"in_channels\": 3," \
+    "\"hidden_size\": 64, \"depth\": 4, \"num_heads\": 2, \"num_classes\": 10," more        \
+    "\"MoE_config\": {\"num_experts\": 5, \"capacity\": 1, \"n_shared_experts\": 1}}"
+#define PROMOE_EC                                                                           \
+    "{\"model\": \"promoe_ec\", \"input_size\": 16, \"patch_size\": 2, \"in_channels\": 3," \
+    "\"hidden_size\": 64, \"depth\": 4, \"num_heads\": 2, \"num_classes\": 10,"             \
+    "\"MoE_config\": {\"num_routed_experts\": 5, \"moe_intermediate_size\": 96,"            \
+    "\"shared_expert_intermediate_size\": 64, \"routing_contrastive_lam\": 1}}"
 #define NATIVE                                                                                   \
     "{\"_class_name\": \"KinemaTransformer3DModel\", \"patch_size\": [1,4,4],"                   \
     "\"num_attention_heads\": 2, \"attention_head_dim\": 32, \"text_dim\": 24, \"text_len\": 6," \
@@ -129,10 +138,15 @@ static void check(const char *config, int threads, kin_dtype compute)
 
 static void the_plan_is_exact(void **state)
 {
-    static const char *const configs[] = {PROMOE, NATIVE};
+    static const char *const configs[] = {PROMOE,
+                                          NATIVE,
+                                          PROMOE_EC,
+                                          GATED("tc", ""),
+                                          GATED("ec", "\"use_swiglu\": true,"),
+                                          GATED("diffmoe", "")};
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++) {
         for (int threads = 1; threads <= 2; threads++) {
             check(configs[i], threads, KIN_DTYPE_F32);
             check(configs[i], threads, KIN_DTYPE_BF16);
