@@ -115,6 +115,12 @@ kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_e
     return err->status;
 }
 
+void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model)
+{
+    kin_model_set_diffmoe_infer(model->model,
+                                strcmp(kin_args_text(args, "diffmoe-infer"), "batch") == 0);
+}
+
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err)
 {
     if (access(path, R_OK))

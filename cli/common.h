@@ -42,6 +42,9 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
  * (KIN_ERR_FORMAT). */
 kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_error *err);
 
+/* --diffmoe-infer to the model. */
+void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model);
+
 /* KIN_ERR_FORMAT if `path` cannot be read (an input that is not there is a bad input file). */
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err);
 

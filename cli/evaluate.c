@@ -1,6 +1,6 @@
 /* cli/evaluate.c: `kinema evaluate`. Suite physics: clips for held-out prompts of the simulator's
- * grammar, judged by the tracker of physics/; suites loss and fd: evaluate_loss.c,
- * evaluate_images.c, evaluate_fd.c. The report is JSON on stdout. */
+ * grammar, judged by the tracker of physics/; suites loss, fd and routing: evaluate_loss.c,
+ * evaluate_images.c, evaluate_fd.c, evaluate_routing.c. The report is JSON on stdout. */
 #include "cli/evaluate.h"
 
 #include <stdio.h>
@@ -262,15 +262,16 @@ static void release(evaluation *e)
 kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
 {
     char dir[KIN_PATH_MAX];
-    bool physics = strcmp(kin_args_text(args, "suite"), "physics") == 0;
+    const char *suite = kin_args_text(args, "suite");
+    bool physics = strcmp(suite, "physics") == 0, routing = strcmp(suite, "routing") == 0;
     kin_ctx *ctx = NULL;
     evaluation e = {.args = args};
-    if (strcmp(kin_args_text(args, "suite"), "fd") == 0)
+    if (strcmp(suite, "fd") == 0)
         return kin_evaluate_fd(args, err);
-    if (!physics && !kin_args_text(args, "data"))
+    if (!physics && !routing && !kin_args_text(args, "data"))
         return kin_fail(err, KIN_ERR_ARG,
                         "evaluate: the suite 'loss' needs a data set (--data PATH)");
-    if (!physics)
+    if (!physics && kin_args_text(args, "data"))
         KIN_TRY(kin_cli_need_input("data set", kin_args_text(args, "data"), err));
     KIN_TRY(kin_cli_sampling_check(args, err));
     kin_quiet_simulator();
@@ -280,7 +281,11 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     kin_status status = kin_cli_load(ctx, dir, &e.pipeline, err);
     const bool images =
         status == KIN_OK && kin_model_get_info(e.pipeline->model)->family == KIN_FAMILY_DIT;
-    if (images && !physics)
+    if (status == KIN_OK)
+        kin_cli_diffmoe(args, e.pipeline);
+    if (status == KIN_OK && routing)
+        status = kin_evaluate_routing(args, e.pipeline, &e.progress, err);
+    else if (images && !physics)
         status = kin_evaluate_image_loss(args, e.pipeline, &e.progress, err);
     else if (status == KIN_OK && !kin_model_get_info(e.pipeline->model)->text_dim)
         status = kin_fail(err, KIN_ERR_ARG, "evaluate: needs a text model");

@@ -24,4 +24,10 @@ kin_status kin_evaluate_image_loss(const kin_args *args, kin_pipeline *pipeline,
  * --reference (what is real). Needs no generating model. Prints a JSON report. */
 kin_status kin_evaluate_fd(const kin_args *args, kin_error *err);
 
+/* What the routers of a model do with the tokens of --count samples at five noise levels: of
+ * --data, of simulated clips, or along the own sampling of a class-conditional model. Prints a
+ * table, or with --json an object; -o draws the choices of the first sample (routing_picture.h). */
+kin_status kin_evaluate_routing(const kin_args *args, kin_pipeline *pipeline,
+                                kin_progress *progress, kin_error *err);
+
 #endif

@@ -124,9 +124,9 @@ static void show_model(const kin_pipeline *p, const char *dir)
     if (p->frames)
         printf("clip: %lld frames %lldx%lld, %g fps\n", (long long)p->frames, (long long)p->width,
                (long long)p->height, p->fps);
-    printf("layers: %lld, patch %dx%dx%d, routed experts per MoE layer: %lld\n",
+    printf("layers: %lld, patch %dx%dx%d, routed experts per MoE layer: %lld, router: %s\n",
            (long long)info->num_layers, info->patch[0], info->patch[1], info->patch[2],
-           (long long)info->experts);
+           (long long)info->experts, info->router);
     if (info->categories)
         printf("physics: %lld categories, %lld physical blocks of %lld heads, classifier %s\n",
                (long long)info->categories, (long long)info->phys_blocks,
@@ -146,7 +146,8 @@ static kin_status draw_routing(const kin_args *args, kin_pipeline *p, kin_error 
                         "inspect: this model has no experts, so there is no routing to draw");
     if (info->num_classes)
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
-                        "inspect: routing maps are drawn for text models alone");
+                        "inspect: routing maps of class-conditional models are drawn by evaluate "
+                        "--suite routing -o");
     KIN_TRY(kin_condition_make(
         prompt ? prompt : "a red ball bounces on the floor", kin_args_text(args, "physics"),
         p->fps > 0 ? (double)p->frames / p->fps : 2, kin_condition_with_law(p), &condition, err));

@@ -214,9 +214,13 @@ kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
                                  .ema_decay = (float)kin_ema_decay_at(opt, o->step),
                                  .step = o->step};
     KIN_TRY(ctx->k->adamw(ctx, &args));
-    for (int i = 0; i < o->count; i++)
-        if (o->slot[i].param->grad.data)
-            kin_param_touch(o->slot[i].param);
+    for (int i = 0; i < o->count && !kin_ctx_is_plan(ctx); i++) {
+        kin_optimizer_slot *s = &o->slot[i];
+        if (s->param->grad.data)
+            kin_param_touch(s->param);
+        else /* a buffer: the averaged model has the present one */
+            memcpy(s->ema, s->param->value.data, (size_t)s->n * sizeof(float));
+    }
     return KIN_OK;
 }
 

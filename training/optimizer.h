@@ -1,6 +1,7 @@
 /* training/optimizer.h: AdamW (Loshchilov and Hutter, arXiv 1711.05101) over parameter tables, with
  * global-norm clipping, learning-rate schedule and moving average of the weights (EMA). The state
- * is one block each for first moments, second moments and averages. */
+ * is one block each for first moments, second moments and averages. Parameters without gradient
+ * (buffers) are averaged by copying. */
 #ifndef KIN_TRAINING_OPTIMIZER_H
 #define KIN_TRAINING_OPTIMIZER_H
 

@@ -41,4 +41,23 @@ has out '"training_images":	19'
 expect 2 "nothing held out" "$kinema" evaluate --suite loss -m run --data set/train -q
 has err "test, val or validation"
 expect 3 "no images" "$kinema" evaluate --suite loss -m run --data half -q
+
+# routers: thresholds of DiffMoE through checkpoint and resume; the routing suite on own samples and on a set
+sed -e 's/"dense"/"diffmoe"/' -e 's/"learn_sigma": false/"learn_sigma": false, "MoE_config": {"num_experts": 4}/' c.json >d.json
+expect 0 "train DiffMoE" "$kinema" train -c d.json --data set -o moe -t 2 -q
+expect 0 "half of it" "$kinema" train -c d.json --data set -o moe-half --steps 4 -q
+expect 0 "and the rest" "$kinema" train -o moe-half --resume --steps 8 -q
+that "thresholds are resumed to the bit" cmp moe/$weights moe-half/$weights
+expect 0 "routing on own samples" "$kinema" evaluate --suite routing -m moe --count 3 --steps 5 -q
+has out "router diffmoe, 4 experts; 3 samples of 16 tokens: own sampling"
+expect 0 "routing of a set" "$kinema" evaluate --suite routing -m moe --data set -b 2 --json -o maps.png -q
+has out '"samples":	6'
+has out '"capacity":'
+that "maps are a picture" test -s maps.png
+cp out one
+expect 0 "in one batch" "$kinema" evaluate --suite routing -m moe --data set -b 6 --json -q
+that "the token rule does not see the batch" cmp <(grep -A 999 '"layers"' one) <(grep -A 999 '"layers"' out)
+expect 0 "by the published rule" "$kinema" generate -m moe --class 0,1 --count 2 -b 2 --steps 2 --cfg-scale 1 --diffmoe-infer batch --allow-flat -o b%d.png -q
+expect 2 "no experts" "$kinema" evaluate --suite routing -m run -q
+has err "no experts"
 finish

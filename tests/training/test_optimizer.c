@@ -200,11 +200,46 @@ static void a_factor_must_name_something(void **state)
     assert_null(o);
 }
 
+/* What has no gradient stays as it is, and the averages hold the present value, not one of long
+ * ago: thresholds of a router. */
+static void buffers_are_copied(void **state)
+{
+    const kin_optimizer_options opt = kin_optimizer_options_default();
+    const kin_ctx_options c = {.backend = KIN_BACKEND_CPU};
+    kin_error err = {0};
+    kin_ctx *ctx;
+    kin_params *params;
+    kin_optimizer *o;
+    kin_optimizer_report report;
+    (void)state;
+    assert_ok(kin_ctx_create(&c, &ctx, &err), &err);
+    assert_ok(kin_params_create(&params, &err), &err);
+    kin_params_add(params, KIN_INIT(KIN_INIT_NORMAL, 1), KIN_DIMS(3), "w");
+    kin_param *buffer =
+        kin_params_add(params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(4), "threshold");
+    buffer->trainable = false;
+    assert_ok(kin_params_alloc(params, KIN_DTYPE_F32, false, &err), &err);
+    assert_ok(kin_params_alloc_grads(params, false, &err), &err);
+    kin_params *const tables[] = {params};
+    assert_ok(kin_optimizer_create(&opt, tables, prefixes, 1, false, &o, &err), &err);
+    for (int i = 0; i < 4; i++)
+        kin_tensor_set(&buffer->value, i, 0.25 * (i + 1));
+    assert_ok(kin_optimizer_step(ctx, o, 1, &report), &ctx->error);
+    for (int i = 0; i < 4; i++) {
+        assert_true(kin_optimizer_ema(o, 0, buffer)[i] == 0.25f * (float)(i + 1));
+        assert_true(kin_tensor_get(&buffer->value, i) == 0.25 * (i + 1));
+    }
+    kin_optimizer_destroy(&o);
+    kin_params_destroy(&params);
+    kin_ctx_destroy(&ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(follows_the_rule, open_fixture, close_fixture),
         cmocka_unit_test(schedules_have_their_values),
+        cmocka_unit_test(buffers_are_copied),
         cmocka_unit_test_setup_teardown(nan_changes_nothing, open_fixture, close_fixture),
         cmocka_unit_test_setup_teardown(averages_can_be_shown, open_fixture, close_fixture),
         cmocka_unit_test_setup_teardown(a_factor_must_name_something, open_fixture, close_fixture),
