@@ -1,78 +1,17 @@
 /* tests/training/test_train_images.c: class-labelled images as training data: parts of a set,
  * mirroring, class dropout and class names, on a small set made here. */
-#include "tests/training/tiny.h"
+#include "tests/training/small_images.h"
 
-#include "io/png.h"
 #include "training/images.h"
 #include "training/loader.h"
-
-enum { SIDE = 8, PER_CLASS = 6, TRAIN = 2 * PER_CLASS };
-
-static char *dir;
-
-/* Pixel (x, y) of image i of a part; the left half is dark, so that mirroring shows. */
-static uint8_t pixel(bool test, int64_t i, int64_t x, int64_t y)
-{
-    return (uint8_t)((x < SIDE / 2 ? 10 : 150) + i * 5 + (test ? 2 : 0) + y % 2);
-}
-
-static void put_image(const char *part, const char *class_name, int64_t i)
-{
-    char folder[512], path[600];
-    kin_error err = {0};
-    uint8_t rgb[SIDE * SIDE * 3];
-    kin_tensor t = KIN_TENSOR(rgb, KIN_DTYPE_U8, SIDE, SIDE, 3);
-    for (int64_t p = 0; p < SIDE * SIDE * 3; p++)
-        rgb[p] = pixel(part[1] == 'e', i, p / 3 % SIDE, p / 3 / SIDE);
-    snprintf(folder, sizeof folder, "%s/set/%s/%s", dir, part, class_name);
-    snprintf(path, sizeof path, "%s/%lld.png", folder, (long long)i);
-    assert_ok(kin_path_make_dirs(folder, &err), &err);
-    assert_ok(kin_png_write(path, &t, NULL, &err), &err);
-}
-
-static int make_set(void **state)
-{
-    (void)state;
-    dir = tiny_dir();
-    for (int64_t i = 0; i < PER_CLASS; i++) {
-        put_image("train", "ant", i);
-        put_image("train", "bee", PER_CLASS + i);
-    }
-    for (int64_t i = 0; i < 2; i++) {
-        put_image("test", "ant", i);
-        put_image("test", "bee", i);
-    }
-    put_image("extra", "wasp", 0);
-    return 0;
-}
-
-static int drop_set(void **state)
-{
-    (void)state;
-    tiny_remove(dir);
-    return 0;
-}
-
-static void write_config(const char *path, const char *extra, double dropout)
-{
-    FILE *fp = fopen(path, "w");
-    assert_non_null(fp);
-    fprintf(fp,
-            "{\"transformer\":{\"input_size\":%d,\"patch_size\":4,\"in_channels\":3,"
-            "\"hidden_size\":16,\"depth\":2,\"num_heads\":2,\"num_classes\":2,\"model\":\"dense\","
-            "\"class_dropout_prob\":%g,\"learn_sigma\":false},\"data\":\"set\",\"log_every\":1,"
-            "\"optimizer\":{\"lr\":0.001},%s\"checkpoint\":{\"every\":1000}}",
-            SIDE, dropout, extra);
-    fclose(fp);
-}
 
 static kin_source *open_source(const char *extra, kin_train_config *c)
 {
     char path[512];
     kin_error err = {0};
     kin_source *s;
-    snprintf(path, sizeof path, "%s/source.json", dir);
-    write_config(path, extra, 0.1);
+    snprintf(path, sizeof path, "%s/source.json", images_dir);
+    write_config(path, extra, 0.1, 1000);
     assert_ok(kin_train_config_read(path, NULL, 0, c, &err), &err);
     assert_ok(kin_source_open(c, true, NULL, NULL, &s, &err), &err);
     return s;
@@ -96,13 +35,13 @@ static void parts_are_told_apart(void **state)
     kin_train_config_free(&c);
     kin_images *im;
     char path[512];
-    snprintf(path, sizeof path, "%s/set", dir);
+    snprintf(path, sizeof path, "%s/set", images_dir);
     /* held out of the training images themselves, of every class */
     assert_ok(kin_images_open(path, "extra", 0, NULL, NULL, &im, &err), &err);
     assert_int_equal(kin_images_count(im, false), 1);
     assert_int_equal(kin_images_count(im, true), 0);
     kin_images_close(&im);
-    snprintf(path, sizeof path, "%s/set/train", dir);
+    snprintf(path, sizeof path, "%s/set/train", images_dir);
     assert_ok(kin_images_open(path, "", 4, NULL, NULL, &im, &err), &err);
     assert_int_equal(kin_images_count(im, false), TRAIN - 4);
     int of_class[2] = {0};
@@ -183,11 +122,11 @@ static void accumulation_is_one_batch(void **state)
     (void)state;
     for (int k = 0; k < 3; k++) {
         tiny_run t;
-        tiny_open(&t, dir, k == 0 ? "whole" : k == 1 ? "parts" : "kept", 2);
+        tiny_open(&t, images_dir, k == 0 ? "whole" : k == 1 ? "parts" : "kept", 2);
         write_config(t.config,
                      k == 1 ? "\"steps\":3,\"batch_size\":8,\"gradient_accumulation\":2,"
                             : "\"steps\":3,\"batch_size\":16,",
-                     k == 2 ? 0.0 : 0.5);
+                     k == 2 ? 0.0 : 0.5, 1000);
         assert_ok(kin_train_run(t.ctx, &t.opt), &t.ctx->error);
         char *log = tiny_log(&t), *last = strstr(log, "{\"step\":3");
         assert_non_null(last);
@@ -207,8 +146,8 @@ static void classes_have_names(void **state)
     tiny_run t;
     kin_pipeline *p;
     (void)state;
-    tiny_open(&t, dir, "names", 1);
-    write_config(t.config, "\"steps\":1,", 0.1);
+    tiny_open(&t, images_dir, "names", 1);
+    write_config(t.config, "\"steps\":1,", 0.1, 1000);
     assert_ok(kin_train_run(t.ctx, &t.opt), &t.ctx->error);
     assert_ok(kin_pipeline_load(t.ctx, t.run, &p), &t.ctx->error);
     assert_string_equal(kin_pipeline_class_name(p, 0), "ant");
