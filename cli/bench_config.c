@@ -100,8 +100,7 @@ void kin_bench_model_free(kin_bench_model *m)
 
 const char *kin_bench_family(const kin_model *model)
 {
-    static const char *const names[] = {"dit", "wan", "cogvideox", "kinema"};
-    return names[kin_model_get_info(model)->family];
+    return kin_family_name(kin_model_get_info(model)->family);
 }
 
 /* ---- its input ---- */

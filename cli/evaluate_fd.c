@@ -6,28 +6,68 @@
 #include "cli/evaluate.h"
 #include "cli/signals.h"
 #include "training/feature_file.h"
+#include "training/picture_features.h"
 
 typedef struct comparison {
     kin_features made, real;
     double distance, precision, recall;
+    kin_ctx *ctx;
+    kin_pipeline *classifier; /* NULL: features alone */
+    kin_progress progress;
 } comparison;
 
-static kin_status read_features(const char *path, kin_features *out, kin_error *err)
+static kin_status on_progress(void *user, int64_t done, int64_t total, kin_error *err)
 {
-    KIN_TRY(kin_cli_need_input("features", path, err));
-    if (!kin_feature_file_is(path))
+    comparison *c = user;
+    if (c->progress.total != total || !c->progress.what)
+        kin_progress_begin(&c->progress, "features", "images", total);
+    kin_progress_update(&c->progress, done, NULL, false);
+    return kin_signals_check("evaluate", err);
+}
+
+static kin_status load_classifier(const kin_args *args, comparison *c, kin_error *err)
+{
+    char dir[KIN_PATH_MAX];
+    if (c->classifier)
+        return KIN_OK;
+    if (!kin_args_text(args, "model"))
         return kin_fail(err, KIN_ERR_ARG,
-                        "evaluate: %s must be a file of features [N,D] (.npz, .npy, .safetensors)",
-                        path);
-    return kin_feature_file_read(path, out, err);
+                        "evaluate: pictures need a classifier (-m RUN; `kinema train --objective "
+                        "classify` makes one)");
+    KIN_TRY(kin_cli_model(args, dir, err));
+    KIN_TRY(kin_cli_context(args, false, &c->ctx, err));
+    return kin_cli_load(c->ctx, dir, &c->classifier, err);
+}
+
+/* Features of a file, or of pictures; part: of class folders. */
+static kin_status read_features(const kin_args *args, comparison *c, const char *path,
+                                const char *part, kin_features *out, kin_error *err)
+{
+    KIN_TRY(kin_cli_need_input("pictures or features", path, err));
+    if (!kin_picture_features_applies(path))
+        return kin_feature_file_read(path, out, err);
+    KIN_TRY(load_classifier(args, c, err));
+    const kin_picture_features_options opt = {
+        .path = path,
+        .part = part,
+        .batch =
+            kin_args_source(args, "batch") > KIN_SOURCE_DEFAULT ? kin_args_int(args, "batch") : 64,
+        .progress = on_progress,
+        .user = c};
+    kin_status status = kin_picture_features_run(c->classifier, &opt, out, err);
+    kin_progress_end(&c->progress);
+    c->progress.what = NULL;
+    return status;
 }
 
 static kin_status report(const kin_args *args, const comparison *c, kin_error *err)
 {
     cJSON *root = cJSON_CreateObject(), *settings = NULL;
     kin_status status = kin_args_settings(args, &settings, err);
-    bool ok = status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "fd") &&
-              cJSON_AddItemToObject(root, "settings", settings);
+    bool ok =
+        status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "fd") &&
+        (!c->classifier || cJSON_AddStringToObject(root, "classifier_hash", c->classifier->hash)) &&
+        cJSON_AddItemToObject(root, "settings", settings);
     settings = ok ? NULL : settings;
     ok = ok && cJSON_AddNumberToObject(root, "made", (double)c->made.count) &&
          cJSON_AddNumberToObject(root, "real", (double)c->real.count) &&
@@ -45,8 +85,10 @@ static kin_status report(const kin_args *args, const comparison *c, kin_error *e
 
 static kin_status compare(const kin_args *args, comparison *c, kin_error *err)
 {
-    KIN_TRY(read_features(kin_args_text(args, "data"), &c->made, err));
-    KIN_TRY(read_features(kin_args_text(args, "reference"), &c->real, err));
+    kin_cli_progress(args, &c->progress);
+    KIN_TRY(read_features(args, c, kin_args_text(args, "data"), NULL, &c->made, err));
+    KIN_TRY(read_features(args, c, kin_args_text(args, "reference"), kin_args_text(args, "part"),
+                          &c->real, err));
     KIN_TRY(kin_frechet_distance(&c->made, &c->real, &c->distance, err));
     KIN_TRY(kin_signals_check("evaluate", err));
     KIN_TRY(kin_precision_recall(&c->real, &c->made, (int)kin_args_int(args, "nearest"),
@@ -62,6 +104,9 @@ kin_status kin_evaluate_fd(const kin_args *args, kin_error *err)
                         "evaluate: the suite 'fd' needs what was made (--data) and what is real "
                         "(--reference)");
     kin_status status = compare(args, &c, err);
+    kin_pipeline_destroy(&c.classifier);
+    if (c.ctx)
+        kin_ctx_destroy(&c.ctx);
     kin_free(c.made.rows);
     kin_free(c.real.rows);
     return status;

@@ -103,7 +103,9 @@ static const kin_flag flag_rows[] = {
      "physics: clips judged by a tracker; loss: validation loss with fixed noise; routing: loads of the "
      "experts, strength of their choice, likeness of prototypes; fd: Frechet distance"},
     {"reference", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, E, false,
-     "fd: features of real pictures (.npz, .npy or .safetensors, [N,D])"},
+     "fd: real pictures (folder, tar or .npz; needs -m CLASSIFIER) or their features [N,D]"},
+    {"part", 0, KIN_FLAG_TEXT, "NAME", NULL, 0, 0, E, true,
+     "fd: part of the class folders of --reference, e.g. test; default: all of it"},
     {"nearest", 0, KIN_FLAG_INT, "K", "3", 1, 64, E, true,
      "fd: neighbour whose distance is the radius in precision and recall"},
     {"json", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, E, false,
@@ -187,6 +189,8 @@ static const kin_flag flag_rows[] = {
     {"min-intact", 0, KIN_FLAG_REAL, "X", NULL, 0, 1, E, true,
      "physics: exit 6 if fewer clips keep the object intact"},
     /* running */
+    {"objective", 0, KIN_FLAG_CHOICE, "classify", NULL, 0, 0, T, false,
+     "classify: the small image classifier whose features `evaluate --suite fd` uses"},
     {"resume", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, T, false,
      "go on from the newest checkpoint in the folder"},
     {"resume-from", 0, KIN_FLAG_TEXT, "FILE.pth", NULL, 0, 0, T, false,

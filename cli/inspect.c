@@ -118,9 +118,8 @@ static void show_params(const char *title, const kin_params *params)
 
 static void show_model(const kin_pipeline *p, const char *dir)
 {
-    static const char *const family[] = {"dit", "wan", "cogvideox", "kinema"};
     const kin_model_info *info = kin_model_get_info(p->model);
-    printf("model: %s\nfamily: %s\nhash: %s\n", dir, family[info->family], p->hash);
+    printf("model: %s\nfamily: %s\nhash: %s\n", dir, kin_family_name(info->family), p->hash);
     if (p->frames)
         printf("clip: %lld frames %lldx%lld, %g fps\n", (long long)p->frames, (long long)p->width,
                (long long)p->height, p->fps);

@@ -21,10 +21,12 @@ static void on_report(void *user, const kin_train_report *r)
 {
     kin_progress *p = user;
     char text[256], eta[32];
+    const bool classes = r->accuracy >= 0;
     int n = snprintf(text, sizeof text,
-                     "loss %.4f  mse %.4f  grad %.2f  lr %.2g  %.2f it/s  %.0f tokens/s  ETA %s",
-                     r->loss, r->mse, r->grad_norm, r->lr, r->it_per_s, r->tokens_per_s,
-                     kin_progress_time(r->eta_s, eta));
+                     "loss %.4f  %s %.4f  grad %.2f  lr %.2g  %.2f it/s  %.0f %s/s  ETA %s",
+                     r->loss, classes ? "accuracy" : "mse", classes ? r->accuracy : r->mse,
+                     r->grad_norm, r->lr, r->it_per_s, r->tokens_per_s,
+                     classes ? "pixels" : "tokens", kin_progress_time(r->eta_s, eta));
     if (r->expert_share_min >= 0 && (size_t)n < sizeof text)
         n += snprintf(text + n, sizeof text - (size_t)n, "  experts %.0f-%.0f %%",
                       100 * r->expert_share_min, 100 * r->expert_share_max);
@@ -46,9 +48,10 @@ static void on_message(void *user, const char *text)
 static kin_status check_config(const kin_train_options *opt, kin_error *err)
 {
     kin_train_config config = {0};
-    if (!opt->config)
+    if (!opt->config && !opt->classify)
         return KIN_OK;
-    KIN_TRY(kin_train_config_read(opt->config, opt->data, opt->steps, &config, err));
+    KIN_TRY(opt->config ? kin_train_config_read(opt->config, opt->data, opt->steps, &config, err)
+                        : kin_train_config_classifier(opt->data, opt->steps, &config, err));
     kin_train_config_free(&config);
     return KIN_OK;
 }
@@ -94,6 +97,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         .data = kin_args_text(args, "data"),
         .run = kin_args_text(args, "output"),
         .resume = kin_args_bool(args, "resume"),
+        .classify = kin_args_text(args, "objective") != NULL,
         .steps = kin_args_int(args, "steps"),
         .dry_run = kin_args_bool(args, "dry-run"),
         .force = kin_args_bool(args, "force"),
@@ -104,7 +108,13 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
     };
     if (!opt.run)
         return kin_fail(err, KIN_ERR_ARG, "train: needs a run folder (-o DIR)");
-    if (!opt.config && !opt.resume)
+    if (opt.classify && opt.config)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: --objective classify brings its own configuration; one of yours "
+                        "(-c) names a KinemaImageClassifier as transformer");
+    if (opt.classify && !opt.data && !opt.resume)
+        return kin_fail(err, KIN_ERR_ARG, "train: --objective classify needs images (--data PATH)");
+    if (!opt.config && !opt.resume && !opt.classify)
         return kin_fail(err, KIN_ERR_ARG, "train: needs a configuration (-c FILE)");
     if (opt.config)
         KIN_TRY(kin_cli_need_input("configuration", opt.config, err));

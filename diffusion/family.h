@@ -15,6 +15,8 @@ struct kin_model {
         kin_model *model); /* frees the family's struct, whose first member is kin_model */
 };
 
+kin_status kin_classifier_model_create(const cJSON *config, kin_params *params, kin_model **out,
+                                       kin_error *err);
 kin_status kin_dit_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
 kin_status kin_wan_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);
 kin_status kin_cogvideox_create(const cJSON *config, kin_params *params, kin_model **out,

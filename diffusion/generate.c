@@ -85,6 +85,9 @@ static kin_status check_params(const generation *g)
     const kin_model_info *info = kin_model_get_info(g->p->model);
     kin_error *err = &g->p->ctx->error;
 
+    if (info->family == KIN_FAMILY_CLASSIFIER)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "generate: this model tells classes apart, it makes nothing");
     if (a->count < 1 || a->batch < 1)
         return kin_fail(err, KIN_ERR_ARG, "generate: count %lld and batch %lld must be at least 1",
                         (long long)a->count, (long long)a->batch);

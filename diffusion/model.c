@@ -17,7 +17,15 @@ static const family_row families[] = {
     {"WanTransformer3DModel", kin_wan_create},
     {"CogVideoXTransformer3DModel", kin_cogvideox_create},
     {"DiTTransformer2DModel", kin_dit_create},
+    {"KinemaImageClassifier", kin_classifier_model_create},
 };
+
+const char *kin_family_name(kin_family family)
+{
+    static const char *const names[] = {"dit", "wan", "cogvideox", "kinema", "classifier"};
+
+    return names[family];
+}
 
 kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model **out,
                             kin_error *err)
@@ -40,7 +48,8 @@ kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model *
     }
     return kin_fail(err, KIN_ERR_UNSUPPORTED,
                     "model: _class_name \"%s\" must be KinemaTransformer3DModel, "
-                    "WanTransformer3DModel, CogVideoXTransformer3DModel or DiTTransformer2DModel",
+                    "WanTransformer3DModel, CogVideoXTransformer3DModel, DiTTransformer2DModel or "
+                    "KinemaImageClassifier",
                     name);
 }
 
@@ -91,6 +100,8 @@ kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_mod
     const int64_t batch = in->x ? in->x->size[0] : 0;
 
     *out = (kin_model_output){0};
+    if (model->info.family == KIN_FAMILY_CLASSIFIER && batch > 0)
+        return model->forward(ctx, model, in, out);
     if (!in->x || !in->t || batch < 1)
         return kin_fail(&ctx->error, KIN_ERR_ARG, "model: x and t must be given");
     if (in->t->ndim != 1 || in->t->size[0] != batch)

@@ -12,8 +12,10 @@ typedef enum kin_family {
     KIN_FAMILY_DIT,
     KIN_FAMILY_WAN,
     KIN_FAMILY_COGVIDEOX,
-    KIN_FAMILY_KINEMA
+    KIN_FAMILY_KINEMA,
+    KIN_FAMILY_CLASSIFIER /* tells classes of images apart; makes nothing */
 } kin_family;
+const char *kin_family_name(kin_family family); /* "dit", "wan", ... */
 
 typedef struct kin_model kin_model;
 
@@ -44,8 +46,8 @@ typedef struct kin_model_info {
 } kin_model_info;
 
 typedef struct kin_model_input {
-    const kin_tensor *x;     /* dit [B,C,H,W]; video [B,C,F,H,W] f32 */
-    const kin_tensor *t;     /* [B] f32, 0..1000 */
+    const kin_tensor *x;     /* dit, classifier [B,C,H,W]; video [B,C,F,H,W] f32 */
+    const kin_tensor *t;     /* [B] f32, 0..1000; classifier: none */
     const kin_tensor *label; /* dit: i32 [B] after dropout */
     const kin_tensor *text;  /* [B,T,text_dim]; may be a node (joint training of the encoder) */
     const kin_tensor *null;  /* u8 [B] or NULL (none) : kinema. dit derives it from the label */
@@ -55,8 +57,8 @@ typedef struct kin_model_input {
 } kin_model_input;
 
 typedef struct kin_model_output {
-    kin_tensor y;      /* as x with out_channels */
-    kin_tensor logits; /* [B,29]; data NULL without classifier */
+    kin_tensor y;      /* as x with out_channels; classifier: features [B,inner] */
+    kin_tensor logits; /* [B,29], classifier: [B,num_classes]; data NULL where there are none */
     kin_tensor aux; /* scalar: sum over MoE layers of lam*RCL + load balance; data NULL where there
                      * is none, and in inference (neither recording nor tapped) */
 } kin_model_output;

@@ -60,12 +60,12 @@ static bool is_of_part(const char *name, const char *part)
 static bool is_wanted(const char *name, const char *const *parts)
 {
     size_t start, length;
-    if (!is_image(name) || !class_of(name, &start, &length))
+    if (!is_image(name))
         return false;
     for (int i = 0; parts && parts[i]; i++)
-        if (is_of_part(name, parts[i]))
+        if (!parts[i][0] || is_of_part(name, parts[i]))
             return true;
-    return !parts;
+    return !parts && class_of(name, &start, &length);
 }
 
 /* Takes a copy of the name of an image of the parts; passes over everything else. */
@@ -132,7 +132,8 @@ static int compare_strings(const void *a, const void *b)
 static char *class_copy(const kin_class_item *item)
 {
     size_t start = 0, length = 0;
-    class_of(item->name, &start, &length);
+    if (!class_of(item->name, &start, &length))
+        length = 0;
     char *copy = kin_calloc(length + 1, 1);
     if (copy)
         memcpy(copy, item->name + start, length);

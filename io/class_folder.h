@@ -18,7 +18,8 @@ typedef struct kin_class_item {
 typedef struct kin_class_folder kin_class_folder;
 
 /* Lists the images of `parts` (names of the folder above the class folders, NULL-terminated), or,
- * parts NULL, of all class folders. Items are sorted by name; classes are numbered over all parts
+ * parts NULL, of all class folders; the part "" is every image there is, also outside class folders
+ * (class ""). Items are sorted by name; classes are numbered over all parts
  * together. Fails: KIN_ERR_IO, KIN_ERR_FORMAT (no image there), KIN_ERR_MEM. */
 kin_status kin_class_folder_open(const char *path, const char *const *parts, kin_class_folder **out,
                                  kin_error *err);

@@ -126,7 +126,9 @@ static int64_t image_side(const cJSON *transformer)
 {
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(transformer, "_class_name"),
                 *size = cJSON_GetObjectItemCaseSensitive(transformer, "input_size");
-    if (cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") != 0 : !size)
+    if (cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") != 0 &&
+                                   strcmp(name->valuestring, "KinemaImageClassifier") != 0
+                             : !size)
         return 0;
     return cJSON_IsNumber(size) && size->valuedouble >= 1 && size->valuedouble <= 16384
                ? (int64_t)size->valuedouble
@@ -511,6 +513,23 @@ kin_status kin_train_config_read(const char *path, const char *data, int64_t ste
     kin_status status = kin_train_config_parse(json, dir, data, steps, out, err);
     cJSON_Delete(json);
     return status == KIN_OK ? KIN_OK : kin_fail_prefix(err, "%s", path);
+}
+
+kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_train_config *out,
+                                       kin_error *err)
+{
+    static const char text[] =
+        "{\"transformer\":{\"_class_name\":\"KinemaImageClassifier\",\"input_size\":32},"
+        "\"steps\":1500,\"batch_size\":64,\"log_every\":50,\"optimizer\":{\"lr\":0.001,"
+        "\"weight_decay\":0.05,\"weight_decay_matrices_only\":true,\"max_grad_norm\":1,"
+        "\"schedule\":\"cosine\",\"warmup_steps\":100,\"ema_decay\":0.99,\"ema_warmup\":true},"
+        "\"validation\":{\"every\":250},\"checkpoint\":{\"every\":250,\"keep\":1}}";
+    cJSON *json = NULL;
+    memset(out, 0, sizeof *out);
+    KIN_TRY(kin_json_parse(text, sizeof text - 1, KIN_JSON_STRICT, &json, err));
+    kin_status status = kin_train_config_parse(json, NULL, data, steps, out, err);
+    cJSON_Delete(json);
+    return status;
 }
 
 void kin_train_config_free(kin_train_config *c)

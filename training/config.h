@@ -76,6 +76,9 @@ kin_status kin_train_config_read(const char *path, const char *data, int64_t ste
 /* The same from a tree, which is copied; dir: the folder of relative paths. */
 kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data,
                                   int64_t steps, kin_train_config *out, kin_error *err);
+/* The small image classifier whose features judge pictures (docs/training.md), on class folders. */
+kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_train_config *out,
+                                       kin_error *err);
 void kin_train_config_free(kin_train_config *c);
 
 /* Fails (ARG, naming the first different key) unless a run of `saved` (a resolved tree) may go on

@@ -57,8 +57,8 @@ kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_b
     const int64_t n = batch->size, text = batch->shape.text_len;
     memset(in, 0, sizeof *in);
     KIN_TRY(check_model(ctx, info, batch));
-    KIN_TRY(make_x0(ctx, batch, info->family == KIN_FAMILY_DIT, &in->x0));
-    if (info->family == KIN_FAMILY_DIT)
+    KIN_TRY(make_x0(ctx, batch, info->input_size > 0, &in->x0));
+    if (info->input_size)
         return upload(ctx, KIN_DTYPE_I32, batch->label, n, 0, &in->label);
     KIN_TRY(upload(ctx, KIN_DTYPE_I32, batch->ids, n, text, &in->ids));
     KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->mask, n, text, &in->mask));
@@ -194,6 +194,7 @@ static void add_losses(const kin_objective_terms *terms, kin_train_losses *sum)
 {
     sum->total += scalar(&terms->total);
     sum->flow += scalar(&terms->flow);
+    sum->has_flow = true;
     sum->bce += scalar(&terms->bce);
     sum->classifier += scalar(&terms->classifier);
     sum->aux += scalar(&terms->aux);
@@ -226,15 +227,59 @@ static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
     return kin_tape_backward(ctx, &terms.total, NULL, 1);
 }
 
+int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label)
+{
+    const int64_t n = logits->size[1];
+    int64_t right = 0;
+    for (int64_t b = 0; b < logits->size[0]; b++) {
+        const float *x = (const float *)logits->data + b * n;
+        int64_t best = 0;
+        for (int64_t c = 1; c < n; c++)
+            best = x[c] > x[best] ? c : best;
+        right += best == label[b];
+    }
+    return right;
+}
+
+static bool is_classifier(const kin_train_task *task)
+{
+    return kin_model_get_info(task->pipe->model)->family == KIN_FAMILY_CLASSIFIER;
+}
+
+static kin_status classify(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                           kin_train_losses *sum)
+{
+    const kin_model_input args = {.x = &in->x0};
+    kin_model_output out;
+    kin_tensor loss;
+    KIN_TRY(kin_model_forward(ctx, task->pipe->model, &args, &out));
+    KIN_TRY(kin_cross_entropy(ctx, &out.logits, &in->label, NULL, &loss));
+    if (!kin_ctx_is_plan(ctx)) {
+        if (!isfinite(scalar(&loss)))
+            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", scalar(&loss));
+        sum->total += scalar(&loss);
+        sum->accuracy +=
+            (double)kin_train_right_labels(&out.logits, in->label.data) / (double)in->label.size[0];
+        sum->has_accuracy = true;
+    }
+    if (task->forward_done)
+        task->forward_done(task->user);
+    return kin_tape_backward(ctx, &loss, NULL, 1);
+}
+
 kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                                 uint32_t step, kin_train_losses *sum)
 {
     const size_t mark = kin_ws_mark(ctx);
     kin_train_inputs in;
     kin_status status = KIN_OK;
-    KIN_GOTO(kin_train_draw(ctx, task, batch, step, &in));
+    if (is_classifier(task))
+        KIN_GOTO(kin_train_clean(ctx, task, batch, &in));
+    else
+        KIN_GOTO(kin_train_draw(ctx, task, batch, step, &in));
     KIN_GOTO(kin_tape_begin(ctx));
-    status = recorded_step(ctx, task, &in, sum);
+    status =
+        is_classifier(task) ? classify(ctx, task, &in, sum) : recorded_step(ctx, task, &in, sum);
     kin_tape_end(ctx);
 done:
     kin_ws_release(ctx, mark);

@@ -1,6 +1,6 @@
 /* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based
  * draws, forward, loss, backward. Rectified flow with NATIVE's condition dropout; the text encoder
- * is trained with the transformer. */
+ * is trained with the transformer. Classifiers of images: cross-entropy of their labels. */
 #ifndef KIN_TRAINING_OBJECTIVE_H
 #define KIN_TRAINING_OBJECTIVE_H
 
@@ -57,8 +57,12 @@ kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin
 /* Values of the parts of the loss. */
 typedef struct kin_train_losses {
     double total, flow, bce, classifier, aux;
-    bool has_bce, has_aux;
+    double accuracy; /* share of labels that are right */
+    bool has_flow, has_bce, has_aux, has_accuracy;
 } kin_train_losses;
+
+/* How many of the labels [B] have the largest of the logits [B,n]. */
+int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label);
 
 /* Draws, forward, backward of one micro-batch: gradients are added to the tables, losses to *sum.
  * The workspace is left as found. Fails: NUMERIC when the loss is not finite (before backward). */

@@ -123,10 +123,14 @@ kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *l,
                             .lr = update->lr,
                             .expert_share_min = -1,
                             .expert_share_max = -1,
-                            .val_loss = -1};
+                            .val_loss = -1,
+                            .accuracy = l->has_accuracy ? l->accuracy : -1};
     kin_log_begin(&t->log, t->step);
     kin_log_number(&t->log, "loss", l->total);
-    kin_log_number(&t->log, "mse", l->flow);
+    if (l->has_flow)
+        kin_log_number(&t->log, "mse", l->flow);
+    if (l->has_accuracy)
+        kin_log_number(&t->log, "accuracy", l->accuracy);
     if (l->has_bce) {
         kin_log_number(&t->log, "bce", l->bce);
         kin_log_number(&t->log, "classifier", l->classifier);
@@ -199,10 +203,22 @@ static kin_status validate_averages(kin_trainer *t)
     return kin_log_end(&t->log, &t->ctx->error);
 }
 
+static kin_status validate_classes(kin_trainer *t)
+{
+    double loss, accuracy;
+    KIN_TRY(kin_validate_classes(t->ctx, &t->task, &t->held_out, t->cfg.batch, &loss, &accuracy));
+    kin_log_begin(&t->log, t->step);
+    kin_log_number(&t->log, "val", loss);
+    kin_log_number(&t->log, "val_accuracy", accuracy);
+    t->report.val_loss = loss;
+    return kin_log_end(&t->log, &t->ctx->error);
+}
+
 kin_status kin_trainer_validate(kin_trainer *t)
 {
+    const bool classes = kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_CLASSIFIER;
     kin_optimizer_swap_ema(t->optim);
-    kin_status status = validate_averages(t);
+    kin_status status = classes ? validate_classes(t) : validate_averages(t);
     kin_optimizer_swap_ema(t->optim);
     return status;
 }

@@ -108,6 +108,19 @@ static kin_status new_pipeline(kin_trainer *t)
     return KIN_OK;
 }
 
+/* A new classifier has the classes of the data, unless its configuration says a number. */
+static kin_status count_classes(kin_trainer *t)
+{
+    cJSON *c = cJSON_GetObjectItemCaseSensitive(t->cfg.json, "transformer");
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(c, "_class_name");
+    if (!cJSON_IsString(name) || strcmp(name->valuestring, "KinemaImageClassifier") != 0 ||
+        cJSON_HasObjectItem(c, "num_classes"))
+        return KIN_OK;
+    return cJSON_AddNumberToObject(c, "num_classes", (double)kin_source_classes(t->source))
+               ? KIN_OK
+               : kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
+}
+
 static kin_status load_pipeline(kin_trainer *t, const char *dir)
 {
     KIN_TRY(kin_pipeline_load(t->ctx, dir, &t->pipe));
@@ -117,7 +130,7 @@ static kin_status load_pipeline(kin_trainer *t, const char *dir)
 static kin_status check_pipeline(kin_trainer *t)
 {
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
-    if (info->family == KIN_FAMILY_DIT) {
+    if (info->input_size) {
         if (kin_source_classes(t->source) > info->num_classes)
             return kin_fail(&t->ctx->error, KIN_ERR_ARG,
                             "train: %lld classes in the data must be at most the model's %lld",
@@ -158,7 +171,7 @@ static kin_status set_text(kin_trainer *t)
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
     kin_null_text *null = &t->task.null_text;
     const int64_t len = kin_pipeline_text_len(t->pipe);
-    if (info->family == KIN_FAMILY_DIT)
+    if (info->input_size)
         return KIN_OK;
     kin_source_set_tokenizer(t->source, t->pipe->tokenizer, len);
     null->ids = kin_calloc((size_t)len, sizeof *null->ids);
@@ -186,13 +199,15 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     bool classes = t->cfg.image > 0;
     if (from) {
         KIN_TRY(load_pipeline(t, from));
-        classes = kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_DIT;
+        classes = kin_model_get_info(t->pipe->model)->input_size > 0;
     }
     if (classes)
         t->cfg.data.frames = 1;
     KIN_TRY(kin_source_open(&t->cfg, classes, source_note, t, &t->source, &t->ctx->error));
-    if (!from)
+    if (!from) {
+        KIN_TRY(count_classes(t));
         KIN_TRY(new_pipeline(t));
+    }
     KIN_TRY(check_pipeline(t));
     if (classes)
         KIN_TRY(name_classes(t));

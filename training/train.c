@@ -48,7 +48,13 @@ static kin_status train_step(kin_trainer *t, kin_train_losses *losses, kin_optim
     losses->bce *= scale;
     losses->classifier *= scale;
     losses->aux *= scale;
+    losses->accuracy *= scale;
     return kin_optimizer_step(t->ctx, t->optim, scale, update);
+}
+
+static bool is_classifier(const kin_trainer *t)
+{
+    return kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_CLASSIFIER;
 }
 
 static bool due(int64_t step, int64_t every)
@@ -71,7 +77,7 @@ static kin_status after_step(kin_trainer *t, const kin_train_losses *losses,
     } else if (due(t->step, c->validation.every) && t->held_out.size > 0) {
         KIN_TRY(kin_trainer_validate(t));
     }
-    if (due(t->step, c->samples.every)) {
+    if (due(t->step, c->samples.every) && !is_classifier(t)) {
         kin_status status = kin_trainer_samples(t);
         if (status == KIN_ERR_NUMERIC)
             kin_trainer_message(t, "step %" PRId64 ": no sample grid: %s", t->step,
@@ -134,9 +140,10 @@ static kin_status read_config(kin_trainer *t, char checkpoint[KIN_PATH_MAX])
         KIN_TRY(kin_path_join(saved, o->run, "config.json", err));
         path = saved;
     }
-    if (!path)
+    if (!path && !o->classify)
         return kin_fail(err, KIN_ERR_ARG, "train: a configuration file must be given");
-    KIN_TRY(kin_train_config_read(path, o->data, o->steps, &t->cfg, err));
+    KIN_TRY(path ? kin_train_config_read(path, o->data, o->steps, &t->cfg, err)
+                 : kin_train_config_classifier(o->data, o->steps, &t->cfg, err));
     if (!o->resume)
         return KIN_OK;
     kin_checkpoint_info info;

@@ -14,10 +14,12 @@ typedef struct kin_train_report {
     double it_per_s, tokens_per_s, eta_s;
     double expert_share_min, expert_share_max; /* over MoE layers, -1 without experts */
     double val_loss;                           /* -1 where no validation ran at this step */
+    double accuracy;                           /* of a classifier, else -1 */
 } kin_train_report;
 
 typedef struct kin_train_options {
     const char *config; /* train.json */
+    bool classify;      /* without config: kin_train_config_classifier */
     const char *data;   /* dataset: json, folder or tar; overrides the config's "data" */
     const char *run;    /* run folder */
     bool resume;        /* go on from run/latest, exactly */

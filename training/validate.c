@@ -133,6 +133,40 @@ kin_status kin_validate(kin_ctx *ctx, const kin_train_task *task, const kin_batc
     return KIN_OK;
 }
 
+static kin_status classes_of_part(kin_ctx *ctx, const kin_train_task *task, const kin_batch *part,
+                                  double *loss, int64_t *right)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    kin_train_inputs in;
+    kin_model_output out;
+    kin_tensor mean;
+    kin_status status = KIN_OK;
+    KIN_GOTO(kin_train_clean(ctx, task, part, &in));
+    const kin_model_input args = {.x = &in.x0};
+    KIN_GOTO(kin_model_forward(ctx, task->pipe->model, &args, &out));
+    KIN_GOTO(kin_cross_entropy(ctx, &out.logits, &in.label, NULL, &mean));
+    *loss += kin_tensor_get(&mean, 0) * (double)part->size;
+    *right += kin_train_right_labels(&out.logits, part->label);
+done:
+    kin_ws_release(ctx, mark);
+    return status;
+}
+
+kin_status kin_validate_classes(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
+                                int64_t batch, double *loss, double *accuracy)
+{
+    const int64_t n = held_out->size;
+    int64_t right = 0;
+    *loss = 0;
+    for (int64_t at = 0; at < n; at += batch) {
+        const kin_batch part = part_of(held_out, at, n - at < batch ? n - at : batch);
+        KIN_TRY(classes_of_part(ctx, task, &part, loss, &right));
+    }
+    *loss /= (double)n;
+    *accuracy = (double)right / (double)n;
+    return KIN_OK;
+}
+
 /* Statistics of SiLU(h), h [n,units]. */
 static void layer_stats(const kin_tensor *h, double *mean, double *spread)
 {

@@ -28,6 +28,11 @@ typedef struct kin_validation_result {
 kin_status kin_validate(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
                         const kin_validation_options *opt, kin_validation_result *out);
 
+/* Cross-entropy and share of right labels of an image classifier, with the weights the parameters
+ * show; batch: images per forward. */
+kin_status kin_validate_classes(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
+                                int64_t batch, double *loss, double *accuracy);
+
 /* Hidden layers of the time and quantity MLPs: mean before the activation, and how much the
  * activation varies over inputs (rms over units of the standard deviation). A spread near 0 means
  * the MLP is dead: its output no longer depends on the input. */

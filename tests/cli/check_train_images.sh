@@ -1,5 +1,6 @@
 #!/bin/bash
-# image models: trained on class folders and on a tar of them, judged by the loss suite beside the linear denoiser.
+# image models: trained on class folders and on a tar of them, judged by the loss suite beside the linear denoiser, by
+# a classifier trained here and the distance of its features.
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
 export OMP_WAIT_POLICY=passive
@@ -40,6 +41,27 @@ expect 0 "of every so many-th image" "$kinema" evaluate --suite loss -m run --da
 has out '"training_images":	19'
 expect 2 "nothing held out" "$kinema" evaluate --suite loss -m run --data set/train -q
 has err "test, val or validation"
+expect 2 "two configurations" "$kinema" train -c c.json --objective classify --data set -o no -q
+expect 2 "nothing to classify" "$kinema" train --objective classify -o no -q
+expect 0 "train a classifier" "$kinema" train --objective classify --data set -o classes --steps 6 -t 1 -q
+expect 2 "it makes no pictures" "$kinema" generate -m classes --class 0 -o no.png -q
+has err "makes nothing"
+expect 2 "loss is not for classifiers" "$kinema" evaluate --suite loss -m classes --data set -q
+expect 0 "pictures against themselves" "$kinema" evaluate --suite fd -m classes --data set --reference set.tar -q
+has out '"made":	30'
+has out '"precision":	1,'
+expect 0 "pictures against a part" "$kinema" evaluate --suite fd -m classes --data set/test/bars --reference set --part train --nearest 2 -t 1 -q
+has out '"made":	3,'
+has out '"real":	24,'
+cp out one
+expect 0 "with two threads and another batch" "$kinema" evaluate --suite fd -m classes --data set/test/bars --reference set --part train --nearest 2 -t 2 -b 5 -q
+that "the same figures" cmp <(grep -A 9 '"made"' one) <(grep -A 9 '"made"' out)
+expect 2 "pictures without a classifier" "$kinema" evaluate --suite fd --data set --reference set -q
+has err "need a classifier"
+expect 2 "pictures with another model" "$kinema" evaluate --suite fd -m run --data set --reference set -q
+has err "must be an image classifier"
+expect 2 "nothing to compare with" "$kinema" evaluate --suite fd --data set -q
+expect 3 "a file that is not there" "$kinema" evaluate --suite fd --data no.npz --reference set -q
 expect 3 "no images" "$kinema" evaluate --suite loss -m run --data half -q
 
 # routers: thresholds of DiffMoE through checkpoint and resume; the routing suite on own samples and on a set

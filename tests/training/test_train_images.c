@@ -157,12 +157,56 @@ static void classes_have_names(void **state)
     tiny_close(&t);
 }
 
+static void train_classifier(const char *name, int64_t stop, bool resume)
+{
+    tiny_run t;
+    tiny_open(&t, images_dir, name, 1);
+    FILE *fp = fopen(t.config, "w");
+    assert_non_null(fp);
+    fputs("{\"transformer\":{\"_class_name\":\"KinemaImageClassifier\",\"input_size\":8,"
+          "\"widths\":[8,16],\"feature_size\":8,\"num_classes\":2},\"data\":\"set\",\"steps\":60,"
+          "\"batch_size\":12,\"log_every\":20,\"optimizer\":{\"lr\":0.003,\"ema_decay\":0.9},"
+          "\"validation\":{\"every\":60},\"samples\":{\"every\":20}}",
+          fp);
+    fclose(fp);
+    t.opt.resume = resume;
+    t.opt.stop_at = stop;
+    const kin_status status = kin_train_run(t.ctx, &t.opt);
+    if (stop ? status != KIN_ERR_INTERRUPTED : status != KIN_OK)
+        fail_msg("%s: %s", kin_status_name(status), t.ctx->error.text);
+    tiny_close(&t);
+}
+
+static void a_classifier_learns(void **state)
+{
+    char a[300], b[300];
+    double accuracy = 0, val = 0;
+    size_t n;
+    (void)state;
+    train_classifier("classes", 0, false);
+    train_classifier("halves", 33, false);
+    train_classifier("halves", 0, true);
+    snprintf(a, sizeof a, "%s/classes", images_dir);
+    snprintf(b, sizeof b, "%s/halves", images_dir);
+    assert_true(tiny_same(a, b, "checkpoint-60/optimizer.safetensors"));
+    assert_true(tiny_same(a, b, "checkpoint-60/transformer/diffusion_pytorch_model.safetensors"));
+    char *log = tiny_read(a, "log.jsonl", &n);
+    assert_int_equal(sscanf(strstr(log, "{\"step\":60"),
+                            "{\"step\":60,\"loss\":%*f,\"accuracy\":%lf", &accuracy),
+                     1);
+    assert_int_equal(sscanf(strstr(log, "val_accuracy"), "val_accuracy\":%lf", &val), 1);
+    assert_null(strstr(log, "mse"));
+    kin_free(log);
+    print_message("right: %g of the training images, %g held out\n", accuracy, val);
+    assert_true(accuracy == 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_are_told_apart),   cmocka_unit_test(samples_are_mirrored),
         cmocka_unit_test(clips_are_not_mirrored), cmocka_unit_test(accumulation_is_one_batch),
-        cmocka_unit_test(classes_have_names),
+        cmocka_unit_test(classes_have_names),     cmocka_unit_test(a_classifier_learns),
     };
     return cmocka_run_group_tests(tests, make_set, drop_set);
 }
