@@ -190,7 +190,7 @@ static const kin_flag flag_rows[] = {
      "physics: exit 6 if fewer clips keep the object intact"},
     /* running */
     {"objective", 0, KIN_FLAG_CHOICE, "classify", NULL, 0, 0, T, false,
-     "classify: the small image classifier whose features `evaluate --suite fd` uses"},
+     "classify: a small image classifier, whose features judge pictures"},
     {"resume", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, T, false,
      "go on from the newest checkpoint in the folder"},
     {"resume-from", 0, KIN_FLAG_TEXT, "FILE.pth", NULL, 0, 0, T, false,
