@@ -80,7 +80,7 @@ typedef struct kin_value {
     double real;
 } kin_value;
 
-enum { KIN_ARGS_MAX = 96 };
+enum { KIN_ARGS_MAX = 160 };
 
 /* The values of one call. Initialise with {0}. */
 typedef struct kin_args {
