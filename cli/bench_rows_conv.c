@@ -2,9 +2,12 @@
  * Stable Diffusion VAE. Work is that of the plain sums: a 3x3 kernel done by transform has a share
  * above 1. */
 #include <stdio.h>
+#include <string.h>
 
+#include "base/json.h"
 #include "cli/bench.h"
 #include "tensor/ops.h"
+#include "vision/vae.h"
 
 #define RUN(slot)                                       \
     static kin_status run_##slot(kin_ctx *ctx, void *a) \
@@ -164,6 +167,72 @@ static kin_status posterior_rows(kin_bench *b)
     return kin_bench_run_row(b, &g);
 }
 
+/* --- a whole VAE, on request (--filter vae): the published Stable Diffusion one --- */
+
+static const char sd_vae[] =
+    "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [128, 256, 512, 512],"
+    " \"layers_per_block\": 2, \"sample_size\": 256, \"down_block_types\": ["
+    "\"DownEncoderBlock2D\", \"DownEncoderBlock2D\", \"DownEncoderBlock2D\","
+    " \"DownEncoderBlock2D\"], \"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\","
+    " \"UpDecoderBlock2D\", \"UpDecoderBlock2D\"]}";
+
+typedef struct vae_call {
+    kin_params *params;
+    kin_vae *vae;
+    kin_tensor in;
+} vae_call;
+
+static kin_status run_vae_decode(kin_ctx *ctx, void *user)
+{
+    const vae_call *c = user;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor x;
+    const kin_status status = kin_vae_decode(ctx, c->vae, &c->in, &x);
+    kin_ws_release(ctx, mark);
+    return status;
+}
+
+static kin_status run_vae_encode(kin_ctx *ctx, void *user)
+{
+    const vae_call *c = user;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor mean, logvar;
+    const kin_status status = kin_vae_encode(ctx, c->vae, &c->in, &mean, &logvar);
+    kin_ws_release(ctx, mark);
+    return status;
+}
+
+static kin_status vae_of(kin_bench *b, vae_call *c)
+{
+    kin_bench_row row = {.op = "vae_decode", .run = run_vae_decode, .user = c, .shape = "256x256"};
+    cJSON *config = NULL;
+    KIN_TRY(kin_params_create(&c->params, b->err));
+    KIN_TRY(kin_json_parse(sd_vae, strlen(sd_vae), KIN_JSON_STRICT, &config, b->err));
+    const kin_status status = kin_vae_create(config, c->params, &c->vae, b->err);
+    cJSON_Delete(config);
+    KIN_TRY(status);
+    KIN_TRY(kin_params_alloc(c->params, KIN_DTYPE_F32, false, b->err));
+    kin_params_init(c->params, 1);
+    KIN_TRY(KIN_NOISE(b->ctx, &c->in, 1, 4, 32, 32));
+    KIN_TRY(kin_bench_run_row(b, &row));
+    row.op = "vae_encode";
+    row.run = run_vae_encode;
+    KIN_TRY(KIN_NOISE(b->ctx, &c->in, 1, 3, 256, 256));
+    return kin_bench_run_row(b, &row);
+}
+
+static kin_status vae_rows(kin_bench *b)
+{
+    const char *filter = kin_args_text(b->args, "filter");
+    vae_call c = {0};
+    if (!filter || strncmp(filter, "vae", 3) != 0)
+        return KIN_OK;
+    const kin_status status = vae_of(b, &c);
+    kin_vae_destroy(&c.vae);
+    kin_params_destroy(&c.params);
+    return status;
+}
+
 kin_status kin_bench_rows_conv(kin_bench *b)
 {
     static const conv_size sizes[] = {{64, 128, 128, 3, 1, 1}, {64, 256, 256, 3, 1, 1},
@@ -171,6 +240,7 @@ kin_status kin_bench_rows_conv(kin_bench *b)
                                       {32, 256, 256, 3, 2, 1}, {128, 128, 3, 3, 1, 1}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         KIN_TRY(conv_rows(b, &sizes[i]));
+    KIN_TRY(vae_rows(b));
     /* nothing else follows the type of products */
     if (b->ctx->compute != KIN_DTYPE_F32)
         return KIN_OK;

@@ -156,6 +156,8 @@ static void set_params(generation *g)
     p->cfg_channels = kin_args_int(a, "cfg-channels");
     p->batch = kin_args_int(a, "batch");
     p->allow_flat = kin_args_bool(a, "allow-flat");
+    p->vae_tiling = kin_args_bool(a, "vae-tiling");
+    p->vae_tile = kin_args_int(a, "vae-tile");
     p->progress = on_progress;
     p->emit = on_clip;
     p->user = g;

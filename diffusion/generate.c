@@ -61,11 +61,15 @@ static kin_status set_sizes(generation *g)
     g->height = g->params->height ? g->params->height : p->height;
     g->width = g->params->width ? g->params->width : p->width;
     if (info->family == KIN_FAMILY_DIT) {
-        if (g->frames > 1 || g->height != info->input_size || g->width != info->input_size)
-            return kin_fail(&ctx->error, KIN_ERR_ARG,
-                            "generate: this model makes one frame of %lldx%lld",
-                            (long long)info->input_size, (long long)info->input_size);
+        const int64_t times = p->vae ? kin_vae_get_info(p->vae->vae)->reduction : 1;
+
+        if (g->frames > 1 || g->height != info->input_size * times ||
+            g->width != info->input_size * times)
+            return kin_fail(
+                &ctx->error, KIN_ERR_ARG, "generate: this model makes one frame of %lldx%lld",
+                (long long)(info->input_size * times), (long long)(info->input_size * times));
         g->frames = 1;
+        g->height = g->width = info->input_size; /* from here on of what is sampled */
     }
     KIN_TRY(check_size(ctx, "frames", g->frames, info->patch[0]));
     KIN_TRY(check_size(ctx, "height", g->height, info->patch[1]));
@@ -77,6 +81,30 @@ static bool has_vae(const kin_pipeline *p)
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(p->index, "vae");
 
     return cJSON_IsArray(v) && cJSON_IsString(cJSON_GetArrayItem(v, 1));
+}
+
+/* What is sampled are pixels, or latents that the model's VAE decodes. */
+static kin_status check_space(const generation *g)
+{
+    const kin_model_info *info = kin_model_get_info(g->p->model);
+    const kin_vae_info *vae = g->p->vae ? kin_vae_get_info(g->p->vae->vae) : NULL;
+    const int64_t channels = vae ? vae->latent_channels : 3;
+    kin_error *err = &g->p->ctx->error;
+
+    if (!vae && (has_vae(g->p) || info->in_channels != 3))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "generate: this model works in the latents of a VAE, which its directory "
+                        "lacks, or whose class this release lacks (AutoencoderKL is known)");
+    if (info->in_channels != channels || info->out_channels < channels ||
+        (vae && vae->out_channels != 3))
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "generate: the transformer works on %lld channels, the VAE's latents have "
+                        "%lld and its pictures %lld",
+                        (long long)info->in_channels, (long long)channels,
+                        vae ? (long long)vae->out_channels : 3LL);
+    if (vae && info->family != KIN_FAMILY_DIT)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "generate: videos with a VAE of pictures");
+    return KIN_OK;
 }
 
 static kin_status check_params(const generation *g)
@@ -107,10 +135,7 @@ static kin_status check_params(const generation *g)
                         (long long)a->cfg_channels, (long long)info->in_channels);
     if (!a->emit)
         return kin_fail(err, KIN_ERR_ARG, "generate: a receiver of the clips is needed");
-    if (has_vae(g->p) || info->in_channels != 3 || info->out_channels < 3)
-        return kin_fail(
-            err, KIN_ERR_UNSUPPORTED,
-            "generate: this model works in the latents of a VAE, which this release lacks");
+    KIN_TRY(check_space(g));
     if (info->family == KIN_FAMILY_DIT) {
         if (!a->labels)
             return kin_fail(err, KIN_ERR_ARG, "generate: this model needs class labels");
@@ -310,16 +335,41 @@ static kin_status on_step(kin_ctx *ctx, void *user, int step, const kin_tensor *
                                g->params->steps);
 }
 
+/* Sample i as pixels [3,F,H,W]. One by one: memory does not follow the batch. */
+static kin_status to_pixels(generation *g, const kin_tensor *x, int64_t i, kin_tensor *clip)
+{
+    kin_ctx *ctx = g->p->ctx;
+    const kin_vae_model *m = g->p->vae;
+    kin_tensor one = kin_tensor_slice(x, 0, i, 1), z, picture;
+
+    if (!m) {
+        *clip = KIN_RESHAPE(&one, 3, g->frames, g->height, g->width);
+        return KIN_OK;
+    }
+    KIN_TRY(kin_vae_denormalize(ctx, m->vae, &one, &z));
+    if (g->params->vae_tiling) {
+        kin_vae_tiling tiling = kin_vae_tiling_default(m->vae);
+
+        if (g->params->vae_tile)
+            tiling.tile = g->params->vae_tile;
+        KIN_TRY(kin_vae_decode_tiled(ctx, m->vae, &z, &tiling, &picture));
+    } else {
+        KIN_TRY(kin_vae_decode(ctx, m->vae, &z, &picture));
+    }
+    *clip = KIN_RESHAPE(&picture, 3, 1, picture.size[2], picture.size[3]);
+    return KIN_OK;
+}
+
 static kin_status emit(generation *g, const kin_tensor *x)
 {
     kin_ctx *ctx = g->p->ctx;
 
     for (int64_t i = 0; i < g->n; i++) {
         const size_t mark = kin_ws_mark(ctx);
-        kin_tensor clip = kin_tensor_select(x, 0, i), frames;
+        kin_tensor clip, frames;
 
-        clip = KIN_RESHAPE(&clip, 3, g->frames, g->height, g->width);
-        KIN_TRY(KIN_WS(ctx, &frames, KIN_DTYPE_U8, g->frames, g->height, g->width, 3));
+        KIN_TRY(to_pixels(g, x, i, &clip));
+        KIN_TRY(KIN_WS(ctx, &frames, KIN_DTYPE_U8, clip.size[1], clip.size[2], clip.size[3], 3));
         if (!kin_ctx_is_plan(ctx)) {
             KIN_TRY(kin_frames_from_tensor(&clip, &frames, &ctx->error));
             if (!g->params->allow_flat &&

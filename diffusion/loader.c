@@ -106,6 +106,21 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
     return kin_pipeline_check_text(p);
 }
 
+/* vae/ of a model that has one. note: classes that cannot be decoded yet, and a folder that is
+ * missing, are left for generation to complain of, so that such a model can be looked at and
+ * trained on cached latents */
+static kin_status load_vae(kin_pipeline *p, const char *dir)
+{
+    const cJSON *pair = cJSON_GetObjectItemCaseSensitive(p->index, "vae");
+    const char *name = cJSON_GetStringValue(cJSON_GetArrayItem(pair, 1));
+    char folder[KIN_PATH_MAX];
+
+    if (!has_part(p, "vae") || strcmp(name, "AutoencoderKL") != 0)
+        return KIN_OK;
+    KIN_TRY(kin_path_join(folder, dir, "vae", &p->ctx->error));
+    return kin_path_is_dir(folder) ? kin_vae_model_load(p->ctx, folder, &p->vae) : KIN_OK;
+}
+
 /* native clip size and guidance: our own object in model_index.json, else what the transformer's
  * config says */
 static kin_status load_sizes(kin_pipeline *p)
@@ -119,6 +134,10 @@ static kin_status load_sizes(kin_pipeline *p)
     p->frames = info->sample[0] ? info->sample[0] : info->input_size ? 1 : 0;
     p->height = info->sample[1] ? info->sample[1] : info->input_size;
     p->width = info->sample[2] ? info->sample[2] : info->input_size;
+    if (p->vae) { /* sizes are in pixels */
+        p->height *= kin_vae_get_info(p->vae->vae)->reduction;
+        p->width *= kin_vae_get_info(p->vae->vae)->reduction;
+    }
     if (!own || cJSON_IsNull(own))
         return KIN_OK;
     KIN_TRY(kin_json_known_keys(own, known, "model_index.json: kinema", err));
@@ -150,11 +169,13 @@ static kin_status load_parts(kin_pipeline *p, const char *dir)
         return kin_fail(err, KIN_ERR_FORMAT, "%s: names no transformer", path);
     KIN_TRY(load_transformer(p, dir));
     KIN_TRY(load_text(p, dir));
+    KIN_TRY(load_vae(p, dir));
     if (has_part(p, "scheduler"))
         KIN_TRY(read_config(dir, "scheduler", "scheduler_config.json", KIN_JSON_ALLOW_INFINITY,
                             &p->scheduler_config, err));
     if (!kin_ctx_is_plan(p->ctx))
-        snprintf(p->hash, sizeof(p->hash), "%016llx", (unsigned long long)p->files->hash);
+        snprintf(p->hash, sizeof(p->hash), "%016llx",
+                 (unsigned long long)(p->files->hash ^ (p->vae ? p->vae->hash : 0)));
     return load_sizes(p);
 }
 

@@ -24,6 +24,7 @@ void kin_pipeline_destroy(kin_pipeline **pp)
     kin_text_encoder_destroy(&p->text);
     kin_params_destroy(&p->text_params);
     kin_tokenizer_destroy(&p->tokenizer);
+    kin_vae_model_destroy(&p->vae);
     cJSON_Delete(p->transformer_config);
     cJSON_Delete(p->text_config);
     cJSON_Delete(p->scheduler_config);

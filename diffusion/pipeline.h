@@ -1,11 +1,12 @@
 /* diffusion/pipeline.h: a model directory in the diffusers layout (model_index.json, transformer/,
- * text_encoder/, tokenizer/, scheduler/) as one object: load, save, encode prompts, generate. Pixel
+ * text_encoder/, tokenizer/, scheduler/, vae/) as one object: load, save, encode prompts, generate. Pixel
  * space: "vae": [null, null]. */
 #ifndef KIN_DIFFUSION_PIPELINE_H
 #define KIN_DIFFUSION_PIPELINE_H
 
 #include "diffusion/guided.h"
 #include "diffusion/model.h"
+#include "diffusion/vae_model.h"
 #include "io/elements.h"
 #include "text/encoder.h"
 #include "text/tokenizer.h"
@@ -17,6 +18,8 @@ typedef struct kin_pipeline {
     kin_params *text_params; /* text encoder, NULL without text */
     kin_text_encoder *text;
     kin_tokenizer *tokenizer;
+    kin_vae_model *vae; /* autoencoder of the latents the transformer works in; NULL: pixels, or a
+                           class that this release does not decode */
     cJSON *transformer_config, *text_config, *scheduler_config,
         *index;              /* as read; saved unchanged */
     struct kin_files *files; /* mapped weight files the parameters point into, or NULL */
@@ -98,6 +101,8 @@ typedef struct kin_generate_params {
     uint64_t seed;
     int64_t batch; /* clips per forward, >= 1; never changes the bytes */
     bool allow_flat;
+    bool vae_tiling;   /* latents are decoded in tiles: memory of the VAE stays constant */
+    int64_t vae_tile;  /* side of a tile in pixels; 0: the VAE's sample_size */
     /* Called after each solver step of each batch; non-OK stops (INTERRUPTED). */
     kin_status (*progress)(void *user, int64_t clips_done, int step, int steps);
     /* Receives finished clips in order: frames u8 [F,H,W,3]. */

@@ -104,6 +104,16 @@ static void set_number(cJSON *own, const char *key, double value)
         cJSON_AddNumberToObject(own, key, value);
 }
 
+static kin_status write_vae(const save_job *j)
+{
+    char folder[KIN_PATH_MAX];
+
+    if (!j->p->vae)
+        return KIN_OK;
+    KIN_TRY(kin_path_join(folder, j->root, "vae", j->err));
+    return kin_vae_model_save(j->p->vae, folder, j->opt->dtype, j->opt->max_shard, j->err);
+}
+
 /* model_index.json with the clip size and guidance of this pipeline; what else "kinema" says stays
  */
 static kin_status write_index(const save_job *j)
@@ -148,6 +158,7 @@ static kin_status write_all(const save_job *j)
         KIN_TRY(write_weights(j, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1, p->text_params));
     }
     KIN_TRY(write_tokenizer(j));
+    KIN_TRY(write_vae(j));
     KIN_TRY(write_json(j, "scheduler", "scheduler_config.json", p->scheduler_config));
     return write_index(j);
 }
