@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "cli/bench.h"
 #include "diffusion/config.h"
+#include "diffusion/preset.h"
 #include "tensor/ops.h"
 
 /* ---- the configuration ---- */
@@ -25,17 +26,21 @@ kin_status kin_bench_config_read(const char *path, cJSON **out, kin_error *err)
         KIN_TRY(kin_path_join(file, path, "transformer/config.json", err));
         return read_json(file, out, err);
     }
+    if (!kin_path_exists(path) && kin_preset_is_name(path))
+        return kin_preset_config(path, out, err);
     KIN_TRY(read_json(path, &json, err));
     cJSON *inner = cJSON_DetachItemFromObjectCaseSensitive(json, "transformer");
     const cJSON *from = cJSON_GetObjectItemCaseSensitive(json, "init_from");
-    if (inner) {
-        cJSON_Delete(json);
-        *out = inner;
-        return KIN_OK;
-    }
-    if (!cJSON_IsString(from)) {
-        *out = json;
-        return KIN_OK;
+    if (inner || !cJSON_IsString(from)) {
+        if (inner)
+            cJSON_Delete(json);
+        *out = inner ? inner : json;
+        kin_status status = kin_preset_expand(*out, err);
+        if (status != KIN_OK) {
+            cJSON_Delete(*out);
+            *out = NULL;
+        }
+        return status;
     }
     /* a training configuration that starts from a model: that model's */
     char dir[KIN_PATH_MAX], model[KIN_PATH_MAX];

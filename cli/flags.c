@@ -74,7 +74,7 @@ static const kin_flag flag_rows[] = {
     {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, V, false,
      "keys of the transformer's config that a .pth cannot tell, e.g. {\"num_heads\": 6}"},
     {"config", 'c', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BM | BT | BS, false,
-     "transformer config.json, training configuration, or model directory"},
+     "transformer config.json, training configuration, model directory, or a name like promoe-b"},
     {"filter", 0, KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, BO, false,
      "only rows that hold this in \"op shape dtype\""},
     {"series", 0, KIN_FLAG_CHOICE, "all|experts|tokens|frames|batch|threads", "all", 0, 0, BS, false,

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/text.h"
+#include "diffusion/preset.h"
 
 /* A part of the tree under its name, for messages and defaults. */
 typedef struct section {
@@ -443,6 +444,9 @@ static kin_status parse_root(const section *root, const char *dir, int64_t steps
     char compute[8] = "";
     int64_t seed = 1;
     KIN_TRY(get_object(root, "transformer", &c->transformer));
+    if (c->transformer)
+        KIN_TRY(
+            kin_preset_expand(cJSON_GetObjectItemCaseSensitive(c->json, "transformer"), root->err));
     KIN_TRY(get_object(root, "text_encoder", &c->text_encoder));
     KIN_TRY(get_object(root, "scheduler", &c->scheduler));
     KIN_TRY(get_path(root, "init_from", dir, c->init_from));
