@@ -96,7 +96,9 @@ static kin_status on_clip(void *user, int64_t clip, const kin_tensor *frames)
     generation *g = user;
     if (kin_ctx_is_plan(g->pipeline->ctx))
         return KIN_OK;
-    return kin_writer_put(g->writer, clip_number(g, clip), frames, &g->pipeline->ctx->error);
+    KIN_TRY(kin_writer_put(g->writer, clip_number(g, clip), frames, &g->pipeline->ctx->error));
+    /* the rest of a batch may have a long decoding before it */
+    return kin_signals_check("generate", &g->pipeline->ctx->error);
 }
 
 /* In the writer's thread. */
