@@ -5,8 +5,10 @@
 
 #include "base/text.h"
 #include "diffusion/family.h"
+#include "samplers/density.h"
 
-static const char *const scheme_names[] = {"logit_normal", "uniform", "mode", "mixed", NULL};
+static const char *const scheme_names[] = {"logit_normal", "uniform", "mode", "mixed",
+                                           "sigma_sqrt",   "cosmap",  NULL};
 
 kin_status kin_time_scheme_parse(const char *name, kin_time_scheme *out, kin_error *err)
 {
@@ -20,8 +22,9 @@ kin_status kin_time_scheme_parse(const char *name, kin_time_scheme *out, kin_err
     }
     near = kin_nearest_name(name, scheme_names);
     return kin_fail(err, KIN_ERR_ARG,
-                    "time sampling: \"%s\" must be logit_normal, uniform, mode or mixed%s%s", name,
-                    near ? "; nearest is " : "", near ? near : "");
+                    "time sampling: \"%s\" must be logit_normal, uniform, mode, mixed, sigma_sqrt "
+                    "or cosmap%s%s",
+                    name, near ? "; nearest is " : "", near ? near : "");
 }
 
 kin_objective_options kin_objective_options_default(void)
@@ -43,7 +46,9 @@ float kin_time_u(const kin_objective_options *opt, float n)
     double c;
 
     switch (opt->scheme) {
-    case KIN_TIME_UNIFORM: return n;
+    case KIN_TIME_UNIFORM:
+    case KIN_TIME_SIGMA_SQRT:
+    case KIN_TIME_COSMAP: return n;
     case KIN_TIME_MODE:
         c = cos(pi * (double)n / 2);
         return (float)(1.0 - (double)n - (double)opt->mode_scale * (c * c - 1.0 + (double)n));
@@ -65,7 +70,7 @@ float kin_time_draw(const kin_objective_options *opt, const kin_rng *rng)
     enum { AT_NORMAL = 0, AT_UNIFORM = 16, AT_COIN = 32 };
     float n;
 
-    if (opt->scheme == KIN_TIME_UNIFORM || opt->scheme == KIN_TIME_MODE)
+    if (opt->scheme != KIN_TIME_LOGIT_NORMAL && opt->scheme != KIN_TIME_MIXED)
         return kin_time_u(opt, kin_rng_uniform_at(rng, AT_UNIFORM));
     if (opt->scheme == KIN_TIME_MIXED && kin_rng_uniform_at(rng, AT_COIN) < 0.5f)
         return kin_rng_uniform_at(rng, AT_UNIFORM);
@@ -126,16 +131,35 @@ static kin_status sample_loss(kin_ctx *ctx, float least, const kin_objective_inp
     return kin_mse(ctx, y, in->x0, &weight, loss);
 }
 
-static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_objective_input *in,
-                            const kin_tensor *y, kin_tensor *loss)
+/* weights of the scheme [B]; data NULL: all 1 */
+static kin_status scheme_weight(kin_ctx *ctx, const kin_objective_options *opt,
+                                const kin_objective_input *in, kin_tensor *weight)
+{
+    const kin_loss_weighting kind = opt->scheme == KIN_TIME_SIGMA_SQRT ? KIN_WEIGHT_SIGMA_SQRT
+                                    : opt->scheme == KIN_TIME_COSMAP   ? KIN_WEIGHT_COSMAP
+                                                                       : KIN_WEIGHT_NONE;
+    const int64_t batch = in->x0->size[0];
+
+    *weight = (kin_tensor){0};
+    if (kind == KIN_WEIGHT_NONE)
+        return KIN_OK;
+    KIN_TRY(KIN_WS(ctx, weight, in->sigma->dtype, batch));
+    for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++)
+        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(in->sigma, b)));
+    return KIN_OK;
+}
+
+static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,
+                            const kin_objective_input *in, const kin_tensor *y, kin_tensor *loss)
 {
     const kin_model_info *info = kin_model_get_info(model);
-    kin_tensor v;
+    kin_tensor v, weight;
 
     if (info->predicts_sample && info->sample_loss_floor > 0)
         return sample_loss(ctx, info->sample_loss_floor, in, y, loss);
     KIN_TRY(kin_model_velocity(ctx, model, in->xt, y, in->sigma, &v));
-    return kin_mse(ctx, &v, in->target, NULL, loss);
+    KIN_TRY(scheme_weight(ctx, opt, in, &weight));
+    return kin_mse(ctx, &v, in->target, weight.data ? &weight : NULL, loss);
 }
 
 kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,
@@ -143,8 +167,19 @@ kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objecti
                          kin_objective_terms *terms)
 {
     *terms = (kin_objective_terms){0};
-    KIN_TRY(flow_loss(ctx, model, in, &out->y, &terms->flow));
-    terms->total = terms->flow;
+    if (in->ddpm) {
+        const kin_ddpm_input noised = {
+            .x0 = in->x0, .xt = in->xt, .target = in->target, .index = in->index};
+        kin_ddpm_terms ddpm;
+
+        KIN_TRY(kin_ddpm_loss(ctx, in->ddpm, &noised, &out->y, &ddpm));
+        terms->flow = ddpm.mse;
+        terms->vb = ddpm.vb;
+        terms->total = ddpm.total;
+    } else {
+        KIN_TRY(flow_loss(ctx, model, opt, in, &out->y, &terms->flow));
+        terms->total = terms->flow;
+    }
     if (out->logits.data && in->prior) {
         KIN_TRY(kin_bce_logits(ctx, &out->logits, in->prior, in->has_prior, &terms->bce));
         KIN_TRY(kin_classifier_loss(ctx, opt->classifier_loss, &terms->bce, &terms->classifier));

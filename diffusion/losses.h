@@ -4,6 +4,7 @@
 #ifndef KIN_DIFFUSION_LOSSES_H
 #define KIN_DIFFUSION_LOSSES_H
 
+#include "diffusion/ddpm.h"
 #include "diffusion/model.h"
 #include "physics/classifier.h"
 #include "tensor/rng.h"
@@ -12,9 +13,12 @@ typedef enum kin_time_scheme {
     KIN_TIME_LOGIT_NORMAL = 0, /* u = sigmoid((mean + std n) sigmoid_scale), n normal */
     KIN_TIME_UNIFORM,          /* u = n, n uniform */
     KIN_TIME_MODE,             /* u = 1 - n - mode_scale (cos^2(pi n/2) - 1 + n), n uniform */
-    KIN_TIME_MIXED             /* each sample uniform or logit-normal with probability 1/2 */
+    KIN_TIME_MIXED,            /* each sample uniform or logit-normal with probability 1/2 */
+    KIN_TIME_SIGMA_SQRT,       /* uniform, and the loss weighs sigma^-2 */
+    KIN_TIME_COSMAP            /* uniform, and the loss weighs 2 / (pi (1 - 2 sigma + 2 sigma^2)) */
 } kin_time_scheme;
-/* Names: "logit_normal", "uniform", "mode", "mixed". Fails: ARG naming the nearest. */
+/* Names: "logit_normal", "uniform", "mode", "mixed", "sigma_sqrt", "cosmap". Fails: ARG naming the
+ * nearest. */
 kin_status kin_time_scheme_parse(const char *name, kin_time_scheme *out, kin_error *err);
 
 typedef struct kin_objective_options {
@@ -56,14 +60,18 @@ typedef struct kin_objective_input {
     const kin_tensor *sigma;            /* [B] */
     const kin_tensor
         *prior; /* [B,29] the TRUE prior, also of dropped samples; NULL without classifier */
+    const kin_ddpm *ddpm;        /* the DDPM objective, or NULL: rectified flow */
+    const int32_t *index;        /* [B] steps of its process; must stay until backward is done */
     const kin_tensor *has_prior; /* [B] 1 or 0, same float type; NULL: all */
 } kin_objective_input;
 
-/* Scalars; data NULL where a model has no such term. total = flow + classifier + aux (always set).
+/* Scalars; data NULL where a model has no such term. total = flow + vb + classifier + aux (always
+ * set).
  */
 typedef struct kin_objective_terms {
-    kin_tensor flow;       /* mean((v - target)^2), or mean((y - x0)^2 / max(sigma, floor)^2) with
-                              sample_loss_floor */
+    kin_tensor flow;       /* mean((v - target)^2) (DDPM: of its own target), or mean((y - x0)^2 /
+                              max(sigma, floor)^2) with       sample_loss_floor */
+    kin_tensor vb;         /* DDPM with a learned variance: the bound in bits */
     kin_tensor bce;        /* a */
     kin_tensor classifier; /* c(a) */
     kin_tensor aux;        /* as the model gave it */

@@ -78,6 +78,11 @@ static kin_status make_index(kin_pipeline *p, kin_error *err)
     if (!cJSON_ReplaceItemInArray(pair, 1,
                                   cJSON_CreateString(name ? name : "DiTTransformer2DModel")))
         return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
+    name = NULL;
+    KIN_TRY(kin_json_get_str(p->scheduler_config, "_class_name", &name, err));
+    pair = cJSON_GetObjectItemCaseSensitive(p->index, "scheduler");
+    if (name && !cJSON_ReplaceItemInArray(pair, 1, cJSON_CreateString(name)))
+        return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
     if (p->text) {
         const char *const text[] = {"transformers", "T5EncoderModel"};
         const char *const tokenizer[] = {"transformers", "T5Tokenizer"};

@@ -112,6 +112,8 @@ typedef struct kin_generate_params {
 kin_generate_params
 kin_generate_params_default(void); /* steps 25, cfg 3 at all times, phys_cfg 0, scheduler and shift
                                       (<= 0) the model's, batch 1 */
+/* Whether the model's scheduler (none: a flow) is a flow. Fails: as its config is read. */
+kin_status kin_pipeline_is_flow(const kin_pipeline *p, bool *flow, kin_error *err);
 /* True for a spacing that names counts of kept steps. */
 bool kin_solver_is_respacing(const char *spacing);
 /* Runs the sampler on batches. Fails: NUMERIC (NaN at step s; flat frames), ARG (sizes),

@@ -14,6 +14,15 @@ static kin_status own_scheduler(const kin_pipeline *p, kin_scheduler *cfg, kin_e
     return p->scheduler_config ? kin_scheduler_read(p->scheduler_config, cfg, err) : KIN_OK;
 }
 
+kin_status kin_pipeline_is_flow(const kin_pipeline *p, bool *flow, kin_error *err)
+{
+    kin_scheduler cfg;
+
+    KIN_TRY(own_scheduler(p, &cfg, err));
+    *flow = kin_scheduler_is_flow(&cfg);
+    return KIN_OK;
+}
+
 /* What the network gives must be what the scheduler reads. */
 static kin_status check_prediction(const kin_pipeline *p, const kin_scheduler *cfg, kin_error *err)
 {

@@ -229,8 +229,6 @@ static kin_status make_alphas(plan *p)
     const bool ddpm = c->class == KIN_SCHEDULER_DDPM;
     KIN_TRY(kin_alphas_cumprod(c, NULL, &p->out->table, p->err));
     if (p->request->respacing) {
-        if (!ddpm && c->class != KIN_SCHEDULER_DDIM)
-            return kin_fail(p->err, KIN_ERR_ARG, "schedule: %s takes no respacing", class_text(p));
         KIN_TRY(respaced_times(p));
     } else {
         KIN_TRY(request_steps(p, false, ddpm, 0));
@@ -541,6 +539,9 @@ kin_status kin_schedule_make(const kin_scheduler *cfg, const kin_schedule_reques
     plan p = {.cfg = cfg, .request = request, .out = out, .err = err};
     kin_status status;
     *out = (kin_schedule){0};
+    if (request->respacing && cfg->class != KIN_SCHEDULER_DDPM && cfg->class != KIN_SCHEDULER_DDIM)
+        return kin_fail(err, KIN_ERR_ARG, "schedule: %s takes no respacing",
+                        kin_scheduler_name(cfg->class));
     switch (cfg->class) {
     case KIN_SCHEDULER_FLOW_EULER:
     case KIN_SCHEDULER_FLOW_HEUN: status = make_flow(&p); break;

@@ -351,6 +351,57 @@ static kin_status parse_optimizer(const section *root, kin_train_config *c)
     return KIN_OK;
 }
 
+static kin_status pick(const section *s, const char *key, const char *const *names, int *at)
+{
+    char text[32], list[128] = "";
+    snprintf(text, sizeof text, "%s", names[*at]);
+    KIN_TRY(get_str(s, key, text, sizeof text, true));
+    for (int i = 0; names[i]; i++) {
+        if (strcmp(names[i], text) == 0) {
+            *at = i;
+            return KIN_OK;
+        }
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
+    }
+    return kin_fail(s->err, KIN_ERR_ARG, "train config: %s.%s \"%s\" must be one of %s", s->name,
+                    key, text, list);
+}
+
+/* keys of the DDPM objective, which stand in the resolved tree where it is chosen alone */
+static kin_status parse_ddpm(const section *s, kin_train_config *c)
+{
+    static const char *const kinds[] = {"flow", "ddpm", NULL};
+    static const char *const schedules[] = {"linear", "squaredcos_cap_v2", NULL};
+    static const char *const predictions[] = {"epsilon", "sample", "v_prediction", NULL};
+    static const char *const variances[] = {"learned_range", "fixed_large", "fixed_small", NULL};
+    static const char *const own[] = {"noise_schedule", "diffusion_steps", "prediction_type",
+                                      "variance_type", "rescale_learned_sigmas"};
+    const kin_variance_type of[] = {KIN_VARIANCE_LEARNED_RANGE, KIN_VARIANCE_FIXED_LARGE,
+                                    KIN_VARIANCE_FIXED_SMALL};
+    int kind = 0, schedule = 0, prediction = 0, variance = 0;
+    int64_t steps = 1000;
+    c->ddpm = kin_ddpm_options_default();
+    if (cJSON_HasObjectItem(s->obj, "kind"))
+        KIN_TRY(pick(s, "kind", kinds, &kind));
+    c->use_ddpm = kind == 1;
+    for (size_t i = 0; !c->use_ddpm && i < sizeof own / sizeof *own; i++)
+        if (cJSON_HasObjectItem(s->obj, own[i]))
+            return kin_fail(s->err, KIN_ERR_ARG, "train config: %s.%s needs %s.kind ddpm", s->name,
+                            own[i], s->name);
+    if (!c->use_ddpm)
+        return KIN_OK;
+    KIN_TRY(pick(s, "noise_schedule", schedules, &schedule));
+    KIN_TRY(get_i64(s, "diffusion_steps", 2, 100000, &steps));
+    KIN_TRY(pick(s, "prediction_type", predictions, &prediction));
+    KIN_TRY(pick(s, "variance_type", variances, &variance));
+    KIN_TRY(get_bool(s, "rescale_learned_sigmas", &c->ddpm.rescale));
+    c->ddpm.schedule = schedule ? KIN_BETA_COSINE : KIN_BETA_LINEAR;
+    c->ddpm.steps = (int)steps;
+    c->ddpm.prediction = (kin_prediction)prediction;
+    c->ddpm.variance = of[variance];
+    return KIN_OK;
+}
+
 static kin_status parse_objective(const section *root, kin_train_config *c)
 {
     static const char *const known[] = {"weighting_scheme",
@@ -363,12 +414,19 @@ static kin_status parse_objective(const section *root, kin_train_config *c)
                                         "prior_dropout",
                                         "quant_dropout",
                                         "classifier_loss",
+                                        "kind",
+                                        "noise_schedule",
+                                        "diffusion_steps",
+                                        "prediction_type",
+                                        "variance_type",
+                                        "rescale_learned_sigmas",
                                         NULL};
     kin_objective_options *o = &c->objective;
     char scheme[32] = "logit_normal", loss[16] = "wisa";
     section s;
     *o = kin_objective_options_default();
     KIN_TRY(get_section(root, "objective", known, &s));
+    KIN_TRY(parse_ddpm(&s, c));
     KIN_TRY(get_str(&s, "weighting_scheme", scheme, sizeof scheme, true));
     KIN_TRY(kin_time_scheme_parse(scheme, &o->scheme, s.err));
     KIN_TRY(get_f32(&s, "logit_mean", -100, 100, &o->logit_mean));

@@ -52,6 +52,8 @@ typedef struct kin_train_config {
 
     kin_optimizer_options optimizer;
     kin_objective_options objective;
+    bool use_ddpm; /* objective.kind "ddpm", else "flow" */
+    kin_ddpm_options ddpm;
 
     struct {
         int64_t every; /* 0: never */

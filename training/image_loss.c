@@ -167,12 +167,22 @@ static kin_status measure(suite *s, kin_error *err)
                             : kin_fail(err, KIN_ERR_NUMERIC, "loss: %g is not finite", out->mean);
 }
 
+static kin_status need_flow(const kin_pipeline *pipeline, kin_error *err)
+{
+    bool flow;
+    KIN_TRY(kin_pipeline_is_flow(pipeline, &flow, err));
+    return flow ? KIN_OK
+                : kin_fail(err, KIN_ERR_UNSUPPORTED,
+                           "loss: the suite measures flows, and this model's scheduler is none");
+}
+
 kin_status kin_image_loss_run(kin_pipeline *pipeline, const kin_image_loss_options *opt,
                               kin_image_loss *out, kin_error *err)
 {
     suite s = {.opt = opt, .out = out, .task = {.pipe = pipeline, .seed = opt->seed}};
     kin_status status = KIN_OK;
     *out = (kin_image_loss){0};
+    KIN_GOTO(need_flow(pipeline, err));
     KIN_GOTO(open_source(&s, err));
     KIN_GOTO(make_buffers(&s, err));
     KIN_GOTO(fit_linear(&s, err));

@@ -102,11 +102,54 @@ static void drop_conditions(const kin_train_task *task, const kin_batch *batch, 
     }
 }
 
+static void set_step(const kin_train_task *task, kin_train_inputs *in, int64_t b, int32_t index)
+{
+    const kin_process *p = &task->ddpm->process;
+    ((int32_t *)in->index.data)[b] = index;
+    ((float *)in->t.data)[b] = (float)p->time[index];
+    ((float *)in->sigma.data)[b] = (float)sqrt(1.0 - p->ab[index]);
+}
+
+static kin_status make_times(kin_ctx *ctx, int64_t batch, kin_train_inputs *in)
+{
+    KIN_TRY(KIN_WS(ctx, &in->sigma, KIN_DTYPE_F32, batch));
+    KIN_TRY(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, batch));
+    return KIN_WS(ctx, &in->index, KIN_DTYPE_I32, batch);
+}
+
+static kin_status mix(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in)
+{
+    if (task->ddpm)
+        return kin_ddpm_mix(ctx, task->ddpm, &in->x0, &in->noise, in->index.data, &in->xt,
+                            &in->target);
+    return kin_flow_mix(ctx, &in->x0, &in->noise, &in->sigma, &in->xt, &in->target);
+}
+
+kin_status kin_train_noise_at(kin_ctx *ctx, const kin_train_task *task, float sigma,
+                              kin_train_inputs *in)
+{
+    KIN_TRY(make_times(ctx, in->x0.size[0], in));
+    for (int64_t b = 0; b < in->x0.size[0] && !kin_ctx_is_plan(ctx); b++) {
+        if (task->ddpm) {
+            set_step(task, in, b, (int32_t)lrintf(sigma * (float)(task->ddpm->process.n - 1)));
+            continue;
+        }
+        ((float *)in->sigma.data)[b] = sigma;
+        ((float *)in->t.data)[b] = 1000.0f * sigma;
+    }
+    return mix(ctx, task, in);
+}
+
 static void draw_times(const kin_train_task *task, const kin_batch *batch, uint32_t step,
                        kin_train_inputs *in)
 {
     for (int64_t b = 0; b < batch->size; b++) {
         const kin_rng rng = {task->seed, KIN_RNG_TIME, batch->first + (uint64_t)b, step};
+        if (task->ddpm) {
+            set_step(task, in, b,
+                     (int32_t)kin_rng_index_at(&rng, 0, (uint64_t)task->ddpm->process.n));
+            continue;
+        }
         const float sigma =
             kin_time_sigma(task->objective.shift, kin_time_draw(&task->objective, &rng));
         ((float *)in->sigma.data)[b] = sigma;
@@ -147,15 +190,14 @@ kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_ba
                           uint32_t step, kin_train_inputs *in)
 {
     KIN_TRY(kin_train_clean(ctx, task, batch, in));
-    KIN_TRY(KIN_WS(ctx, &in->sigma, KIN_DTYPE_F32, batch->size));
-    KIN_TRY(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, batch->size));
+    KIN_TRY(make_times(ctx, batch->size, in));
     if (!kin_ctx_is_plan(ctx)) {
         draw_times(task, batch, step, in);
         drop_conditions(task, batch, step, in);
     }
     KIN_TRY(draw_flips(ctx, task, batch, step, in));
     KIN_TRY(draw_noise(ctx, task, batch, step, in));
-    return kin_flow_mix(ctx, &in->x0, &in->noise, &in->sigma, &in->xt, &in->target);
+    return mix(ctx, task, in);
 }
 
 kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
@@ -195,9 +237,11 @@ static void add_losses(const kin_objective_terms *terms, kin_train_losses *sum)
     sum->total += scalar(&terms->total);
     sum->flow += scalar(&terms->flow);
     sum->has_flow = true;
+    sum->vb += scalar(&terms->vb);
     sum->bce += scalar(&terms->bce);
     sum->classifier += scalar(&terms->classifier);
     sum->aux += scalar(&terms->aux);
+    sum->has_vb |= terms->vb.data != NULL;
     sum->has_bce |= terms->bce.data != NULL;
     sum->has_aux |= terms->aux.data != NULL;
 }
@@ -212,6 +256,8 @@ static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
                                            .x0 = &in->x0,
                                            .target = &in->target,
                                            .sigma = &in->sigma,
+                                           .ddpm = task->ddpm,
+                                           .index = in->index.data,
                                            .prior = maybe(&in->true_prior)};
     KIN_TRY(kin_train_encode(ctx, task, in, &text));
     KIN_TRY(kin_train_forward(ctx, task, in, &text, &out));

@@ -1,6 +1,6 @@
 /* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based
- * draws, forward, loss, backward. Rectified flow with NATIVE's condition dropout; the text encoder
- * is trained with the transformer. Classifiers of images: cross-entropy of their labels. */
+ * draws, forward, loss, backward. Rectified flow or DDPM with NATIVE's condition dropout; the text
+ * encoder is trained with the transformer. Classifiers of images: cross-entropy of their labels. */
 #ifndef KIN_TRAINING_OBJECTIVE_H
 #define KIN_TRAINING_OBJECTIVE_H
 
@@ -13,8 +13,9 @@
 typedef struct kin_train_inputs {
     kin_tensor x0;           /* [B,C,F,H,W], image models [B,C,H,W] */
     kin_tensor noise, sigma; /* as x0; [B] */
-    kin_tensor t;            /* [B] = 1000 sigma */
-    kin_tensor xt, target;   /* kin_flow_mix */
+    kin_tensor t;            /* [B] = 1000 sigma, or the step */
+    kin_tensor xt, target;   /* kin_flow_mix, kin_ddpm_mix */
+    kin_tensor index;        /* i32 [B]: DDPM: steps of the process */
     kin_tensor ids, mask;    /* i32, u8 [B,T] */
     kin_tensor null;         /* u8 [B] */
     kin_tensor prior, quant; /* after dropout */
@@ -32,6 +33,7 @@ typedef struct kin_null_text {
 typedef struct kin_train_task {
     kin_pipeline *pipe;
     kin_objective_options objective;
+    const kin_ddpm *ddpm; /* NULL: rectified flow */
     uint64_t seed;
     kin_null_text null_text;
     void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing) */
@@ -50,15 +52,19 @@ kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_ba
  * Differentiable. */
 kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                             kin_tensor *states);
+/* x_t and the target of in->x0 and in->noise at level sigma_of(b) in [0,1]: flows at that sigma,
+ * DDPM at the step nearest to that share of its process. in->sigma, in->t, in->index are set. */
+kin_status kin_train_noise_at(kin_ctx *ctx, const kin_train_task *task, float sigma,
+                              kin_train_inputs *in);
 /* Forward of the model on in->xt. */
 kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                              const kin_tensor *text, kin_model_output *out);
 
 /* Values of the parts of the loss. */
 typedef struct kin_train_losses {
-    double total, flow, bce, classifier, aux;
+    double total, flow, vb, bce, classifier, aux;
     double accuracy; /* share of labels that are right */
-    bool has_flow, has_bce, has_aux, has_accuracy;
+    bool has_flow, has_vb, has_bce, has_aux, has_accuracy;
 } kin_train_losses;
 
 /* How many of the labels [B] have the largest of the logits [B,n]. */

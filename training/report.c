@@ -135,6 +135,8 @@ kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *l,
         kin_log_number(&t->log, "bce", l->bce);
         kin_log_number(&t->log, "classifier", l->classifier);
     }
+    if (l->has_vb)
+        kin_log_number(&t->log, "vb", l->vb);
     if (l->has_aux)
         kin_log_number(&t->log, "aux", l->aux);
     kin_log_number(&t->log, "grad_norm", update->grad_norm);

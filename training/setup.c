@@ -67,6 +67,8 @@ static kin_status train_tokenizer(kin_trainer *t, void **model, size_t *bytes)
 
 static kin_status default_scheduler(const kin_trainer *t, cJSON **out)
 {
+    if (t->cfg.use_ddpm)
+        return kin_ddpm_scheduler(&t->cfg.ddpm, out, &t->ctx->error);
     cJSON *s = cJSON_CreateObject();
     if (!s || !cJSON_AddStringToObject(s, "_class_name", "FlowMatchEulerDiscreteScheduler") ||
         !cJSON_AddNumberToObject(s, "num_train_timesteps", 1000) ||
@@ -147,6 +149,34 @@ static kin_status check_pipeline(kin_trainer *t)
     return KIN_OK;
 }
 
+/* The model, its scheduler and the objective must be of one kind. */
+static kin_status set_objective(kin_trainer *t)
+{
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    const kin_train_config *c = &t->cfg;
+    kin_error *err = &t->ctx->error;
+    bool flow;
+    KIN_TRY(kin_pipeline_is_flow(t->pipe, &flow, err));
+    if (t->pipe->scheduler_config && flow == c->use_ddpm)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: the model's scheduler is %s flow and objective.kind is %s",
+                        flow ? "a" : "no", c->use_ddpm ? "ddpm" : "flow");
+    if (!c->use_ddpm)
+        return KIN_OK;
+    if (info->family != KIN_FAMILY_DIT)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: objective.kind ddpm is for class-conditional image models");
+    if (c->ddpm.variance == KIN_VARIANCE_LEARNED_RANGE &&
+        info->out_channels != 2 * info->in_channels)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: variance_type learned_range needs learn_sigma in the transformer");
+    if (!t->pipe->scheduler_config)
+        KIN_TRY(kin_ddpm_scheduler(&c->ddpm, &t->pipe->scheduler_config, err));
+    KIN_TRY(kin_ddpm_make(&c->ddpm, &t->ddpm, err));
+    t->task.ddpm = &t->ddpm;
+    return KIN_OK;
+}
+
 /* Class names into the model, unless it has names already. */
 static kin_status name_classes(kin_trainer *t)
 {
@@ -209,6 +239,7 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
         KIN_TRY(new_pipeline(t));
     }
     KIN_TRY(check_pipeline(t));
+    KIN_TRY(set_objective(t));
     if (classes)
         KIN_TRY(name_classes(t));
     t->pipe->cfg_scale = t->cfg.samples.cfg_scale;
@@ -243,5 +274,6 @@ void kin_trainer_close(kin_trainer *t)
     kin_free(t->experts.share);
     kin_free(t->prompts);
     kin_free(t->prompt);
+    kin_ddpm_free(&t->ddpm);
     kin_train_config_free(&t->cfg);
 }

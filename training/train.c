@@ -45,6 +45,7 @@ static kin_status train_step(kin_trainer *t, kin_train_losses *losses, kin_optim
     const double scale = 1.0 / (double)micro;
     losses->total *= scale;
     losses->flow *= scale;
+    losses->vb *= scale;
     losses->bce *= scale;
     losses->classifier *= scale;
     losses->aux *= scale;

@@ -24,6 +24,7 @@ typedef struct kin_trainer {
     kin_optimizer *optim;
     kin_loader *loader;
     kin_train_task task;
+    kin_ddpm ddpm; /* the process of task.ddpm */
     kin_batch held_out;
     kin_log log;
     kin_expert_counts experts;

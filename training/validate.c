@@ -79,16 +79,18 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
     kin_model_output out;
     kin_tensor v, loss;
     kin_status status = KIN_OK;
-    KIN_GOTO(KIN_WS(ctx, &in->sigma, KIN_DTYPE_F32, n));
-    KIN_GOTO(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, n));
-    for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
-        ((float *)in->sigma.data)[b] = sigma;
-        ((float *)in->t.data)[b] = 1000.0f * sigma;
-    }
-    KIN_GOTO(kin_flow_mix(ctx, &in->x0, &in->noise, &in->sigma, &in->xt, &in->target));
+    KIN_GOTO(kin_train_noise_at(ctx, task, sigma, in));
     KIN_GOTO(kin_train_forward(ctx, task, in, text, &out));
-    KIN_GOTO(kin_model_velocity(ctx, task->pipe->model, &in->xt, &out.y, &in->sigma, &v));
-    KIN_GOTO(kin_mse(ctx, &v, &in->target, NULL, &loss));
+    if (task->ddpm) {
+        kin_ddpm_terms terms;
+        const kin_ddpm_input ddpm = {
+            .x0 = &in->x0, .xt = &in->xt, .target = &in->target, .index = in->index.data};
+        KIN_GOTO(kin_ddpm_loss(ctx, task->ddpm, &ddpm, &out.y, &terms));
+        loss = terms.mse;
+    } else {
+        KIN_GOTO(kin_model_velocity(ctx, task->pipe->model, &in->xt, &out.y, &in->sigma, &v));
+        KIN_GOTO(kin_mse(ctx, &v, &in->target, NULL, &loss));
+    }
     if (!kin_ctx_is_plan(ctx))
         *error += kin_tensor_get(&loss, 0) * (double)n;
 done:

@@ -82,4 +82,29 @@ that "the token rule does not see the batch" cmp <(grep -A 999 '"layers"' one) <
 expect 0 "by the published rule" "$kinema" generate -m moe --class 0,1 --count 2 -b 2 --steps 2 --cfg-scale 1 --diffmoe-infer batch --allow-flat -o b%d.png -q
 expect 2 "no experts" "$kinema" evaluate --suite routing -m run -q
 has err "no experts"
+
+# DDPM: hybrid loss, its scheduler in the model, both loops of ADM
+sed 's/"learn_sigma": false/"learn_sigma": true/; s/"steps": 8/"steps": 8, "objective": {"kind": "ddpm"}/' c.json >q.json
+expect 0 "train by DDPM" "$kinema" train -c q.json --data set -o ddpm -t 1 -q
+that "the bound is logged" grep -q '"vb":' ddpm/log.jsonl
+that "the model says how it is sampled" grep -q '"variance_type":.*"learned_range"' ddpm/checkpoint-8/ema/scheduler/scheduler_config.json
+that "its index too" grep -q DDPMScheduler ddpm/checkpoint-8/ema/model_index.json
+expect 0 "half of it" "$kinema" train -c q.json --data set -o ddpm-half --steps 4 -q
+expect 0 "and the rest" "$kinema" train -o ddpm-half --resume --steps 8 -q
+that "a resumed DDPM run gives the same bytes" cmp ddpm/$weights ddpm-half/$weights
+draw=("$kinema" generate -m ddpm --class 0-1 --count 4 --steps 5 --allow-flat -q)
+expect 0 "the chain" "${draw[@]}" -o "a/%d.png"
+expect 0 "the chain in batches" "${draw[@]}" -b 3 -t 2 -o "bb/%d.png"
+that "batches change no byte" cmp a/3.png bb/3.png
+expect 0 "ADM's sections, three guided channels" "$kinema" generate -m ddpm --class 1 --timestep-spacing 3,2,4 --cfg-channels 3 --allow-flat -o s.png -q
+expect 0 "ddim" "${draw[@]}" --sampling-method ddim --eta 0.3 -o "c/%d.png"
+expect 0 "dpm++2m" "${draw[@]}" --sampling-method dpm++2m -o "ee/%d.png"
+expect 2 "a flow shift" "${draw[@]}" --flow-shift 3 -o "ff/%d.png"
+expect 1 "the loss suite measures flows" "$kinema" evaluate --suite loss -m ddpm --data set -q
+sed 's/"learn_sigma": true/"learn_sigma": false/' q.json >baq.json
+expect 2 "a learned variance without its channels" "$kinema" train -c baq.json --data set -o bad -q
+has err "learn_sigma"
+sed 's/"kind": "ddpm"/"noise_schedule": "linear"/' q.json >baq.json
+expect 2 "a key of DDPM without it" "$kinema" train -c baq.json --data set -o bad -q
+has err "kind ddpm"
 finish
