@@ -88,11 +88,14 @@ static kin_status from_pth(conversion *c, const char *in, const cJSON *given)
     const kin_official_options opt = {.given = given,
                                       .part = c->ema ? KIN_IMPORT_EMA : KIN_IMPORT_MODEL,
                                       .dtype = c->dtype,
-                                      .max_shard = c->max_shard};
+                                      .max_shard = c->max_shard,
+                                      .vae = kin_args_text(c->args, "vae")};
     kin_strbuf notes = {0};
     int64_t step = 0;
     kin_status status;
     if (kin_args_bool(c->args, "with-optimizer")) {
+        if (opt.vae)
+            return kin_fail(c->err, KIN_ERR_ARG, "convert: --vae is for model directories");
         if (kin_args_source(c->args, "dtype") == KIN_SOURCE_FLAG && c->dtype != KIN_DTYPE_F32)
             return kin_fail(c->err, KIN_ERR_ARG,
                             "convert: --with-optimizer keeps everything in f32");
@@ -133,10 +136,12 @@ static kin_status from_directory(conversion *c)
 {
     char model[KIN_PATH_MAX], index[KIN_PATH_MAX], latest[KIN_PATH_MAX];
     KIN_TRY(kin_cli_model(c->args, model, c->err));
-    if (kin_args_bool(c->args, "with-optimizer") || kin_args_text(c->args, "config"))
-        return kin_fail(c->err, KIN_ERR_ARG,
-                        "convert: --with-optimizer and -c are for .pth files (a run given to -o "
-                        "x.pth keeps its optimizer)");
+    if (kin_args_bool(c->args, "with-optimizer") || kin_args_text(c->args, "config") ||
+        kin_args_text(c->args, "vae"))
+        return kin_fail(
+            c->err, KIN_ERR_ARG,
+            "convert: --with-optimizer, --vae and -c are for .pth files (a run given to -o "
+            "x.pth keeps its optimizer)");
     if (ends_in(c->out, "pth", "pt")) {
         KIN_TRY(kin_official_from(model, c->out, c->dtype, c->err));
         printf("%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));

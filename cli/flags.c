@@ -199,6 +199,8 @@ static const kin_flag flag_rows[] = {
      "which weights of a .pth or a run"},
     {"with-optimizer", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, V, false,
      "write a run folder with weights, averages and moments, from which `train --resume` goes on"},
+    {"vae", 0, KIN_FLAG_TEXT, "DIR", NULL, 0, 0, V, false,
+     "autoencoder of the latents (config.json and weights), copied into the model directory"},
     {"max-shard-size", 0, KIN_FLAG_TEXT, "SIZE", NULL, 0, 0, V, false,
      "split weights into files of at most this, e.g. 2GB, 500MB, 1GiB"},
     {"strict", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, C, false, "anything odd is an error (exit 3)"},

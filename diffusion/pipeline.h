@@ -55,6 +55,8 @@ kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype d
 typedef struct kin_save_options {
     kin_dtype dtype;    /* of matrices and tables: F32, BF16 or F16; all else is f32 */
     uint64_t max_shard; /* bytes per safetensors file, 0: one file */
+    const char
+        *vae; /* folder of an autoencoder to copy as vae/ (config.json and weights), or NULL */
     /* NULL: the parameters' values; else gives what to write for a parameter of table 0 transformer
      * | 1 text encoder; name and stored type are filled in */
     kin_status (*source)(void *user, int table, const kin_param *p, kin_item *out, kin_error *err);

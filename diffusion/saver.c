@@ -1,4 +1,5 @@
 /* diffusion/saver.c: a pipeline into a model directory, complete or not at all. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "diffusion/pipeline_parts.h"
+#include "io/blob.h"
 #include "io/safetensors.h"
 
 typedef struct save_job {
@@ -114,6 +116,60 @@ static kin_status write_vae(const save_job *j)
     return kin_vae_model_save(j->p->vae, folder, j->opt->dtype, j->opt->max_shard, j->err);
 }
 
+/* One file, piece by piece. */
+static kin_status copy_file(const save_job *j, const char *from, const char *to)
+{
+    enum { PIECE = 4 << 20 };
+    kin_blob blob;
+    kin_file_out f = {0};
+    kin_status status;
+
+    KIN_TRY(kin_blob_open(from, &blob, j->err));
+    status = kin_file_out_open(&f, to, j->err);
+    for (size_t at = 0; status == KIN_OK && at < blob.bytes; at += PIECE) {
+        const size_t n = blob.bytes - at < PIECE ? blob.bytes - at : PIECE;
+
+        if (fwrite(blob.data + at, 1, n, f.fp) != n)
+            status = kin_fail(j->err, KIN_ERR_IO, "save: cannot write %s: %s", to, strerror(errno));
+        kin_mapped_drop(blob.data + at, n);
+    }
+    if (status == KIN_OK)
+        status = kin_file_out_commit(&f, j->err);
+    kin_file_out_abort(&f);
+    kin_blob_close(&blob);
+    return status;
+}
+
+/* config.json and the weights of a folder of another model as part `vae` of this one */
+static kin_status copy_vae(const save_job *j)
+{
+    char folder[KIN_PATH_MAX], from[KIN_PATH_MAX], to[KIN_PATH_MAX];
+    const struct dirent *e;
+    kin_status status = KIN_OK;
+    DIR *d = j->opt->vae ? opendir(j->opt->vae) : NULL;
+
+    if (!j->opt->vae)
+        return KIN_OK;
+    if (!d)
+        return kin_fail(j->err, KIN_ERR_IO, "save: %s: %s", j->opt->vae, strerror(errno));
+    KIN_GOTO(kin_path_join(folder, j->root, "vae", j->err));
+    KIN_GOTO(kin_path_make_dirs(folder, j->err));
+    while ((e = readdir(d))) {
+        const bool weights = !strncmp(e->d_name, "diffusion_pytorch_model", 23) &&
+                             (!strcmp(kin_path_ext(e->d_name), "safetensors") ||
+                              !strcmp(kin_path_ext(e->d_name), "json"));
+
+        if (!weights && strcmp(e->d_name, "config.json"))
+            continue;
+        KIN_GOTO(kin_path_join(from, j->opt->vae, e->d_name, j->err));
+        KIN_GOTO(kin_path_join(to, folder, e->d_name, j->err));
+        KIN_GOTO(copy_file(j, from, to));
+    }
+done:
+    closedir(d);
+    return status;
+}
+
 /* model_index.json with the clip size and guidance of this pipeline; what else "kinema" says stays
  */
 static kin_status write_index(const save_job *j)
@@ -159,6 +215,7 @@ static kin_status write_all(const save_job *j)
     }
     KIN_TRY(write_tokenizer(j));
     KIN_TRY(write_vae(j));
+    KIN_TRY(copy_vae(j));
     KIN_TRY(write_json(j, "scheduler", "scheduler_config.json", p->scheduler_config));
     return write_index(j);
 }

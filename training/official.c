@@ -76,11 +76,46 @@ static kin_status part_item(void *user, int table, const kin_param *p, kin_item 
     return KIN_OK;
 }
 
+/* model_index.json names the class of the autoencoder that is copied. */
+static kin_status name_vae(official *o, const char *vae, kin_strbuf *notes, kin_error *err)
+{
+    char path[KIN_PATH_MAX];
+    cJSON *config = NULL;
+    const char *class_name = NULL;
+    const int64_t channels = kin_model_get_info(o->pipe->model)->in_channels;
+    if (!vae) {
+        if (channels != 3 && channels != 1)
+            kin_strbuf_addf(notes,
+                            "it works on latents of %" PRId64
+                            " channels: give their autoencoder by "
+                            "--vae DIR (ProMoE's is stabilityai/sd-vae-ft-mse)\n",
+                            channels);
+        return KIN_OK;
+    }
+    KIN_TRY(kin_path_join(path, vae, "config.json", err));
+    if (!kin_path_exists(path))
+        return kin_fail(err, KIN_ERR_FORMAT, "%s: no such file; an autoencoder has one", path);
+    KIN_TRY(kin_json_read(path, 1 << 20, KIN_JSON_STRICT, &config, err));
+    kin_status status = kin_json_get_str(config, "_class_name", &class_name, err);
+    if (status == KIN_OK && !class_name)
+        status = kin_fail(err, KIN_ERR_FORMAT, "%s: has no _class_name", path);
+    if (status == KIN_OK) {
+        const char *const pair[] = {"diffusers", class_name};
+        cJSON *list = cJSON_CreateStringArray(pair, 2);
+        if (!list || !cJSON_ReplaceItemInObjectCaseSensitive(o->pipe->index, "vae", list)) {
+            cJSON_Delete(list);
+            status = kin_fail(err, KIN_ERR_MEM, "convert: out of memory");
+        }
+    }
+    cJSON_Delete(config);
+    return status;
+}
+
 static kin_status save_part(official *o, kin_import_part part, const char *dir, kin_dtype dtype,
-                            uint64_t max_shard, kin_error *err)
+                            uint64_t max_shard, const char *vae, kin_error *err)
 {
     const kin_save_options opt = {
-        .dtype = dtype, .max_shard = max_shard, .source = part_item, .user = o};
+        .dtype = dtype, .max_shard = max_shard, .vae = vae, .source = part_item, .user = o};
     o->part = part;
     return kin_pipeline_save_as(o->pipe, dir, &opt, err);
 }
@@ -93,7 +128,9 @@ kin_status kin_official_to_model(const char *pth, const char *dir, const kin_off
     if (status == KIN_OK && opt->part == KIN_IMPORT_EMA && !o.imp.has_ema)
         kin_strbuf_add(notes, "the file has one set of weights, which is taken\n");
     if (status == KIN_OK)
-        status = save_part(&o, opt->part, dir, opt->dtype, opt->max_shard, err);
+        status = name_vae(&o, opt->vae, notes, err);
+    if (status == KIN_OK)
+        status = save_part(&o, opt->part, dir, opt->dtype, opt->max_shard, opt->vae, err);
     close_official(&o);
     return status;
 }
@@ -152,9 +189,9 @@ static kin_status write_run(const char *dir, void *user, kin_error *err)
     official *o = user;
     const kin_checkpoint_info info = {.step = o->imp.updates, .imported = true};
     char ema[KIN_PATH_MAX];
-    KIN_TRY(save_part(o, KIN_IMPORT_MODEL, dir, KIN_DTYPE_F32, 0, err));
+    KIN_TRY(save_part(o, KIN_IMPORT_MODEL, dir, KIN_DTYPE_F32, 0, NULL, err));
     KIN_TRY(kin_path_join(ema, dir, "ema", err));
-    KIN_TRY(save_part(o, KIN_IMPORT_EMA, ema, KIN_DTYPE_F32, 0, err));
+    KIN_TRY(save_part(o, KIN_IMPORT_EMA, ema, KIN_DTYPE_F32, 0, NULL, err));
     KIN_TRY(write_moments(o, dir, err));
     KIN_TRY(kin_checkpoint_write_info(dir, &info, err));
     return kin_path_sync_dir(dir, err);

@@ -12,6 +12,7 @@ typedef struct kin_official_options {
     kin_import_part part; /* which weights make a model directory */
     kin_dtype dtype;      /* of matrices: F32, BF16, F16 */
     uint64_t max_shard;   /* 0: one file */
+    const char *vae;      /* folder of the autoencoder to copy into the model, or NULL */
 } kin_official_options;
 
 /* The .pth file as a model directory `dir`, complete or not at all. What was guessed is told in

@@ -27,6 +27,14 @@ has err '"num_heads": N'
 echo '{"num_heads": 2}' >h.json
 expect 0 "a model from it" "$kinema" convert x.pth -o y -c h.json --dtype f32
 has err "as published (the file does not say)"
+mkdir ae
+echo '{"_class_name": "AutoencoderKL"}' >ae/config.json
+cp y/transformer/diffusion_pytorch_model.safetensors ae
+expect 0 "with an autoencoder" "$kinema" convert x.pth -o withvae -c h.json --vae ae
+that "which is copied" cmp ae/diffusion_pytorch_model.safetensors withvae/vae/diffusion_pytorch_model.safetensors
+that "and named" grep -q '"AutoencoderKL"' withvae/model_index.json
+expect 3 "one without a configuration" "$kinema" convert x.pth -o novae -c h.json --vae set
+that "nothing is left of it" test ! -e novae -a ! -e novae.tmp
 expect 2 "over what is there" "$kinema" convert x.pth -o y -c h.json
 expect 0 "in shards" "$kinema" convert x.pth -o s -c h.json --dtype f32 --max-shard-size 50KB
 that "an index of shards" test -f s/transformer/diffusion_pytorch_model.safetensors.index.json
