@@ -1,4 +1,4 @@
-/* vision/vae.c: see vae.h. Classes are vae_kl.c and, later, others; tiles are vae_tile.c. */
+/* vision/vae.c: see vae.h. Classes are vae_kl.c and vae_wan.c; tiles are vae_tile.c. */
 #include "vision/vae.h"
 
 #include <string.h>
@@ -9,7 +9,7 @@
 #define LOGVAR_MIN (-30.0f)
 #define LOGVAR_MAX 20.0f
 
-static const kin_vae_class *const classes[] = {&kin_vae_class_kl};
+static const kin_vae_class *const classes[] = {&kin_vae_class_kl, &kin_vae_class_wan};
 
 static kin_status find_class(const cJSON *config, const kin_vae_class **out, kin_error *err)
 {
@@ -23,8 +23,8 @@ static kin_status find_class(const cJSON *config, const kin_vae_class **out, kin
         if (!strcmp(name, classes[i]->name))
             return KIN_OK;
     }
-    return kin_fail(err, KIN_ERR_UNSUPPORTED, "vae: class %.80s is not known (AutoencoderKL is)",
-                    name);
+    return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                    "vae: class %.80s is not known (AutoencoderKL and AutoencoderKLWan are)", name);
 }
 
 kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err)
@@ -45,6 +45,7 @@ kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out
     }
     (*out)->cls = cls;
     (*out)->info.class_name = cls->name;
+    (*out)->info.video = cls->video;
     return KIN_OK;
 }
 
@@ -92,17 +93,18 @@ int64_t kin_vae_latent_size(const kin_vae *vae, int64_t size)
     return size / vae->info.reduction;
 }
 
-static kin_status check_shape(kin_ctx *ctx, const char *what, const kin_tensor *x, int64_t channels,
-                              int64_t least)
+static kin_status check_shape(kin_ctx *ctx, const kin_vae *vae, const char *what,
+                              const kin_tensor *x, int64_t channels, int64_t least)
 {
+    const int ndim = vae->cls->video ? 5 : 4;
     char text[96];
 
-    if (x->ndim != 4 || x->size[1] != channels || x->size[0] < 1 || x->size[2] < least ||
-        x->size[3] < least || !kin_tensor_is_contiguous(x))
+    if (x->ndim != ndim || x->size[1] != channels || x->size[0] < 1 || x->size[2] < 1 ||
+        x->size[ndim - 2] < least || x->size[ndim - 1] < least || !kin_tensor_is_contiguous(x))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE,
-                        "vae: %s is %s, must be [B,%lld,H,W] of at least %lldx%lld, contiguous",
+                        "vae: %s is %s, must be [B,%lld,%sH,W] of at least %lldx%lld, contiguous",
                         what, kin_tensor_describe(x, text, sizeof text), (long long)channels,
-                        (long long)least, (long long)least);
+                        vae->cls->video ? "F," : "", (long long)least, (long long)least);
     return KIN_OK;
 }
 
@@ -112,7 +114,7 @@ kin_status kin_vae_encode(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *x,
     const int64_t L = vae->info.latent_channels;
     kin_tensor moments;
 
-    KIN_TRY(check_shape(ctx, "the picture", x, vae->info.in_channels, vae->info.reduction));
+    KIN_TRY(check_shape(ctx, vae, "the picture", x, vae->info.in_channels, vae->info.reduction));
     KIN_TRY(vae->cls->encode(ctx, vae, x, &moments));
     *mean = kin_tensor_slice(&moments, 1, 0, L);
     *logvar = kin_tensor_slice(&moments, 1, L, L);
@@ -133,7 +135,7 @@ kin_status kin_vae_kl(kin_ctx *ctx, const kin_tensor *mean, const kin_tensor *lo
 
 kin_status kin_vae_decode(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, kin_tensor *x)
 {
-    KIN_TRY(check_shape(ctx, "the latent", z, vae->info.latent_channels, 1));
+    KIN_TRY(check_shape(ctx, vae, "the latent", z, vae->info.latent_channels, 1));
     return vae->cls->decode(ctx, vae, z, x);
 }
 
@@ -151,14 +153,41 @@ static kin_status affine(kin_ctx *ctx, const kin_tensor *t, float factor, float 
     return kin_add(ctx, &scaled, &shift, 1.0f, y);
 }
 
+/* y = factor * t + constant per channel: factor 1/std or std, as `back` says */
+static kin_status per_channel(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *t, bool back,
+                              kin_tensor *y)
+{
+    const kin_vae_info *info = &vae->info;
+    const int64_t L = info->latent_channels, B = t->size[0];
+    const kin_tensor flat = KIN_RESHAPE(t, B, L, -1);
+    kin_tensor factor, constant, scaled;
+
+    KIN_TRY(KIN_WS(ctx, &factor, t->dtype, L, 1));
+    KIN_TRY(KIN_WS(ctx, &constant, t->dtype, L, 1));
+    for (int64_t i = 0; i < L && !kin_ctx_is_plan(ctx); i++) {
+        const double inverse = (double)(1.0f / info->latents_std[i]);
+
+        kin_tensor_set(&factor, i, back ? 1.0 / inverse : inverse);
+        kin_tensor_set(&constant, i, (double)info->latents_mean[i] * (back ? 1.0 : -inverse));
+    }
+    KIN_TRY(kin_mul(ctx, &flat, &factor, 1.0f, &scaled));
+    KIN_TRY(kin_add(ctx, &scaled, &constant, 1.0f, y));
+    *y = kin_tensor_reshape(y, t->ndim, t->size);
+    return KIN_OK;
+}
+
 kin_status kin_vae_normalize(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, kin_tensor *y)
 {
     const float s = vae->info.scaling_factor;
 
+    if (vae->info.latents_mean)
+        return per_channel(ctx, vae, z, false, y);
     return affine(ctx, z, s, -vae->info.shift_factor * s, y);
 }
 
 kin_status kin_vae_denormalize(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *y, kin_tensor *z)
 {
+    if (vae->info.latents_mean)
+        return per_channel(ctx, vae, y, true, z);
     return affine(ctx, y, 1.0f / vae->info.scaling_factor, vae->info.shift_factor, z);
 }

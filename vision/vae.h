@@ -1,7 +1,9 @@
 /* vision/vae.h: autoencoders between pictures and latents, one interface over the classes. A VAE is
  * created from a diffusers vae/config.json, registers its parameters by the official names and
- * knows no file format. Classes: AutoencoderKL (Kingma and Welling 2013; Rombach et al. 2022). The
- * activations inside lie channels-last. L latent channels, h, w latent sizes. */
+ * knows no file format. Classes: AutoencoderKL (Kingma and Welling 2013; Rombach et al. 2022),
+ * AutoencoderKLWan (causal, of videos; Wan Team 2025). The activations inside lie channels-last. L
+ * latent channels, h, w latent sizes; where a class is of videos, [B,C,F,H,W] and [B,L,f,h,w] stand
+ * in place of [B,C,H,W] and [B,L,h,w]. */
 #ifndef KIN_VISION_VAE_H
 #define KIN_VISION_VAE_H
 
@@ -19,6 +21,11 @@ typedef struct kin_vae_info {
     int64_t sample_size;                                /* picture size it was trained for */
     float scaling_factor; /* latents of a diffusion model: (z - shift_factor) * scaling_factor */
     float shift_factor;
+    bool video;
+    int64_t frame_reduction; /* f = (F - 1) / frame_reduction + 1; frames that are left over at the
+                                end are dropped */
+    const float *latents_mean, *latents_std; /* [L], or NULL: latents of a diffusion model are (z -
+                                                mean) / std */
 } kin_vae_info;
 
 /* Creates the VAE of config's `_class_name`; unknown keys are errors naming the nearest, missing
@@ -67,7 +74,7 @@ typedef struct kin_vae_tiling {
 } kin_vae_tiling;
 kin_vae_tiling kin_vae_tiling_default(const kin_vae *vae); /* sample_size, 0.25 */
 /* As kin_vae_decode, without recording. Latents that fit one tile are decoded whole. Fails: ARG
- * (tiling). */
+ * (tiling). Videos are decoded whole. */
 kin_status kin_vae_decode_tiled(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z,
                                 const kin_vae_tiling *tiling, kin_tensor *x);
 

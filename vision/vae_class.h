@@ -7,6 +7,7 @@
 
 typedef struct kin_vae_class {
     const char *name; /* _class_name */
+    bool video;       /* pictures are videos [B,C,F,H,W], latents [B,L,f,h,w] */
     /* *out holds the base and what the class adds; info is filled, but for class_name. */
     kin_status (*create)(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err);
     void (*destroy)(kin_vae *vae); /* frees what create made, vae included */
@@ -23,6 +24,6 @@ struct kin_vae { /* the first member of every class's own struct */
     bool checkpoint;
 };
 
-extern const kin_vae_class kin_vae_class_kl;
+extern const kin_vae_class kin_vae_class_kl, kin_vae_class_wan;
 
 #endif
