@@ -1,4 +1,4 @@
-/* vision/vae.c: see vae.h. Classes are vae_kl.c and vae_wan.c; tiles are vae_tile.c. */
+/* vision/vae.c: see vae.h. Classes are vae_kl.c, vae_wan.c and vae_cog.c; tiles are vae_tile.c. */
 #include "vision/vae.h"
 
 #include <string.h>
@@ -9,7 +9,8 @@
 #define LOGVAR_MIN (-30.0f)
 #define LOGVAR_MAX 20.0f
 
-static const kin_vae_class *const classes[] = {&kin_vae_class_kl, &kin_vae_class_wan};
+static const kin_vae_class *const classes[] = {&kin_vae_class_kl, &kin_vae_class_wan,
+                                               &kin_vae_class_cog};
 
 static kin_status find_class(const cJSON *config, const kin_vae_class **out, kin_error *err)
 {
@@ -24,7 +25,9 @@ static kin_status find_class(const cJSON *config, const kin_vae_class **out, kin
             return KIN_OK;
     }
     return kin_fail(err, KIN_ERR_UNSUPPORTED,
-                    "vae: class %.80s is not known (AutoencoderKL and AutoencoderKLWan are)", name);
+                    "vae: class %.80s is not known (AutoencoderKL, AutoencoderKLWan and "
+                    "AutoencoderKLCogVideoX are)",
+                    name);
 }
 
 kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err)
@@ -91,6 +94,16 @@ const char *kin_vae_alias(const char *name)
 int64_t kin_vae_latent_size(const kin_vae *vae, int64_t size)
 {
     return size / vae->info.reduction;
+}
+
+int64_t kin_vae_latent_frames(const kin_vae *vae, int64_t frames)
+{
+    return vae->cls->frames ? vae->cls->frames(vae, frames, true) : 1;
+}
+
+int64_t kin_vae_decoded_frames(const kin_vae *vae, int64_t latent_frames)
+{
+    return vae->cls->frames ? vae->cls->frames(vae, latent_frames, false) : 1;
 }
 
 static kin_status check_shape(kin_ctx *ctx, const kin_vae *vae, const char *what,

@@ -1,9 +1,9 @@
 /* vision/vae.h: autoencoders between pictures and latents, one interface over the classes. A VAE is
  * created from a diffusers vae/config.json, registers its parameters by the official names and
  * knows no file format. Classes: AutoencoderKL (Kingma and Welling 2013; Rombach et al. 2022),
- * AutoencoderKLWan (causal, of videos; Wan Team 2025). The activations inside lie channels-last. L
- * latent channels, h, w latent sizes; where a class is of videos, [B,C,F,H,W] and [B,L,f,h,w] stand
- * in place of [B,C,H,W] and [B,L,h,w]. */
+ * AutoencoderKLWan (causal, of videos; Wan Team 2025), AutoencoderKLCogVideoX (Yang et al. 2024).
+ * The activations inside lie channels-last. L latent channels, h, w latent sizes; where a class is
+ * of videos, [B,C,F,H,W] and [B,L,f,h,w] stand in place of [B,C,H,W] and [B,L,h,w]. */
 #ifndef KIN_VISION_VAE_H
 #define KIN_VISION_VAE_H
 
@@ -22,8 +22,7 @@ typedef struct kin_vae_info {
     float scaling_factor; /* latents of a diffusion model: (z - shift_factor) * scaling_factor */
     float shift_factor;
     bool video;
-    int64_t frame_reduction; /* f = (F - 1) / frame_reduction + 1; frames that are left over at the
-                                end are dropped */
+    int64_t frame_reduction; /* of time, but for the first frame: kin_vae_latent_frames */
     const float *latents_mean, *latents_std; /* [L], or NULL: latents of a diffusion model are (z -
                                                 mean) / std */
 } kin_vae_info;
@@ -43,6 +42,12 @@ void kin_vae_set_checkpointing(kin_vae *vae, bool on);
 
 /* Height or width of the latent of a picture of this size: floor(size/2) at each level. */
 int64_t kin_vae_latent_size(const kin_vae *vae, int64_t size);
+
+/* Latent frames of a video of so many frames, and frames that come out of so many latent ones. Wan:
+ * 1 + (n-1)/r (frames left over at the end are dropped) and r(n-1) + 1; CogVideoX: the same for
+ * whole batches and one frame more, see golden/vae. Images: 1. */
+int64_t kin_vae_latent_frames(const kin_vae *vae, int64_t frames);
+int64_t kin_vae_decoded_frames(const kin_vae *vae, int64_t latent_frames);
 
 /* x [B,in_channels,H,W] f32 in [-1,1] -> mean and logvar [B,L,h,w] of the posterior, logvar clamped
  * to [-30,20]. Both are views of one tensor of 2L channels (rows of a sample are contiguous), and

@@ -15,6 +15,8 @@ typedef struct kin_vae_class {
     kin_status (*encode)(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *x,
                          kin_tensor *moments);
     kin_status (*decode)(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, kin_tensor *x);
+    /* video: how many frames come out of n */
+    int64_t (*frames)(const kin_vae *vae, int64_t n, bool encoder);
 } kin_vae_class;
 
 struct kin_vae { /* the first member of every class's own struct */
@@ -24,6 +26,6 @@ struct kin_vae { /* the first member of every class's own struct */
     bool checkpoint;
 };
 
-extern const kin_vae_class kin_vae_class_kl, kin_vae_class_wan;
+extern const kin_vae_class kin_vae_class_kl, kin_vae_class_wan, kin_vae_class_cog;
 
 #endif

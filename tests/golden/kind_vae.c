@@ -1,4 +1,6 @@
-/* Kinds of golden/vae: autoencoder_kl, autoencoder_kl_wan. */
+/* Kinds of golden/vae: autoencoder_kl, autoencoder_kl_wan, autoencoder_kl_cogvideox. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/golden/golden.h"
@@ -43,14 +45,57 @@ static kin_status open_subject(kin_golden_case *c, subject *s)
         return kin_fail(&c->ctx->error, KIN_ERR_MEM, "case: out of memory");
     cJSON_DeleteItemFromObjectCaseSensitive(config, "directory");
     cJSON_AddStringToObject(config, "_class_name",
-                            strcmp(c->kind, "autoencoder_kl") ? "AutoencoderKLWan"
-                                                              : "AutoencoderKL");
+                            !strcmp(c->kind, "autoencoder_kl")       ? "AutoencoderKL"
+                            : !strcmp(c->kind, "autoencoder_kl_wan") ? "AutoencoderKLWan"
+                                                                     : "AutoencoderKLCogVideoX");
     KIN_GOTO(kin_params_create(&s->params, &c->ctx->error));
     KIN_GOTO(kin_vae_create(config, s->params, &s->vae, &c->ctx->error));
     status = folder ? bind_file(c, s, folder) : kin_golden_bind(c, s->params, "w.", true, false);
 done:
     cJSON_Delete(config);
     return status;
+}
+
+/* Stages of a video that comes in batches: each is compared with its frames of the file's tensor.
+ */
+typedef struct pieces {
+    kin_golden_case *c;
+    char name[32][110];
+    int64_t done[32];
+    int names;
+} pieces;
+
+static void tap_piece(void *user, const char *name, const kin_tensor *t)
+{
+    pieces *p = user;
+    char full[110];
+    double top = 0, error = 0;
+    kin_tensor want;
+    int i = 0;
+
+    snprintf(full, sizeof full, "out.%s", name);
+    if (!kin_golden_has(p->c, full) || kin_golden_tensor(p->c, full, &want) != KIN_OK)
+        return;
+    while (i < p->names && strcmp(p->name[i], full) != 0)
+        i++;
+    if (i == p->names && p->names++ < 32)
+        snprintf(p->name[i], sizeof p->name[i], "%s", full);
+    if (p->done[i] + t->size[2] > want.size[2]) {
+        kin_golden_fail(p->c, "%s: more frames than the file's %lld", full,
+                        (long long)want.size[2]);
+        return;
+    }
+    want = kin_tensor_slice(&want, 2, p->done[i], t->size[2]);
+    p->done[i] += t->size[2];
+    for (int64_t k = 0; k < kin_tensor_numel(t); k++) {
+        const double w = kin_tensor_get(&want, k);
+
+        top = fmax(top, fabs(w));
+        error = fmax(error, fabs(kin_tensor_get(t, k) - w));
+    }
+    kin_golden_expect(p->c, error <= 1e-5 * top, "%s, frames before %lld: error %g", full,
+                      (long long)p->done[i], error / top);
+    kin_golden_ignore(p->c, full);
 }
 
 /* objective = <dout, rec> + <dkl, kl>, where z itself is decoded */
@@ -74,12 +119,17 @@ static kin_status run_kl(kin_golden_case *c, subject *s)
 {
     const bool train = kin_golden_has(c, "in.dout");
     kin_tensor x, noise, mean, logvar, z, kl, norm, back, rec;
+    pieces stages = {.c = c};
 
     KIN_TRY(open_subject(c, s));
     KIN_TRY(kin_golden_input(c, "in.x", &x));
     KIN_TRY(kin_golden_input(c, "in.noise", &noise));
     kin_golden_tolerance(c, "out.decoder.conv_out", 2e-5);
     kin_golden_taps(c, 1e-5, NULL);
+    if (!strcmp(c->kind, "autoencoder_kl_cogvideox")) {
+        c->ctx->tap = tap_piece;
+        c->ctx->tap_user = &stages;
+    }
     if (train) {
         KIN_TRY(kin_tape_begin(c->ctx));
         KIN_TRY(kin_tape_watch(c->ctx, &x));
@@ -126,5 +176,6 @@ extern const kin_golden_kind kin_golden_kinds_vae[];
 const kin_golden_kind kin_golden_kinds_vae[] = {
     {"autoencoder_kl", kind_kl},
     {"autoencoder_kl_wan", kind_kl},
+    {"autoencoder_kl_cogvideox", kind_kl},
     {NULL, NULL},
 };

@@ -13,12 +13,10 @@ typedef struct later_row {
 } later_row;
 
 static const char cogvideox[] = "CogVideoX belongs to later work";
-static const char vae[] = "VAEs belong to later work";
 
 static const later_row rows[] = {
     {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
-    {"autoencoder_kl_cogvideox", NULL, NULL, vae},
     {"cogvideox_cfg", NULL, NULL, cogvideox},
     {"cogvideox_train", NULL, NULL, cogvideox},
     {"wan_train", NULL, NULL, "the WISA fine-tuning loop belongs to later work"},
