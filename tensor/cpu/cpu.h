@@ -25,13 +25,17 @@ bool kin_isa_fast_dot(void);
 bool kin_isa_have_vnni(void);
 
 /* c [m,n] (+)= A B with A [m,k] rows a[i*lda...] (a_rows: row i is a_rows[i]) and B [k,n] in packed
- * panels (kin_cpu_pack). epi: instead of c. One element is one chain of sums over k. */
+ * panels (kin_cpu_pack), or, where b_pack is NULL, as it lies in b: rows [k] of n columns where
+ * b_steps is set, else columns [n] of k elements; each task then packs the panels it needs. epi:
+ * instead of c. One element is one chain of sums over k. */
 typedef struct kin_gemm {
     int64_t m, n, k;
     const float *a;
     int64_t lda;
     const int32_t *a_rows;
-    const float *b_pack;
+    const float *b_pack, *b;
+    int64_t ldb;
+    bool b_steps;
     float *c;
     int64_t ldc;
     bool acc;
@@ -63,6 +67,11 @@ kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, int64_t count, ki
  * (n is summed). Made once per version of w. Fails: MEM. */
 kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                         kin_product mode, const float **out);
+/* Sets the right operand of g. Weights that are trained (they have a gradient) change at every
+ * step: products with few rows read them as they lie instead of writing packed panels first. The
+ * rest as kin_cpu_pack. The bits are the same. */
+kin_status kin_cpu_right(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
+                         kin_product mode, kin_gemm *g);
 /* Room for a packed form of w (kin_param_pack_get); a plan only counts it. Fails: MEM. */
 kin_status kin_cpu_pack_get(kin_ctx *ctx, kin_param *w, uint64_t key, size_t bytes, kin_pack **out);
 /* p's n values as f32: its own memory, or a copy in the workspace (bf16, f16). p NULL: *out = NULL.

@@ -9,6 +9,9 @@
 
 /* Panels of B taken together where one pass does (see run_group). */
 enum { GROUP_FLOATS = 65536, GROUP_MAX = 8 };
+/* Steps of a pass where B lies in rows: then several panels are packed at a time, from longer
+ * pieces of each row; more row blocks share them. */
+enum { ROWS_PASS = 512 };
 /* Words of B from which on the next panel is fetched while one is used: less stays in the L2 cache.
  */
 enum { FAR_WORDS = 196608 };
@@ -63,13 +66,25 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+static bool in_rows(const job *j)
+{
+    return !j->g->b_pack && j->g->b_steps;
+}
+
+/* Steps of a pass over k. */
+static int64_t pass_steps(const job *j)
+{
+    return in_rows(j) && j->e->pass > ROWS_PASS ? ROWS_PASS : j->e->pass;
+}
+
 static void job_cut(job *j, int64_t want)
 {
+    int64_t most = j->e->blocks * j->e->pass / pass_steps(j);
     j->blocks = ceil_div(j->g->m, j->e->mr);
     j->panels = ceil_div(j->g->n, j->e->nr);
     j->block_step = ceil_div(j->blocks, want);
-    if (j->block_step > j->e->blocks)
-        j->block_step = j->e->blocks;
+    if (j->block_step > most)
+        j->block_step = most;
     if (j->block_step < 4)
         j->block_step = j->blocks < 4 ? j->blocks : 4;
     j->mtasks = ceil_div(j->blocks, j->block_step);
@@ -81,7 +96,7 @@ static void job_cut(job *j, int64_t want)
 }
 
 typedef struct thread_scratch {
-    float *a, *tile;
+    float *a, *tile, *b;
 } thread_scratch;
 
 /* Row blocks [b0, b1) of A for elements [k0, k0+kn). */
@@ -111,28 +126,85 @@ static int64_t group_panels(const kin_engine *e, int64_t steps)
     return n < 1 ? 1 : n > GROUP_MAX ? GROUP_MAX : n;
 }
 
-/* block of the task's `blocks`; ahead: words from a panel to the one that is needed next in its
- * place, 0 where B stays near. */
-typedef struct tile_place {
-    int64_t row0, rows, col0;
-    int64_t steps, block, blocks, ahead;
-    bool first, last;
-} tile_place;
+/* One pass of a task: elements [k0, k0+kn) of k, row blocks [b0, b1), panels [p0, p1), `together`
+ * of them at a time. far: B is large, so the next panels are fetched while these are used. */
+typedef struct pass {
+    int64_t k0, kn, steps;
+    int64_t b0, b1, p0, p1, together;
+    bool first, last, far;
+} pass;
 
-/* Sums of t's rows, columns [col0, col0+cols), into the result. */
-static void finish_tile(const job *j, const tile_place *t, int64_t col0, int64_t cols, float *tile,
-                        int64_t ld)
+/* Row block `block` at rows [row0, row0+rows). */
+typedef struct place {
+    int64_t block, row0, rows;
+} place;
+
+/* Panels of B as a pass reads them: panel p at b + (p - first panel) * step. */
+typedef struct right {
+    const float *b;
+    int64_t step;
+} right;
+
+static int64_t panel_words(const job *j)
 {
-    int rows = (int)t->rows;
-    if (j->g->deq)
-        j->s->dequant(j->g->deq, t->row0, col0, rows, cols, tile, ld);
-    j->s->epilogue(j->g->epi, t->row0, col0, rows, (int)cols, tile, ld);
+    return kin_engine_steps(j->e, j->g->k) * j->e->right_words;
 }
 
-static kin_ahead ahead_of(const job *j, const tile_place *t, const float *b)
+/* Where panel p begins in a B that is not packed, at element k0. */
+static const float *raw_panel(const job *j, int64_t p, int64_t k0)
 {
-    return t->ahead ? kin_engine_ahead(j->e, b + t->ahead, t->steps, t->block, t->blocks)
-                    : kin_ahead_none(b);
+    const kin_gemm *g = j->g;
+    int64_t c0 = p * j->e->nr;
+    return g->b + (g->b_steps ? k0 * g->ldb + c0 : c0 * g->ldb + k0);
+}
+
+/* Panels [p, end) of the pass, packed into buf where they are not. */
+static right take_panels(const job *j, const pass *s, int64_t p, int64_t end, float *buf)
+{
+    const kin_gemm *g = j->g;
+    const kin_engine *e = j->e;
+    if (g->b_pack) {
+        int64_t words = panel_words(j);
+        int64_t at = p * words + kin_engine_steps(e, s->k0) * e->right_words;
+        return (right){g->b_pack + at, words};
+    }
+    right r = {buf, s->steps * e->right_words};
+    int64_t cols = (end * e->nr < g->n ? end * e->nr : g->n) - p * e->nr;
+    if (g->b_steps) {
+        e->right_steps(raw_panel(j, p, s->k0), g->ldb, NULL, cols, e->nr, s->kn, r.step, buf);
+        return r;
+    }
+    for (; p < end; p++, buf += r.step, cols -= e->nr)
+        e->right_rows(raw_panel(j, p, s->k0), g->ldb, NULL, cols < e->nr ? cols : e->nr, e->nr,
+                      s->kn, buf);
+    return r;
+}
+
+/* The slice of the panel after panel p that the tile of row block t is to fetch. */
+static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p, const float *b)
+{
+    const kin_engine *e = j->e;
+    const kin_gemm *g = j->g;
+    int64_t block = t->block - s->b0, blocks = s->b1 - s->b0, lines = e->nr / 16;
+    if (!s->far)
+        return kin_ahead_none(b);
+    if (g->b_pack)
+        return kin_engine_ahead(e, b + s->together * panel_words(j), s->steps, block, blocks);
+    int64_t ahead = p + s->together, k0 = s->k0;
+    if (ahead >= s->p1 && g->b_steps) { /* those of the next pass */
+        ahead -= s->p1 - s->p0;
+        k0 += s->kn;
+    }
+    const float *next = raw_panel(j, ahead, k0);
+    if (!g->b_steps) { /* rows one after the other; all of k in the first pass */
+        int64_t step = (e->nr * g->ldb * 4 / s->steps + blocks - 1) / blocks;
+        return s->first ? (kin_ahead){(const char *)next + block * step * s->steps, step}
+                        : kin_ahead_none(b);
+    }
+    if (block >= lines * e->group)
+        return kin_ahead_none(b);
+    return (kin_ahead){(const char *)(next + block / lines * g->ldb + block % lines * 16),
+                       g->ldb * e->group * 4};
 }
 
 /* Asks for the lines that a tile will be written to. */
@@ -145,45 +217,57 @@ static void fetch_rows(const float *c, int64_t ldc, int64_t rows, int64_t cols)
     }
 }
 
-static void run_tile(const job *j, const tile_place *t, const float *a, const float *b, float *tile)
+/* Sums of t's rows, columns [col0, col0+cols), into the result. */
+static void finish_tile(const job *j, const place *t, int64_t col0, int64_t cols, float *tile,
+                        int64_t ld)
+{
+    int rows = (int)t->rows;
+    if (j->g->deq)
+        j->s->dequant(j->g->deq, t->row0, col0, rows, cols, tile, ld);
+    j->s->epilogue(j->g->epi, t->row0, col0, rows, (int)cols, tile, ld);
+}
+
+/* Panel p of one row block in one of several passes. */
+static void run_tile(const job *j, const pass *s, const place *t, int64_t p, const float *a,
+                     const float *b, float *tile)
 {
     const kin_gemm *g = j->g;
-    int64_t nr = j->e->nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
-    float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + t->col0;
-    bool acc = !t->first || (!g->epi && g->acc);
-    bool finish = g->epi && t->last;
-    int64_t cols = g->n - t->col0 < nr ? g->n - t->col0 : nr;
+    int64_t nr = j->e->nr, col0 = p * nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
+    float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
+    bool acc = !s->first || (!g->epi && g->acc);
+    bool finish = g->epi && s->last;
+    int64_t cols = g->n - col0 < nr ? g->n - col0 : nr;
     kin_tile run = cols <= nr / 2 ? j->e->tile_half : j->e->tile;
-    kin_ahead next = ahead_of(j, t, b);
+    kin_ahead next = ahead_of(j, s, t, p, b);
     /* of the next row block */
     fetch_rows(c + t->rows * ldc, ldc, t->rows, cols);
     if (!finish && cols == nr) {
-        run((int)t->rows, t->steps, a, b, c, ldc, acc, next);
+        run((int)t->rows, s->steps, a, b, c, ldc, acc, next);
         return;
     }
     if (acc)
         copy_tile(t->rows, cols, c, ldc, tile, nr);
-    run((int)t->rows, t->steps, a, b, tile, nr, acc, next);
+    run((int)t->rows, s->steps, a, b, tile, nr, acc, next);
     if (finish)
-        finish_tile(j, t, t->col0, cols, tile, nr);
+        finish_tile(j, t, col0, cols, tile, nr);
     else
         copy_tile(t->rows, cols, tile, nr, c, ldc);
 }
 
 /* Panels [p0, p1) of one row block whose sum takes a single pass: through a buffer in the L1 cache,
  * so that what follows the product runs over long rows. */
-static void run_group(const job *j, const tile_place *t, const float *a, const float *b,
-                      int64_t b_step, int64_t p0, int64_t p1, float *buf)
+static void run_group(const job *j, const pass *s, const place *t, int64_t p0, int64_t p1,
+                      const float *a, right r, float *buf)
 {
     const kin_gemm *g = j->g;
     int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < g->n ? p1 * nr : g->n;
     int64_t ld = (p1 - p0) * nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
     const float *out = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
-    for (int64_t p = p0; p < p1; p++, b += b_step) {
+    for (int64_t p = p0; p < p1; p++, r.b += r.step) {
         kin_tile run = end - p * nr <= nr / 2 ? j->e->tile_half : j->e->tile;
-        kin_ahead next = ahead_of(j, t, b);
+        kin_ahead next = ahead_of(j, s, t, p, r.b);
         fetch_rows(out + (p - p0) * nr, ldc, t->rows, end - p * nr);
-        run((int)t->rows, t->steps, a, b, buf + (p - p0) * nr, ld, false, next);
+        run((int)t->rows, s->steps, a, r.b, buf + (p - p0) * nr, ld, false, next);
     }
     if (g->epi)
         finish_tile(j, t, col0, end - col0, buf, ld);
@@ -192,45 +276,67 @@ static void run_group(const job *j, const tile_place *t, const float *a, const f
                        g->acc);
 }
 
-static void run_task(const job *j, int64_t task, const thread_scratch *w)
+static void run_pass(const job *j, const pass *s, const thread_scratch *w)
 {
-    const kin_engine *e = j->e;
-    int64_t b0 = task % j->mtasks * j->block_step, p0 = task / j->mtasks * j->panel_step;
-    int64_t b1 = b0 + j->block_step < j->blocks ? b0 + j->block_step : j->blocks;
-    int64_t p1 = p0 + j->panel_step < j->panels ? p0 + j->panel_step : j->panels;
-    int64_t k = j->g->k, kc = kin_engine_pass(e), b_step = kin_engine_steps(e, k) * e->right_words;
-    for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += kc) {
-        int64_t kn = k - k0 < kc ? k - k0 : kc;
-        tile_place t = {.steps = kin_engine_steps(e, kn), .first = k0 == 0, .last = k0 + kn >= k};
-        pack_a(j, b0, b1, k0, kn, w->a);
-        const float *b = j->g->b_pack + p0 * b_step + kin_engine_steps(e, k0) * e->right_words;
-        bool group = t.first && t.last;
-        int64_t step = group ? group_panels(e, t.steps) : 1;
-        t.ahead = (p1 - p0) * b_step > FAR_WORDS ? step * b_step : 0;
-        t.blocks = b1 - b0;
-        for (int64_t p = p0; p < p1; p += step, b += step * b_step) {
-            int64_t end = p + step < p1 ? p + step : p1;
-            t.col0 = p * e->nr;
-            for (int64_t i = b0; i < b1; i++) {
-                const float *a = w->a + (i - b0) * t.steps * e->mr;
-                t.block = i - b0;
-                t.rows = kin_engine_block_rows(e, j->g->m, j->blocks, i, &t.row0);
-                if (group)
-                    run_group(j, &t, a, b, b_step, p, end, w->tile);
-                else
-                    run_tile(j, &t, a, b, w->tile);
-            }
+    pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a);
+    for (int64_t p = s->p0; p < s->p1; p += s->together) {
+        int64_t end = p + s->together < s->p1 ? p + s->together : s->p1;
+        right r = take_panels(j, s, p, end, w->b);
+        for (int64_t i = s->b0; i < s->b1; i++) {
+            const float *a = w->a + (i - s->b0) * s->steps * j->e->mr;
+            place t = {.block = i};
+            t.rows = kin_engine_block_rows(j->e, j->g->m, j->blocks, i, &t.row0);
+            if (s->first && s->last)
+                run_group(j, s, &t, p, end, a, r, w->tile);
+            else
+                for (int64_t q = p; q < end; q++)
+                    run_tile(j, s, &t, q, a, r.b + (q - p) * r.step, w->tile);
         }
     }
 }
 
+static void run_task(const job *j, int64_t task, const thread_scratch *w)
+{
+    const kin_engine *e = j->e;
+    int64_t b0 = task % j->mtasks * j->block_step, p0 = task / j->mtasks * j->panel_step;
+    int64_t k = j->g->k, kc = pass_steps(j) / e->parts * e->group;
+    pass s = {.b0 = b0, .p0 = p0};
+    s.b1 = b0 + j->block_step < j->blocks ? b0 + j->block_step : j->blocks;
+    s.p1 = p0 + j->panel_step < j->panels ? p0 + j->panel_step : j->panels;
+    s.far = (s.p1 - p0) * panel_words(j) > FAR_WORDS;
+    for (; s.k0 == 0 || s.k0 < k; s.k0 += kc) {
+        s.kn = k - s.k0 < kc ? k - s.k0 : kc;
+        s.steps = kin_engine_steps(e, s.kn);
+        s.first = s.k0 == 0;
+        s.last = s.k0 + s.kn >= k;
+        s.together = in_rows(j) || (s.first && s.last) ? group_panels(e, s.steps) : 1;
+        run_pass(j, &s, w);
+    }
+}
+
+/* Floats of scratch per thread: rows of A, panels of B, a group of tiles. */
+typedef struct need {
+    size_t a, b, all;
+} need;
+
+/* The most a task can take, so that the need does not follow the rows of each product. */
+static need need_of(const kin_engine *e, const kin_gemm *g, int64_t count)
+{
+    int64_t blocks = e->blocks > 4 ? e->blocks : 4, panels = (int64_t)e->pass * e->right_words;
+    need n = {.a = (size_t)(blocks * e->mr * e->pass + 32 + 15) / 16 * 16};
+    for (int64_t i = 0; i < count; i++)
+        if (g[i].b)
+            n.b = (size_t)(panels > GROUP_FLOATS ? panels : GROUP_FLOATS) + 16;
+    n.all = (n.a + n.b + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
+    return n;
+}
+
 /* Inside a parallel region; work: one piece per thread. Task t belongs to the job whose range of
  * first[] holds it. */
-static void run_jobs(const job *jobs, const int64_t *first, int64_t count, float *work,
-                     size_t a_floats, size_t per_thread)
+static void run_jobs(const job *jobs, const int64_t *first, int64_t count, float *work, need n)
 {
-    float *mine = work + (size_t)omp_get_thread_num() * per_thread;
-    thread_scratch w = {mine, mine + a_floats};
+    float *mine = work + (size_t)omp_get_thread_num() * n.all;
+    thread_scratch w = {.a = mine, .b = mine + n.a, .tile = mine + n.a + n.b};
     int64_t e = 0;
     kin_engine_enter(jobs->e);
 #pragma omp for schedule(dynamic, 1)
@@ -244,29 +350,15 @@ static void run_jobs(const job *jobs, const int64_t *first, int64_t count, float
     kin_engine_leave(jobs->e);
 }
 
-kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_product mode)
+/* Cuts all products; each gets tasks in proportion to its rows. */
+static void cut_jobs(const kin_ctx *ctx, const kin_engine *e, const kin_gemm *g, int64_t count,
+                     job *jobs, int64_t *first)
 {
-    const kin_engine *e = kin_cpu_engine(ctx, mode);
-    size_t mark = kin_ws_mark(ctx);
-    job *jobs = kin_ws_bytes(ctx, (size_t)count * sizeof(*jobs));
-    int64_t *first = kin_ws_bytes(ctx, (size_t)(count + 1) * sizeof(*first));
-    if (!jobs || !first)
-        return ctx->error.status;
-    /* the most a task can take, so that the need does not follow the rows of each product */
-    int64_t blocks = e->blocks > 4 ? e->blocks : 4;
-    size_t a_floats = (size_t)(blocks * e->mr * e->pass + 32 + 15) / 16 * 16;
-    size_t per_thread = (a_floats + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
-    float *work = kin_ws_bytes(ctx, (size_t)ctx->threads * per_thread * sizeof(float));
-    if (!work)
-        return ctx->error.status;
-    if (kin_cpu_planned(ctx, mark))
-        return KIN_OK;
     int64_t rows = 0;
     for (int64_t i = 0; i < count; i++)
         rows += g[i].m;
     first[0] = 0;
     for (int64_t i = 0; i < count; i++) {
-        /* each product gets tasks in proportion to its rows */
         int64_t want =
             ctx->threads == 1 || rows == 0 ? 1 : ceil_div(4 * ctx->threads * g[i].m, rows);
         jobs[i] = (job){.g = &g[i], .s = kin_cpu_simd(ctx), .e = e};
@@ -276,10 +368,27 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
         job_cut(&jobs[i], want > 0 ? want : 1);
         first[i + 1] += jobs[i].mtasks * jobs[i].ptasks;
     }
+}
+
+kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_product mode)
+{
+    const kin_engine *e = kin_cpu_engine(ctx, mode);
+    size_t mark = kin_ws_mark(ctx);
+    job *jobs = kin_ws_bytes(ctx, (size_t)count * sizeof(*jobs));
+    int64_t *first = kin_ws_bytes(ctx, (size_t)(count + 1) * sizeof(*first));
+    if (!jobs || !first)
+        return ctx->error.status;
+    need n = need_of(e, g, count);
+    float *work = kin_ws_bytes(ctx, (size_t)ctx->threads * n.all * sizeof(float));
+    if (!work)
+        return ctx->error.status;
+    if (kin_cpu_planned(ctx, mark))
+        return KIN_OK;
+    cut_jobs(ctx, e, g, count, jobs, first);
     int threads = first[count] < ctx->threads ? (int)first[count] : ctx->threads;
     if (threads > 0) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
-        run_jobs(jobs, first, count, work, a_floats, per_thread);
+        run_jobs(jobs, first, count, work, n);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

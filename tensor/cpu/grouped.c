@@ -107,7 +107,7 @@ kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
         if (int8)
             KIN_TRY(kin_cpu_int8_gemm(ctx, &left, mine, s0, a->w[e], a->n, a->k, &deq[e], &g[e]));
         else
-            KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, false, mode, &g[e].b_pack));
+            KIN_TRY(kin_cpu_right(ctx, a->w[e], a->n, a->k, false, mode, &g[e]));
     }
     KIN_TRY(kin_cpu_gemm(ctx, g, groups, int8 ? left.mode : mode));
     kin_ws_release(ctx, mark);
@@ -126,19 +126,17 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         return ctx->error.status;
     for (int64_t e = 0; e < groups; e++) {
         int64_t m = group_rows(ctx, a->d, e, &s0);
-        const float *pack;
         g[e] = (kin_gemm){0};
         if (m == 0)
             continue;
-        KIN_TRY(kin_cpu_pack(ctx, a->w[e], a->n, a->k, true, mode, &pack));
         g[e] = (kin_gemm){.m = m,
                           .n = a->k,
                           .k = a->n,
                           .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
                           .lda = kin_ld(a->dy),
-                          .b_pack = pack,
                           .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
                           .ldc = kin_ld(a->dx)};
+        KIN_TRY(kin_cpu_right(ctx, a->w[e], a->n, a->k, true, mode, &g[e]));
     }
     KIN_TRY(kin_cpu_gemm(ctx, g, groups, mode));
     kin_ws_release(ctx, mark);

@@ -77,6 +77,17 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
     return KIN_OK;
 }
 
+kin_status kin_cpu_right(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
+                         kin_product mode, kin_gemm *g)
+{
+    if (!w->grad.data || w->value.dtype != KIN_DTYPE_F32)
+        return kin_cpu_pack(ctx, w, n, k, transposed, mode, &g->b_pack);
+    g->b = w->value.data;
+    g->ldb = k;
+    g->b_steps = transposed;
+    return KIN_OK;
+}
+
 kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out)
 {
     *out = NULL;

@@ -217,6 +217,54 @@ void kernels_grouped_rows(rig *r)
     }
 }
 
+/* forward and dx into y and dx of `side`. */
+static void both_products(rig *r, shape s, const setup *u, const kin_tensor *x,
+                          const kin_tensor *dy, pair *y, pair *dx, int side)
+{
+    kin_grouped_args a = {.n = s.n, .k = s.k, .d = &u->d, .gather = true, .x = x};
+    kin_grouped_bwd_args b = {.n = s.n, .k = s.k, .d = &u->d, .x = x, .dy = dy};
+    a.w = b.w = u->wp[1];
+    a.b = u->bp[1];
+    a.y = &y->t[side];
+    b.dx = &dx->t[side];
+    RIG_CALL(r, 1, grouped, &a);
+    RIG_CALL(r, 1, grouped_dx, &b);
+}
+
+/* Weights that are trained are read as they lie, others are packed before: the same bits. */
+void kernels_grouped_trained(rig *r)
+{
+    static const shape wide[] = {{150, 1, 2, 70, 1600, 0, 0}, {150, 1, 2, 1600, 70, 0, 0}};
+    for (int i = 0; i < SHAPES + 2; i++) {
+        shape s = i < SHAPES ? shapes[i] : wide[i - SHAPES];
+        setup u;
+        rig_begin(r, "grouped, weights packed before or not, T=%d G=%d n=%d k=%d", (int)s.tokens,
+                  (int)s.groups, (int)s.n, (int)s.k);
+        int64_t rows = s.tokens * s.slots;
+        kin_tensor x = rig_in(r, 1, 0, KIN_DIMS(s.tokens, s.k));
+        kin_tensor dy = rig_in(r, 1, 0, KIN_DIMS(rows, s.n));
+        pair y = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(rows, s.n));
+        pair dx = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(rows, s.k));
+        setup_make(r, s, KIN_DTYPE_F32, &u);
+        both_products(r, s, &u, &x, &dy, &y, &dx, 0);
+        for (int64_t e = 0; e < s.groups; e++) {
+            if (kin_param_pack_bytes(u.wp[1][e]) > 0)
+                RIG_FAIL(r, "a trained weight was packed to be kept");
+            u.wp[1][e]->grad.data = NULL;
+        }
+        both_products(r, s, &u, &x, &dy, &y, &dx, 1);
+        for (int64_t e = 0; e < s.groups; e++)
+            u.wp[1][e]->grad.data = u.w[e].grad.t[1].data;
+        for (int side = 0; side < 2; side++) {
+            y.t[side] = kin_tensor_slice(&y.t[side], 0, 0, rows_of(&u));
+            dx.t[side] = kin_tensor_slice(&dx.t[side], 0, 0, rows_of(&u));
+        }
+        rig_same(r, "y", &y.t[1], &y.t[0]);
+        rig_same(r, "dx", &dx.t[1], &dx.t[0]);
+        rig_end(r);
+    }
+}
+
 static void combine(rig *r, shape s, bool base, bool weighted, bool acc)
 {
     kin_dispatch d;

@@ -91,6 +91,7 @@ void kernels_linear_bwd(rig *r);
 void kernels_linear_rows(rig *r);
 void kernels_grouped(rig *r);
 void kernels_grouped_rows(rig *r);
+void kernels_grouped_trained(rig *r);
 void kernels_combine(rig *r);
 void kernels_conv(rig *r);
 void kernels_conv_rows(rig *r);

@@ -16,6 +16,7 @@ static const body bodies[] = {
     {"linear rows", kernels_linear_rows},
     {"grouped", kernels_grouped},
     {"grouped rows", kernels_grouped_rows},
+    {"grouped trained", kernels_grouped_trained},
     {"combine", kernels_combine},
     {"conv", kernels_conv},
     {"conv rows", kernels_conv_rows},

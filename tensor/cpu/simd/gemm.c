@@ -8,30 +8,48 @@
 #include "tensor/cpu/simd/tile.h"
 #include "tensor/cpu/simd/vec.h"
 
+/* VL elements of n vectors turned into VL steps of VL lanes; the lanes after n are 0. */
+VINL void turn_block(const float *const *row, int64_t n, int64_t k0, float *dst, int64_t step)
+{
+    vf r[VL];
+    VUNROLL
+    for (int i = 0; i < VL; i++)
+        r[i] = i < n ? vf_load(row[i] + k0) : vf_zero();
+    vf_transpose(r);
+    VUNROLL
+    for (int j = 0; j < VL; j++)
+        vf_store(dst + j * step, r[j]);
+}
+
+/* The same of the last kn < VL elements, or of fewer than VL lanes that must not spill. */
+static void turn_edge(const float *const *row, int64_t n, int64_t k0, int64_t kn, float *dst,
+                      int64_t step, int64_t lanes)
+{
+    vf r[VL];
+    for (int i = 0; i < VL; i++)
+        r[i] = i < n ? vf_loadn(row[i] + k0, kn) : vf_zero();
+    vf_transpose(r);
+    for (int j = 0; j < kn; j++)
+        vf_storen(dst + j * step, r[j], lanes);
+}
+
 void KIN_SIMD(pack_t)(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, int lanes,
                       int64_t k, float *dst)
 {
-    for (int64_t k0 = 0; k0 < k; k0 += VL) {
-        int64_t kn = k - k0 < VL ? k - k0 : VL;
-        for (int lane0 = 0; lane0 < lanes; lane0 += VL) {
-            vf r[VL];
-            for (int i = 0; i < VL; i++) {
-                int64_t row = lane0 + i;
-                r[i] = vf_zero();
-                if (row < nrows)
-                    r[i] = vf_loadn(src + (rows ? rows[row] : row) * ld + k0, kn);
-            }
-            vf_transpose(r);
-            int64_t n = lanes - lane0;
-            if (n >= VL || lane0 == 0) {
-                /* note: spills past `lanes`; the next k (or the slack at the end) takes it */
-                for (int j = 0; j < kn; j++)
-                    vf_store(dst + (k0 + j) * lanes + lane0, r[j]);
-            } else {
-                for (int j = 0; j < kn; j++)
-                    vf_storen(dst + (k0 + j) * lanes + lane0, r[j], n);
-            }
-        }
+    for (int lane0 = 0; lane0 < lanes; lane0 += VL) {
+        const float *row[VL];
+        int64_t n = nrows - lane0 < VL ? nrows - lane0 : VL, k0 = 0;
+        for (int64_t i = 0; i < n; i++)
+            row[i] = src + (rows ? rows[lane0 + i] : lane0 + i) * ld;
+        /* note: a first vector may spill past `lanes`; the next k (or the slack at the end) takes
+         * it */
+        int64_t there = lane0 == 0 ? VL : lanes - lane0;
+        float *d = dst + lane0;
+        if (there >= VL)
+            for (; k0 + VL <= k; k0 += VL)
+                turn_block(row, n, k0, d + k0 * lanes, lanes);
+        for (; k0 < k; k0 += VL)
+            turn_edge(row, n, k0, k - k0 < VL ? k - k0 : VL, d + k0 * lanes, lanes, there);
     }
 }
 
@@ -55,7 +73,14 @@ void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t
     for (int64_t i = 0; i < k; i++) {
         const float *s = src + (rows ? rows[i] : i) * ld;
         float *d = dst + i * lanes;
-        for (int64_t c = 0; c < ncols; c += lanes, d += step)
+        int64_t c = 0;
+        if (lanes == 2 * VL) {
+            for (; c + 2 * VL <= ncols; c += 2 * VL, d += step) {
+                vf_store(d, vf_load(s + c));
+                vf_store(d + VL, vf_load(s + c + VL));
+            }
+        }
+        for (; c < ncols; c += lanes, d += step)
             put_lanes(s + c, ncols - c, lanes, d, i + 1 == k);
     }
 }

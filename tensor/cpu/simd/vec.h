@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #define VINL static inline __attribute__((always_inline))
+/* Before a loop over the vectors of a block: they stay in registers. */
+#define VUNROLL _Pragma("GCC unroll 16")
 
 #ifdef __AVX512F__
 
@@ -202,6 +204,7 @@ VINL __m256 v8_foldmax(vf a)
 VINL void vf_transpose(vf r[VL])
 {
     vf t[VL];
+    VUNROLL
     for (int i = 0; i < 16; i += 4) {
         vf a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
         vf c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
@@ -213,6 +216,7 @@ VINL void vf_transpose(vf r[VL])
         t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
     }
     /* t[4g+j]: lane 4l+m = row 4g+m, column 4l+j; gather equal l from the four groups */
+    VUNROLL
     for (int j = 0; j < 4; j++) {
         vf a = _mm512_shuffle_f32x4(t[j], t[4 + j], 0x88),
            b = _mm512_shuffle_f32x4(t[j], t[4 + j], 0xdd);
@@ -426,6 +430,7 @@ VINL __m256 v8_foldmax(vf a)
 VINL void vf_transpose(vf r[VL])
 {
     vf t[VL];
+    VUNROLL
     for (int i = 0; i < 8; i += 4) {
         vf a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
         vf c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
@@ -434,6 +439,7 @@ VINL void vf_transpose(vf r[VL])
         t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
         t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
     }
+    VUNROLL
     for (int j = 0; j < 4; j++) {
         r[j] = _mm256_permute2f128_ps(t[j], t[4 + j], 0x20);
         r[4 + j] = _mm256_permute2f128_ps(t[j], t[4 + j], 0x31);
