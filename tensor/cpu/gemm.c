@@ -24,8 +24,9 @@ const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 kin_product kin_cpu_product_of(const kin_ctx *ctx, kin_dtype compute)
 {
     bool tiles = ctx->isa >= KIN_ISA_AMX_EMULATED;
+    bool bytes = tiles || (ctx->isa >= KIN_ISA_AVX512 && kin_isa_have_vnni());
     if (compute == KIN_DTYPE_I8)
-        return ctx->isa >= KIN_ISA_AVX512 && kin_isa_have_vnni() ? KIN_PRODUCT_I8 : KIN_PRODUCT_W16;
+        return bytes ? KIN_PRODUCT_I8 : KIN_PRODUCT_W16;
     if (compute != KIN_DTYPE_BF16)
         return tiles && ctx->precision == KIN_PRECISION_HIGH ? KIN_PRODUCT_HIGH : KIN_PRODUCT_F32;
     if (tiles)
@@ -46,7 +47,8 @@ kin_product kin_cpu_weight_product(const kin_ctx *ctx, const kin_param *w)
 
 const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
 {
-    if (mode == KIN_PRODUCT_AMX || mode == KIN_PRODUCT_HIGH)
+    bool tiles = mode == KIN_PRODUCT_AMX || mode == KIN_PRODUCT_HIGH || mode == KIN_PRODUCT_I8;
+    if (tiles && ctx->isa >= KIN_ISA_AMX_EMULATED)
         return ctx->isa == KIN_ISA_AMX ? &kin_amx_engines[mode] : &kin_amx_emulated_engines[mode];
     return &kin_cpu_simd(ctx)->engines[mode];
 }

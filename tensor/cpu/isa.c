@@ -21,14 +21,15 @@ static uint64_t saved_state(void)
     return ((uint64_t)hi << 32) | lo;
 }
 
-/* AMX bf16 tiles present (CPUID.7.EDX bits 22, 24), saved by the system, and granted to this
- * process. */
+/* AMX tiles for bf16 and bytes present (CPUID.7.EDX bits 22, 24, 25), saved by the system, and
+ * granted to this process. */
 static bool have_amx(void)
 {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return false;
-    if (!(d & (1u << 22)) || !(d & (1u << 24)) || (saved_state() & 0x60000) != 0x60000)
+    const unsigned want = 1u << 22 | 1u << 24 | 1u << 25;
+    if ((d & want) != want || (saved_state() & 0x60000) != 0x60000)
         return false;
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_CODE, XFEATURE_TILEDATA) == 0;
 }

@@ -80,6 +80,7 @@ static kin_status pack_weight(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, 
     const kin_simd *s = kin_cpu_simd(ctx);
     const kin_engine *e = kin_cpu_engine(ctx, mode);
     uint64_t key = UINT64_C(0x800000) + (uint64_t)e->nr * 64u + (uint64_t)mode;
+    key += (uint64_t)e->align << 32; /* the AMX level pads k */
     int64_t ld = words_of(mode, k), count = (n + e->nr - 1) / e->nr;
     int64_t words = kin_engine_steps(e, ld) * e->right_words, all = count * words + 16;
     kin_pack *pack = kin_param_pack_find(w, key);

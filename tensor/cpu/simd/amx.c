@@ -40,7 +40,7 @@ TILE_TARGET static void amx_leave(void)
 #define TILE_LOAD(t, p, stride) _tile_loadd(t, p, stride)
 #define TILE_STORE(t, p, stride) _tile_stored(t, p, stride)
 #define TILE_BF16(c, a, b) _tile_dpbf16ps(c, a, b)
-#define TILE_INT8(c, a, b) _tile_dpbssd(c, a, b)
+#define TILE_INT8(c, a, b) _tile_dpbsud(c, a, b)
 #include "tensor/cpu/simd/amx_tile.h"
 
 const kin_engine kin_amx_engines[KIN_PRODUCT_COUNT] = AMX_ENGINES;

@@ -48,15 +48,15 @@ static void soft_bf16(soft_tile *c, const soft_tile *a, const soft_tile *b)
     _mm_setcsr(keep);
 }
 
-/* tdpbssd: four signed bytes by four signed bytes, added to 32-bit sums that wrap. */
-static inline void soft_int8(soft_tile *c, const soft_tile *a, const soft_tile *b)
+/* tdpbsud: four signed bytes by four unsigned bytes, added to 32-bit sums that wrap. */
+static void soft_int8(soft_tile *c, const soft_tile *a, const soft_tile *b)
 {
     for (int m = 0; m < 16; m++)
         for (int k = 0; k < 16; k++)
             for (int n = 0; n < 16; n++)
                 for (int i = 0; i < 32; i += 8)
                     c->row[m][n] +=
-                        (uint32_t)((int8_t)(a->row[m][k] >> i) * (int8_t)(b->row[k][n] >> i));
+                        (uint32_t)((int8_t)(a->row[m][k] >> i) * (uint8_t)(b->row[k][n] >> i));
 }
 
 static void amx_enter(void)

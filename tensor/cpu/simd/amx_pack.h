@@ -111,6 +111,31 @@ PACK_TARGET VINL void pack_cols(const float *src, int64_t ld, const int32_t *row
     }
 }
 
+/* Rows of words (four bytes each), k of them: left as rows, right as columns of the tiles. */
+static void words_left_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                            int lanes, int64_t k, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += AMX_PAIRS, dst += AMX_BLOCK)
+        for (int64_t i = 0; i < lanes; i++)
+            vf_store(dst + i * AMX_PAIRS,
+                     i < nrows ? vf_loadn(pack_row(src, ld, rows, i) + k0, k - k0) : vf_zero());
+}
+static void words_right_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
+                             int lanes, int64_t k, float *dst)
+{
+    for (int64_t k0 = 0; k0 < k; k0 += AMX_PAIRS, dst += AMX_BLOCK) {
+        for (int64_t lane = 0; lane < lanes; lane += VL) {
+            vf r[VL];
+            for (int64_t i = 0; i < VL; i++)
+                r[i] = lane + i < nrows ? vf_loadn(pack_row(src, ld, rows, lane + i) + k0, k - k0)
+                                        : vf_zero();
+            vf_transpose(r);
+            for (int64_t j = 0; j < VL; j++)
+                vf_store(dst + j * AMX_LANES + lane, r[j]);
+        }
+    }
+}
+
 #define PACK_ROWS_FN(name, fill, parts)                                                            \
     PACK_TARGET static void name(const float *src, int64_t ld, const int32_t *rows, int64_t nrows, \
                                  int lanes, int64_t k, float *dst)                                 \

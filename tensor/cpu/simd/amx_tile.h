@@ -119,6 +119,8 @@ AMX_TILE_FN(amx_tile_bf16, AMX_PLAIN, true)
 AMX_TILE_FN(amx_tile_bf16_half, AMX_PLAIN, false)
 AMX_TILE_FN(amx_tile_split, AMX_SPLIT, true)
 AMX_TILE_FN(amx_tile_split_half, AMX_SPLIT, false)
+AMX_TILE_FN(amx_tile_int8, AMX_INT8, true)
+AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
 
 #define AMX_ENGINES                                             \
     {                                                           \
@@ -157,6 +159,21 @@ AMX_TILE_FN(amx_tile_split_half, AMX_SPLIT, false)
                               .tile_half = amx_tile_split_half, \
                               .enter = amx_enter,               \
                               .leave = amx_leave},              \
+        [KIN_PRODUCT_I8] = {.mr = AMX_LANES,                    \
+                            .nr = AMX_LANES,                    \
+                            .row_unit = AMX_ROWS,               \
+                            .right_words = AMX_LANES,           \
+                            .group = 1,                         \
+                            .align = AMX_PAIRS,                 \
+                            .parts = 1,                         \
+                            .pass = 256,                        \
+                            .blocks = 8,                        \
+                            .left_rows = words_left_rows,       \
+                            .right_rows = words_right_rows,     \
+                            .tile = amx_tile_int8,              \
+                            .tile_half = amx_tile_int8_half,    \
+                            .enter = amx_enter,                 \
+                            .leave = amx_leave},                \
     }
 
 #endif
