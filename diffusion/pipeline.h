@@ -1,6 +1,6 @@
 /* diffusion/pipeline.h: a model directory in the diffusers layout (model_index.json, transformer/,
- * text_encoder/, tokenizer/, scheduler/, vae/) as one object: load, save, encode prompts, generate. Pixel
- * space: "vae": [null, null]. */
+ * text_encoder/, tokenizer/, scheduler/, vae/) as one object: load, save, encode prompts, generate.
+ * Pixel space: "vae": [null, null]. */
 #ifndef KIN_DIFFUSION_PIPELINE_H
 #define KIN_DIFFUSION_PIPELINE_H
 
@@ -103,8 +103,8 @@ typedef struct kin_generate_params {
     uint64_t seed;
     int64_t batch; /* clips per forward, >= 1; never changes the bytes */
     bool allow_flat;
-    bool vae_tiling;   /* latents are decoded in tiles: memory of the VAE stays constant */
-    int64_t vae_tile;  /* side of a tile in pixels; 0: the VAE's sample_size */
+    bool vae_tiling;  /* latents are decoded in tiles: memory of the VAE stays constant */
+    int64_t vae_tile; /* side of a tile in pixels; 0: the VAE's sample_size */
     /* Called after each solver step of each batch; non-OK stops (INTERRUPTED). */
     kin_status (*progress)(void *user, int64_t clips_done, int step, int steps);
     /* Receives finished clips in order: frames u8 [F,H,W,3]. */
