@@ -112,11 +112,9 @@ typedef struct saved_rope {
 static kin_status rope_bwd(kin_ctx *ctx, void *saved)
 {
     saved_rope *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx;
+    kin_tensor dy, dx;
     bool acc;
-    if (!dy.data)
-        return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    KIN_TRY(kin_op_grads(ctx, &s->y, &s->x, &dy, &dx, &acc));
     if (!dx.data)
         return KIN_OK;
     kin_rope_args a = {

@@ -60,6 +60,15 @@ kin_status kin_op_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_d
     return KIN_OK;
 }
 
+kin_status kin_op_grads(kin_ctx *ctx, const kin_tensor *y, const kin_tensor *x, kin_tensor *dy,
+                        kin_tensor *dx, bool *acc)
+{
+    *dx = (kin_tensor){0};
+    *acc = false;
+    *dy = kin_tape_grad_in(ctx, y);
+    return dy->data ? kin_tape_grad_slot(ctx, x, dx, acc) : KIN_OK;
+}
+
 void *kin_op_record(kin_ctx *ctx, size_t bytes)
 {
     void *p = kin_ws_bytes(ctx, bytes);

@@ -19,6 +19,10 @@ static inline const kin_tensor *kin_op_opt(const kin_tensor *t)
 {
     return t && t->data ? t : NULL;
 }
+/* The start of a backward with one input: dy of y and the place of x's gradient (*acc: to add to).
+ * dx without data: nothing is to be done. */
+kin_status kin_op_grads(kin_ctx *ctx, const kin_tensor *y, const kin_tensor *x, kin_tensor *dy,
+                        kin_tensor *dx, bool *acc);
 /* A zeroed record in the workspace. */
 void *kin_op_record(kin_ctx *ctx, size_t bytes);
 /* p as flat matrix sizes: n = size 0, k = the rest. */

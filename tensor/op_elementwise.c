@@ -169,11 +169,9 @@ typedef struct saved_unary {
 static kin_status unary_bwd(kin_ctx *ctx, void *saved)
 {
     saved_unary *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx;
+    kin_tensor dy, dx;
     bool acc;
-    if (!dy.data)
-        return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    KIN_TRY(kin_op_grads(ctx, &s->y, &s->x, &dy, &dx, &acc));
     if (!dx.data)
         return KIN_OK;
     kin_unary_args a = {
@@ -216,11 +214,9 @@ kin_status kin_scale(kin_ctx *ctx, const kin_tensor *x, float alpha, kin_tensor 
 static kin_status softmax_bwd(kin_ctx *ctx, void *saved)
 {
     saved_unary *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx;
+    kin_tensor dy, dx;
     bool acc;
-    if (!dy.data)
-        return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    KIN_TRY(kin_op_grads(ctx, &s->y, &s->x, &dy, &dx, &acc));
     if (!dx.data)
         return KIN_OK;
     kin_softmax_args a = {.y = &s->y, .dy = &dy, .dx = &dx, .acc = acc};
@@ -263,11 +259,9 @@ static kin_tensor scalar_over(const kin_tensor *y, const kin_tensor *x)
 static kin_status sum_bwd(kin_ctx *ctx, void *saved)
 {
     saved_unary *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, scaled;
+    kin_tensor dy, dx, scaled;
     bool acc;
-    if (!dy.data)
-        return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    KIN_TRY(kin_op_grads(ctx, &s->y, &s->x, &dy, &dx, &acc));
     if (!dx.data)
         return KIN_OK;
     size_t mark = kin_ws_mark(ctx);

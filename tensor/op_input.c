@@ -58,9 +58,7 @@ typedef struct saved_patch {
 static kin_status patch_bwd(kin_ctx *ctx, void *saved)
 {
     saved_patch *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->dst), dx;
-    if (!dy.data)
-        return KIN_OK;
+    kin_tensor dy, dx;
     kin_patch_args a = {.src = &dy,
                         .dst = &dx,
                         .pt = s->p[0],
@@ -68,7 +66,7 @@ static kin_status patch_bwd(kin_ctx *ctx, void *saved)
                         .pw = s->p[2],
                         .channel_last = s->channel_last,
                         .to_tokens = !s->to_tokens};
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->src, &dx, &a.acc));
+    KIN_TRY(kin_op_grads(ctx, &s->dst, &s->src, &dy, &dx, &a.acc));
     return dx.data ? ctx->k->patch(ctx, &a) : KIN_OK;
 }
 
@@ -164,15 +162,13 @@ typedef struct saved_loss {
 static kin_status loss_bwd(kin_ctx *ctx, void *saved)
 {
     saved_loss *s = saved;
-    kin_tensor dloss = kin_tape_grad_in(ctx, &s->loss), dx;
-    if (!dloss.data)
-        return KIN_OK;
+    kin_tensor dloss, dx;
     kin_loss_args a = {.kind = s->kind,
                        .x = &s->x,
                        .target = &s->target,
                        .weight = kin_op_opt(&s->weight),
                        .dloss = &dloss};
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &a.acc));
+    KIN_TRY(kin_op_grads(ctx, &s->loss, &s->x, &dloss, &dx, &a.acc));
     a.dx = &dx;
     return dx.data ? ctx->k->loss_bwd(ctx, &a) : KIN_OK;
 }
