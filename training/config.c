@@ -499,7 +499,7 @@ static kin_status parse_reports(const section *root, kin_train_config *c)
 static kin_status parse_root(const section *root, const char *dir, int64_t steps,
                              kin_train_config *c)
 {
-    char compute[8] = "";
+    char compute[8] = "", precision[8] = "";
     int64_t seed = 1;
     KIN_TRY(get_object(root, "transformer", &c->transformer));
     if (c->transformer)
@@ -531,17 +531,38 @@ static kin_status parse_root(const section *root, const char *dir, int64_t steps
         return kin_fail(root->err, KIN_ERR_ARG,
                         "train config: compute \"%s\" must be f32 or bf16 (int8 has no gradient)",
                         compute);
+    KIN_TRY(get_str(root, "matmul_precision", precision, sizeof precision, false));
+    c->has_precision = precision[0] != '\0';
+    c->precision = strcmp(precision, "high") == 0 ? KIN_PRECISION_HIGH : KIN_PRECISION_HIGHEST;
+    if (c->has_precision && c->precision != KIN_PRECISION_HIGH && strcmp(precision, "highest") != 0)
+        return kin_fail(root->err, KIN_ERR_ARG,
+                        "train config: matmul_precision \"%s\" must be highest or high", precision);
     return KIN_OK;
 }
 
 kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data,
                                   int64_t steps, kin_train_config *c, kin_error *err)
 {
-    static const char *const known[] = {
-        "transformer", "text_encoder",  "scheduler",  "init_from", "tokenizer",
-        "seed",        "steps",         "batch_size", "compute",   "gradient_accumulation",
-        "log_every",   "checkpointing", "data",       "optimizer", "objective",
-        "validation",  "samples",       "checkpoint", NULL};
+    static const char *const known[] = {"transformer",
+                                        "text_encoder",
+                                        "scheduler",
+                                        "init_from",
+                                        "tokenizer",
+                                        "seed",
+                                        "steps",
+                                        "batch_size",
+                                        "compute",
+                                        "gradient_accumulation",
+                                        "matmul_precision",
+                                        "log_every",
+                                        "checkpointing",
+                                        "data",
+                                        "optimizer",
+                                        "objective",
+                                        "validation",
+                                        "samples",
+                                        "checkpoint",
+                                        NULL};
     kin_status status = KIN_OK;
     memset(c, 0, sizeof *c);
     kin_sim_options_default(&c->data.sim);
@@ -592,6 +613,18 @@ kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_trai
     kin_status status = kin_train_config_parse(json, NULL, data, steps, out, err);
     cJSON_Delete(json);
     return status;
+}
+
+kin_status kin_train_config_adopt(kin_train_config *c, kin_ctx *ctx)
+{
+    const section root = {c->json, "train config", &ctx->error};
+    if (c->has_compute)
+        ctx->compute = c->compute;
+    if (c->has_precision)
+        ctx->precision = c->precision;
+    return ctx->precision == KIN_PRECISION_HIGH
+               ? put(&root, "matmul_precision", cJSON_CreateString("high"))
+               : KIN_OK;
 }
 
 void kin_train_config_free(kin_train_config *c)

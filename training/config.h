@@ -25,8 +25,9 @@ typedef struct kin_train_config {
     int64_t image; /* side of the images the transformer above takes; 0: it takes clips */
     uint64_t seed;
     int64_t steps, batch, accumulation, log_every;
-    bool has_compute, checkpointing;
+    bool has_compute, has_precision, checkpointing; /* has: given in the file */
     kin_dtype compute;
+    kin_precision precision;
 
     struct {
         char file[KIN_PATH_MAX]; /* .model, or "" = train one */
@@ -81,6 +82,9 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char
 /* The small image classifier whose features judge pictures (docs/training.md), on class folders. */
 kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_train_config *out,
                                        kin_error *err);
+/* Sets the context's types of products from the configuration; a precision that the file leaves
+ * open is the context's, noted in the resolved tree unless it is the default. Fails: MEM. */
+kin_status kin_train_config_adopt(kin_train_config *c, kin_ctx *ctx);
 void kin_train_config_free(kin_train_config *c);
 
 /* Fails (ARG, naming the first different key) unless a run of `saved` (a resolved tree) may go on

@@ -145,6 +145,7 @@ static kin_status read_config(kin_trainer *t, char checkpoint[KIN_PATH_MAX])
         return kin_fail(err, KIN_ERR_ARG, "train: a configuration file must be given");
     KIN_TRY(path ? kin_train_config_read(path, o->data, o->steps, &t->cfg, err)
                  : kin_train_config_classifier(o->data, o->steps, &t->cfg, err));
+    KIN_TRY(kin_train_config_adopt(&t->cfg, t->ctx));
     if (!o->resume)
         return KIN_OK;
     kin_checkpoint_info info;
@@ -204,8 +205,6 @@ static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, kin_trainer *h
     t->ctx = plan;
     t->opt = &quiet;
     KIN_GOTO(read_config(t, checkpoint));
-    if (t->cfg.has_compute)
-        plan->compute = t->cfg.compute;
     KIN_GOTO(kin_trainer_setup(t, opt->resume ? checkpoint : NULL));
     KIN_GOTO(kin_trainer_plan(t, peak));
     if (heir) {
@@ -247,8 +246,6 @@ static kin_status run(kin_trainer *t)
     kin_error *err = &t->ctx->error;
     KIN_TRY(prepare_run(t));
     KIN_TRY(read_config(t, checkpoint));
-    if (t->cfg.has_compute)
-        t->ctx->compute = t->cfg.compute;
     KIN_TRY(check_memory(t));
     KIN_TRY(kin_trainer_setup(t, t->opt->resume ? checkpoint : NULL));
     if (t->opt->resume)

@@ -63,6 +63,7 @@ static void wrong_configurations_are_named(void **state)
         {",\"validation\":{\"sigmas\":[]}", KIN_ERR_ARG, "sigmas"},
         {",\"batch_size\":0", KIN_ERR_FORMAT, "batch_size"},
         {",\"compute\":\"f16\"", KIN_ERR_ARG, "f16"},
+        {",\"matmul_precision\":\"low\"", KIN_ERR_ARG, "highest or high"},
         {",\"init_from\":\"x\"", KIN_ERR_ARG, "init_from"},
         {",\"checkpoint\":3", KIN_ERR_FORMAT, "checkpoint"},
     };
@@ -136,6 +137,27 @@ static void only_some_keys_may_change_in_a_run(void **state)
     kin_train_config_free(&base);
 }
 
+/* The command line's precision is noted; the file's own counts for more. */
+static void precision_is_recorded(void **state)
+{
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_REF, .precision = KIN_PRECISION_HIGH};
+    kin_train_config c;
+    kin_error err = {0};
+    kin_ctx *ctx = NULL;
+    (void)state;
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    assert_ok(parse("", &c, &err), &err);
+    assert_null(cJSON_GetObjectItem(c.json, "matmul_precision"));
+    assert_ok(kin_train_config_adopt(&c, ctx), &ctx->error);
+    assert_string_equal(cJSON_GetObjectItem(c.json, "matmul_precision")->valuestring, "high");
+    kin_train_config_free(&c);
+    assert_ok(parse(",\"matmul_precision\":\"highest\"", &c, &err), &err);
+    assert_ok(kin_train_config_adopt(&c, ctx), &ctx->error);
+    assert_int_equal(ctx->precision, KIN_PRECISION_HIGHEST);
+    kin_train_config_free(&c);
+    kin_ctx_destroy(&ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +165,7 @@ int main(void)
         cmocka_unit_test(wrong_configurations_are_named),
         cmocka_unit_test(data_can_be_given_in_three_ways),
         cmocka_unit_test(only_some_keys_may_change_in_a_run),
+        cmocka_unit_test(precision_is_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
