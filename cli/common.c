@@ -115,6 +115,48 @@ kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_e
     return err->status;
 }
 
+/* one entry of the list: FILE or FILE:STRENGTH */
+static kin_status add_lora(kin_pipeline *model, char *entry, kin_error *err)
+{
+    char *colon = strrchr(entry, ':'), *rest = NULL;
+    double strength = 1;
+    kin_status status;
+    if (colon && colon[1]) {
+        const double v = strtod(colon + 1, &rest);
+        if (!*rest) {
+            strength = v;
+            *colon = 0;
+        }
+    }
+    status = kin_pipeline_add_lora(model, entry, strength);
+    if (status == KIN_OK)
+        return KIN_OK;
+    *err = model->ctx->error;
+    err->status = status == KIN_ERR_MEM || status == KIN_ERR_ARG ? status : KIN_ERR_FORMAT;
+    return err->status;
+}
+
+kin_status kin_cli_loras(const kin_args *args, kin_pipeline *model, kin_error *err)
+{
+    const char *list = kin_args_text(args, "lora");
+    kin_status status = KIN_OK;
+    if (!list)
+        return KIN_OK;
+    char *text = kin_strdup(list), *at = text;
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "lora: out of memory");
+    while (at && status == KIN_OK) {
+        char *comma = strchr(at, ',');
+        if (comma)
+            *comma++ = 0;
+        status = *at ? add_lora(model, at, err)
+                     : kin_fail(err, KIN_ERR_ARG, "--lora %s: an entry is empty", list);
+        at = comma;
+    }
+    kin_free(text);
+    return status;
+}
+
 void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model)
 {
     kin_model_set_diffmoe_infer(model->model,

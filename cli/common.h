@@ -45,6 +45,10 @@ kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_e
 /* --diffmoe-infer to the model. */
 void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model);
 
+/* Gives the model the adapters of --lora FILE[:STRENGTH],...; an adapter file that cannot be read
+ * or does not fit is a bad input (KIN_ERR_FORMAT). *count (or NULL): how many files. */
+kin_status kin_cli_loras(const kin_args *args, kin_pipeline *model, kin_error *err);
+
 /* KIN_ERR_FORMAT if `path` cannot be read (an input that is not there is a bad input file). */
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err);
 

@@ -124,6 +124,12 @@ static kin_status to_directory(conversion *c, const char *model)
     KIN_TRY(kin_ctx_create(&options, &ctx, c->err));
     kin_status status = kin_cli_load(ctx, model, &p, c->err);
     if (status == KIN_OK)
+        status = kin_cli_loras(c->args, p, c->err);
+    if (status == KIN_OK && kin_pipeline_merge_loras(p) != KIN_OK) {
+        *c->err = ctx->error;
+        status = c->err->status;
+    }
+    if (status == KIN_OK)
         status = kin_pipeline_save_as(p, c->out, &save, c->err);
     if (status == KIN_OK)
         printf("%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));
@@ -143,6 +149,9 @@ static kin_status from_directory(conversion *c)
             "convert: --with-optimizer, --vae and -c are for .pth files (a run given to -o "
             "x.pth keeps its optimizer)");
     if (ends_in(c->out, "pth", "pt")) {
+        if (kin_args_text(c->args, "lora"))
+            return kin_fail(c->err, KIN_ERR_ARG,
+                            "convert: --lora goes with -o DIR; convert its result to .pth");
         KIN_TRY(kin_official_from(model, c->out, c->dtype, c->err));
         printf("%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));
         return KIN_OK;

@@ -452,6 +452,7 @@ static kin_status sample(generation *g, kin_error *err)
 static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
 {
     KIN_TRY(kin_cli_load(ctx, model_dir, &g->pipeline, err));
+    KIN_TRY(kin_cli_loras(g->args, g->pipeline, err));
     kin_cli_diffmoe(g->args, g->pipeline);
     set_params(g);
     KIN_TRY(set_sizes(g, err));

@@ -160,6 +160,8 @@ static kin_status load_pair(kin_params *params, const kin_safetensors *file, int
             return kin_fail(err, KIN_ERR_SHAPE, "lora: %s.alpha must be one number", module);
         scale *= kin_tensor_get(&alpha, 0) / (double)a.size[0];
     }
+    if ((float)scale == 0.0f)
+        return KIN_OK; /* adds nothing, not even a rounding */
     KIN_TRY(kin_params_adapt(params, w, a.size[0], (float)scale, name, err));
     for (last = w->adapters; last->next;)
         last = last->next;

@@ -1,8 +1,11 @@
 /* diffusion/pipeline.c: creation and text; loading is loader.c, saving saver.c, generation
  * generate.c. */
+#include "diffusion/weights.h"
+#include "diffusion/lora.h"
 #include "diffusion/pipeline.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -30,8 +33,42 @@ void kin_pipeline_destroy(kin_pipeline **pp)
     cJSON_Delete(p->scheduler_config);
     cJSON_Delete(p->index);
     kin_files_free(&p->files);
+    for (int i = 0; i < p->loras; i++)
+        kin_safetensors_close(&p->lora[i]);
+    kin_free(p->merged);
     kin_free(p);
     *pp = NULL;
+}
+
+/* --- adapters --- */
+
+kin_status kin_pipeline_add_lora(kin_pipeline *p, const char *path, double strength)
+{
+    kin_error *err = &p->ctx->error;
+    char name[16];
+    kin_status status;
+
+    if (p->loras == KIN_LORA_FILES)
+        return kin_fail(err, KIN_ERR_ARG, "%s: at most %d adapter files are taken", path,
+                        KIN_LORA_FILES);
+    KIN_TRY(kin_safetensors_open(path, &p->lora[p->loras], err));
+    snprintf(name, sizeof(name), "%d", p->loras);
+    status = kin_lora_load(p->params, p->lora[p->loras++], strength, name, NULL, err);
+    if (status != KIN_OK) {
+        const kin_error why = *err;
+
+        return kin_fail(err, status, "%s: %s", path, why.text);
+    }
+    if (!kin_ctx_is_plan(p->ctx))
+        snprintf(p->hash, sizeof(p->hash), "%016llx",
+                 (unsigned long long)kin_weights_hash(strtoull(p->hash, NULL, 16),
+                                                      p->lora[p->loras - 1]));
+    return KIN_OK;
+}
+
+kin_status kin_pipeline_merge_loras(kin_pipeline *p)
+{
+    return p->loras && !p->merged ? kin_lora_merge(p->params, &p->merged, &p->ctx->error) : KIN_OK;
 }
 
 kin_status kin_pipeline_check_text(const kin_pipeline *p)

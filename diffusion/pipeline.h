@@ -8,8 +8,11 @@
 #include "diffusion/model.h"
 #include "diffusion/vae_model.h"
 #include "io/elements.h"
+#include "io/safetensors.h"
 #include "text/encoder.h"
 #include "text/tokenizer.h"
+
+enum { KIN_LORA_FILES = 16 };
 
 typedef struct kin_pipeline {
     kin_ctx *ctx;       /* not owned */
@@ -23,7 +26,10 @@ typedef struct kin_pipeline {
     cJSON *transformer_config, *text_config, *scheduler_config,
         *index;              /* as read; saved unchanged */
     struct kin_files *files; /* mapped weight files the parameters point into, or NULL */
-    char hash[17];           /* of the weight files' bytes (hex), "" for a model not from files */
+    kin_safetensors *lora[KIN_LORA_FILES]; /* adapter files, mapped */
+    int loras;
+    void *merged;  /* weights that took adapters in */
+    char hash[17]; /* of the weight files' bytes (hex), "" for a model not from files */
     int64_t frames, height,
         width; /* native clip size (model_index.json "kinema": {...}), 0 = unknown */
     double fps;
@@ -39,6 +45,11 @@ kin_status kin_pipeline_load(kin_ctx *ctx, const char *dir, kin_pipeline **out);
 kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder,
                                const void *spiece, size_t spiece_bytes, const cJSON *scheduler,
                                uint64_t seed, kin_pipeline **out);
+/* Adapters of the transformer from a file (kin_lora_load), as products of their own. Fails: ARG
+ * (more than KIN_LORA_FILES), what kin_lora_load and kin_safetensors_open say. */
+kin_status kin_pipeline_add_lora(kin_pipeline *p, const char *path, double strength);
+/* Adds all of them to the weights, once and after the last (kin_lora_merge). */
+kin_status kin_pipeline_merge_loras(kin_pipeline *p);
 /* Parameters of a loaded pipeline become trainable f32 with gradients (copies of mapped values). */
 kin_status kin_pipeline_make_trainable(kin_pipeline *p);
 void kin_pipeline_destroy(kin_pipeline **p);

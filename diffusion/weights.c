@@ -56,6 +56,18 @@ static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
     return mix(mix(lane[0], lane[1]), mix(lane[2], lane[3]));
 }
 
+uint64_t kin_weights_hash(uint64_t h, const kin_safetensors *file)
+{
+    for (int64_t i = 0; i < kin_safetensors_count(file); i++) {
+        const kin_safetensors_entry *e = kin_safetensors_at(file, i);
+
+        h = hash_entry(h, e);
+        if (e->mapped)
+            kin_mapped_drop(e->data, e->bytes);
+    }
+    return h;
+}
+
 static kin_status find(const kin_safetensors *st, const kin_param *p, kin_weight_alias alias,
                        kin_tensor *t, int64_t *index, kin_error *err)
 {

@@ -29,6 +29,9 @@ typedef const char *(*kin_weight_alias)(const char *name);
 kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_weight_alias alias,
                             bool plan, kin_error *err);
 
+/* h mixed with names and bytes of all tensors of a file, whose pages are given back. */
+uint64_t kin_weights_hash(uint64_t h, const kin_safetensors *file);
+
 /* Gives every parameter trainable f32 memory of its own with its present values, and gradients. */
 kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err);
 

@@ -158,4 +158,35 @@ that "SIGINT ends generation with 130" test $? = 130
 that "no half clip is left" test -z "$(find z -name '*.tmp*')"
 last=$(find z -name '*.mp4' | sort | tail -1)
 that "the last clip is whole" test -z "$(ffmpeg -v error -xerror -i "$last" -f null - 2>&1)"
+
+# adapters: a file whose values are all 0.0115 ("<<<<"), rank 2, for one matrix of the bundled model
+adapter() { # FILE MODULE
+    local json
+    json="{\"$2.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[2,192],\"data_offsets\":[0,1536]},"
+    json="$json\"$2.lora_B.weight\":{\"dtype\":\"F32\",\"shape\":[192,2],\"data_offsets\":[1536,3072]}}"
+    while [ $((${#json} % 8)) != 0 ]; do json="$json "; done
+    # shellcheck disable=SC2059
+    printf "\\x$(printf %02x $((${#json} % 256)))\\x$(printf %02x $((${#json} / 256)))\\0\\0\\0\\0\\0\\0" >"$1"
+    printf '%s' "$json" >>"$1"
+    head -c 3072 /dev/zero | tr '\0' '<' >>"$1"
+}
+adapter a.safetensors transformer.blocks.0.attn1.to_q
+adapter b.safetensors transformer.blocks.7.attn1.to_q
+clip=("a red ball falls" --steps 3 --allow-flat --seed 4 -q)
+expect 0 "a clip of the bundled model" "$kinema" generate "${clip[@]}" -o plain.png
+expect 0 "with an adapter" "$kinema" generate "${clip[@]}" --lora a.safetensors:40 -o lora.png
+expect 0 "with two of half its strength" "$kinema" generate "${clip[@]}" --lora a.safetensors:20,a.safetensors:20 -o two.png
+expect 0 "with strength 0" "$kinema" generate "${clip[@]}" --lora a.safetensors:0 -o zero.png
+pixels() { # FILE: its pixels alone
+    ffmpeg -v error -i "$1" -f rawvideo -pix_fmt rgb24 - | cksum
+}
+that "an adapter changes the clip" test "$(pixels plain.png)" != "$(pixels lora.png)"
+that "strength 0 does not" test "$(pixels plain.png)" = "$(pixels zero.png)"
+expect 0 "adapters are merged" "$kinema" convert --lora a.safetensors:40 --dtype f32 -o merged
+expect 0 "a clip of the merged model" "$kinema" generate "${clip[@]}" -m merged -o merged.png
+that "merging keeps the adapter" test "$(pixels plain.png)" != "$(pixels merged.png)"
+expect 3 "an adapter of another model" "$kinema" generate "${clip[@]}" --lora b.safetensors -o x.png
+has err "blocks.7.attn1.to_q"
+expect 3 "an adapter that is not there" "$kinema" generate "${clip[@]}" --lora no.safetensors -o x.png
+expect 2 "an empty entry" "$kinema" generate "${clip[@]}" --lora a.safetensors, -o x.png
 finish
