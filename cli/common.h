@@ -15,6 +15,7 @@
 kin_status kin_cmd_generate(const kin_args *args, kin_error *err);
 kin_status kin_cmd_train(const kin_args *args, kin_error *err);
 kin_status kin_cmd_simulate(const kin_args *args, kin_error *err);
+kin_status kin_cmd_cache(const kin_args *args, kin_error *err);
 kin_status kin_cmd_check(const kin_args *args, kin_error *err);
 kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err);
 kin_status kin_cmd_inspect(const kin_args *args, kin_error *err);

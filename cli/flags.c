@@ -16,6 +16,7 @@
 #define S KIN_VERB_SIMULATE
 #define C KIN_VERB_CHECK
 #define E KIN_VERB_EVALUATE
+#define K KIN_VERB_CACHE
 #define I KIN_VERB_INSPECT
 #define V KIN_VERB_CONVERT
 #define BO KIN_VERB_BENCH_OPS
@@ -32,6 +33,8 @@ static const kin_verb_row verb_rows[] = {
      "make a labelled physics video set, without any download"},
     {C, "dataset", "check", "PATH", NULL,
      "read a data set to its end and name everything odd in it"},
+    {K, "dataset", "cache", "PATH", "data",
+     "encode images with a VAE once, for training in its latents"},
     {E, "evaluate", NULL, "[MODEL]", "model", "judge a model by measurement"},
     {I, "inspect", NULL, "[MODEL]", "model",
      "show parameters and routing; read any one input file to its end"},
@@ -92,6 +95,18 @@ static const kin_flag flag_rows[] = {
     {"output", 'o', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, T | S, false, "folder to write"},
     {"output", 'o', KIN_FLAG_TEXT, "DIR|FILE", NULL, 0, 0, V, false,
      "model directory (or run folder) to write; x.pth; x.safetensors for any .pth as it is"},
+    {"data", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, K, false,
+     "images in class folders, or a tar of them (also as plain argument)"},
+    {"model", 'm', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, K, false,
+     "the VAE: its folder, or a model directory with vae/"},
+    {"size", 0, KIN_FLAG_INT, "N", NULL, 1, 8192, K, true,
+     "side of the pictures; default: the VAE's own"},
+    {"part", 0, KIN_FLAG_TEXT, "NAME", NULL, 0, 0, K, true,
+     "part of the class folders to train on; default: train, where there is one"},
+    {"held-out", 0, KIN_FLAG_INT, "N", NULL, 1, 1000000, K, true,
+     "images for validation; default: all of the part test, at most 2048"},
+    {"shard", 0, KIN_FLAG_INT, "N", "256", 1, 65536, K, true, "images per file"},
+    {"batch", 'b', KIN_FLAG_INT, "N", "8", 1, 65536, K, true, "images per forward pass"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, E, false,
      "also keep the generated clips, e.g. clips/%03d.mp4; suite routing: draw its maps into this PNG"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, BENCH, false, "write the report as JSON"},
@@ -248,6 +263,7 @@ static const kin_flag flag_rows[] = {
 #undef S
 #undef C
 #undef E
+#undef K
 #undef I
 #undef V
 #undef BO

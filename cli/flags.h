@@ -26,7 +26,8 @@ typedef enum kin_verb {
     KIN_VERB_BENCH_TRAIN = 512,
     KIN_VERB_BENCH_SCALING = 1024,
     KIN_VERB_BENCH = 2048, /* without a second word: --calibrate */
-    KIN_VERB_ALL = 4095
+    KIN_VERB_CACHE = 4096,
+    KIN_VERB_ALL = 8191
 } kin_verb;
 
 typedef enum kin_flag_type {

@@ -14,6 +14,7 @@ static kin_status run(const kin_args *args, kin_error *err)
     case KIN_VERB_GENERATE: return kin_cmd_generate(args, err);
     case KIN_VERB_TRAIN: return kin_cmd_train(args, err);
     case KIN_VERB_SIMULATE: return kin_cmd_simulate(args, err);
+    case KIN_VERB_CACHE: return kin_cmd_cache(args, err);
     case KIN_VERB_CHECK: return kin_cmd_check(args, err);
     case KIN_VERB_EVALUATE: return kin_cmd_evaluate(args, err);
     case KIN_VERB_INSPECT: return kin_cmd_inspect(args, err);

@@ -20,6 +20,7 @@ typedef enum kin_rng_purpose {
     KIN_RNG_VALIDATE = 9, /* fixed noise and times of validation */
     KIN_RNG_FLIP = 10,    /* mirrored training images: sample = global sample index */
     KIN_RNG_CLASS = 11,   /* classes of images: sample = image index */
+    KIN_RNG_LATENT = 12,  /* draws from the posterior of cached latents: as NOISE */
     KIN_RNG_TEST = 100
 } kin_rng_purpose;
 

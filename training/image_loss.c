@@ -4,10 +4,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "training/images.h"
 #include "training/validate.h"
 #include "training/wiener.h"
-#include "vision/frames.h"
 
 enum { TIMES = KIN_IMAGE_LOSS_TIMES };
 const float kin_image_loss_sigma[TIMES] = {0.162f, 0.262f, 0.338f, 0.405f, 0.469f,
@@ -38,7 +36,12 @@ static kin_status open_source(suite *s, kin_error *err)
     kin_free(c);
     KIN_TRY(status);
     s->out->images = kin_source_held_out(s->source);
-    s->dim = 3 * info->input_size * info->input_size;
+    const kin_latents_info *latents = kin_source_latents(s->source);
+    s->dim = (latents ? latents->channels : 3) * info->input_size * info->input_size;
+    if (latents) {
+        s->task.latent_scale = latents->scale;
+        s->task.latent_shift = latents->shift;
+    }
     if (s->out->images < 1)
         return kin_fail(err, KIN_ERR_ARG,
                         "loss: %s has no part test, val or validation; a count takes so many of "
@@ -63,15 +66,18 @@ static kin_status make_buffers(suite *s, kin_error *err)
 /* The first n images of the batch as the network sees them -> values[0]. */
 static kin_status convert(suite *s, int64_t n, kin_error *err)
 {
-    const kin_sample_shape *shape = &s->batch.shape;
-    for (int64_t b = 0; b < n; b++) {
-        kin_tensor from = KIN_TENSOR(kin_batch_sample(&s->batch, b).frames, KIN_DTYPE_U8, 1,
-                                     shape->height, shape->width, 3);
-        kin_tensor to =
-            KIN_TENSOR(s->values + b * s->dim, KIN_DTYPE_F32, 3, 1, shape->height, shape->width);
-        KIN_TRY(kin_frames_to_tensor(&from, &to, err));
-    }
-    return KIN_OK;
+    kin_ctx *ctx = s->task.pipe->ctx;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_batch part = s->batch;
+    kin_train_inputs in;
+    part.size = n;
+    kin_status status = kin_train_clean(ctx, &s->task, &part, 0, &in);
+    if (status == KIN_OK)
+        memcpy(s->values, in.x0.data, (size_t)(n * s->dim) * sizeof *s->values);
+    else
+        *err = ctx->error;
+    kin_ws_release(ctx, mark);
+    return status;
 }
 
 static kin_status tell(const suite *s, const char *what, int64_t done, int64_t total,
@@ -86,15 +92,16 @@ static kin_status add_training_images(suite *s, kin_moments *m, kin_error *err)
     const int64_t n = kin_source_count(s->source), size = s->batch.size;
     for (int64_t at = 0; at < n; at += size) {
         const int64_t part = n - at < size ? n - at : size;
-        for (int64_t b = 0; b < part; b++) {
-            kin_sample sample = kin_batch_sample(&s->batch, b);
-            KIN_TRY(kin_source_read(s->source, at + b, &sample, err));
+        s->batch.first = (uint64_t)at;
+        for (int mirrored = 0; mirrored < 2; mirrored++) {
+            for (int64_t b = 0; b < part; b++) {
+                kin_sample sample = kin_batch_sample(&s->batch, b);
+                KIN_TRY(mirrored ? kin_source_read_mirrored(s->source, at + b, &sample, err)
+                                 : kin_source_read(s->source, at + b, &sample, err));
+            }
+            KIN_TRY(convert(s, part, err));
+            kin_moments_add(m, s->values, part);
         }
-        KIN_TRY(convert(s, part, err));
-        kin_moments_add(m, s->values, part);
-        kin_images_flip(s->batch.frames, part * s->batch.shape.height, s->batch.shape.width);
-        KIN_TRY(convert(s, part, err));
-        kin_moments_add(m, s->values, part);
         KIN_TRY(tell(s, "linear denoiser", at + part, n, err));
     }
     return KIN_OK;

@@ -6,7 +6,6 @@
 
 #include "base/alloc.h"
 #include "tensor/rng.h"
-#include "training/images.h"
 
 struct kin_loader {
     kin_source *source;
@@ -32,6 +31,7 @@ static size_t batch_layout(const kin_sample_shape *shape, int64_t size, kin_batc
         size_t bytes;
     } part[] = {
         {(void **)&b->frames, n * kin_sample_frame_bytes(shape)},
+        {(void **)&b->moments, n * (size_t)kin_sample_moments(shape) * sizeof(float)},
         {(void **)&b->ids, n * t * sizeof(int32_t)},
         {(void **)&b->mask, n * t},
         {(void **)&b->prior, n * KIN_PHYS_CATEGORIES * sizeof(float)},
@@ -71,6 +71,7 @@ kin_sample kin_batch_sample(const kin_batch *batch, int64_t b)
 {
     const kin_sample_shape *s = &batch->shape;
     return (kin_sample){.frames = batch->frames + (size_t)b * kin_sample_frame_bytes(s),
+                        .moments = batch->moments + b * kin_sample_moments(s),
                         .ids = batch->ids + b * s->text_len,
                         .mask = batch->mask + b * s->text_len,
                         .prior = batch->prior + b * KIN_PHYS_CATEGORIES,
@@ -115,9 +116,9 @@ static kin_status fill(kin_loader *l, kin_batch *b, kin_error *err)
         int64_t clip = kin_data_order(l->seed, kin_source_count(l->source), b->first + (uint64_t)i,
                                       l->order, &l->epoch);
         kin_sample s = kin_batch_sample(b, i);
-        KIN_TRY(kin_source_read(l->source, clip, &s, err));
-        if (is_flipped(l, b->first + (uint64_t)i))
-            kin_images_flip(s.frames, b->shape.frames * b->shape.height, b->shape.width);
+        KIN_TRY(is_flipped(l, b->first + (uint64_t)i)
+                    ? kin_source_read_mirrored(l->source, clip, &s, err)
+                    : kin_source_read(l->source, clip, &s, err));
     }
     l->next += (uint64_t)b->size;
     return KIN_OK;

@@ -12,6 +12,7 @@ typedef struct kin_batch {
     kin_sample_shape shape;
     uint64_t first;  /* global index of sample 0; sample b has first + b */
     uint8_t *frames; /* [B,F,H,W,3] */
+    float *moments;  /* [B,2C,h,w] */
     int32_t *ids;    /* [B,T] */
     uint8_t *mask;   /* [B,T] */
     float *prior;    /* [B,29] */

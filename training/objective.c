@@ -9,10 +9,11 @@ static kin_status check_model(kin_ctx *ctx, const kin_model_info *info, const ki
 {
     const kin_sample_shape *s = &batch->shape;
     const int64_t size[3] = {s->frames, s->height, s->width};
-    if (info->in_channels != 3)
-        return kin_fail(&ctx->error, KIN_ERR_UNSUPPORTED,
-                        "train: in_channels %lld must be 3 (pixel space)",
-                        (long long)info->in_channels);
+    const int64_t channels = s->latent ? s->latent : 3;
+    if (info->in_channels != channels)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "train: in_channels %lld must be %lld (%s)",
+                        (long long)info->in_channels, (long long)channels,
+                        s->latent ? "those of the cached latents" : "pixel space");
     for (int i = 0; i < 3; i++)
         if (size[i] % info->patch[i])
             return kin_fail(&ctx->error, KIN_ERR_ARG,
@@ -37,6 +38,30 @@ static kin_status make_x0(kin_ctx *ctx, const kin_batch *batch, bool image, kin_
     return KIN_OK;
 }
 
+/* x0 = (mean + exp(logvar/2) noise - shift) scale, logvar clamped as the VAE does, from the cached
+ * posterior of each sample. */
+static kin_status draw_latents(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                               uint32_t step, kin_tensor *x0)
+{
+    const kin_sample_shape *s = &batch->shape;
+    const int64_t half = s->latent * s->height * s->width;
+    KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->height, s->width));
+    for (int64_t b = 0; b < batch->size; b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_LATENT, batch->first + (uint64_t)b, step};
+        kin_tensor z = kin_tensor_select(x0, 0, b);
+        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &z));
+        if (kin_ctx_is_plan(ctx))
+            continue;
+        const float *mean = batch->moments + 2 * b * half, *logvar = mean + half;
+        float *v = z.data;
+        for (int64_t i = 0; i < half; i++) {
+            const float deviation = expf(0.5f * fminf(fmaxf(logvar[i], -30.0f), 20.0f));
+            v[i] = (mean[i] + deviation * v[i] - task->latent_shift) * task->latent_scale;
+        }
+    }
+    return KIN_OK;
+}
+
 /* A workspace copy of host values. */
 static kin_status upload(kin_ctx *ctx, kin_dtype dtype, const void *data, int64_t a, int64_t b,
                          kin_tensor *out)
@@ -51,13 +76,14 @@ static kin_status upload(kin_ctx *ctx, kin_dtype dtype, const void *data, int64_
 }
 
 kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
-                           kin_train_inputs *in)
+                           uint32_t step, kin_train_inputs *in)
 {
     const kin_model_info *info = kin_model_get_info(task->pipe->model);
     const int64_t n = batch->size, text = batch->shape.text_len;
     memset(in, 0, sizeof *in);
     KIN_TRY(check_model(ctx, info, batch));
-    KIN_TRY(make_x0(ctx, batch, info->input_size > 0, &in->x0));
+    KIN_TRY(batch->shape.latent ? draw_latents(ctx, task, batch, step, &in->x0)
+                                : make_x0(ctx, batch, info->input_size > 0, &in->x0));
     if (info->input_size)
         return upload(ctx, KIN_DTYPE_I32, batch->label, n, 0, &in->label);
     KIN_TRY(upload(ctx, KIN_DTYPE_I32, batch->ids, n, text, &in->ids));
@@ -189,7 +215,7 @@ static kin_status draw_flips(kin_ctx *ctx, const kin_train_task *task, const kin
 kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                           uint32_t step, kin_train_inputs *in)
 {
-    KIN_TRY(kin_train_clean(ctx, task, batch, in));
+    KIN_TRY(kin_train_clean(ctx, task, batch, step, in));
     KIN_TRY(make_times(ctx, batch->size, in));
     if (!kin_ctx_is_plan(ctx)) {
         draw_times(task, batch, step, in);
@@ -320,7 +346,7 @@ kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const 
     kin_train_inputs in;
     kin_status status = KIN_OK;
     if (is_classifier(task))
-        KIN_GOTO(kin_train_clean(ctx, task, batch, &in));
+        KIN_GOTO(kin_train_clean(ctx, task, batch, step, &in));
     else
         KIN_GOTO(kin_train_draw(ctx, task, batch, step, &in));
     KIN_GOTO(kin_tape_begin(ctx));

@@ -35,15 +35,17 @@ typedef struct kin_train_task {
     kin_objective_options objective;
     const kin_ddpm *ddpm; /* NULL: rectified flow */
     uint64_t seed;
+    float latent_scale, latent_shift; /* of cached latents: x0 = (z - shift) * scale */
     kin_null_text null_text;
     void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing) */
     void *user;
 } kin_train_task;
 
-/* x0, ids, mask, null, prior, quant, label of a batch as they are stored, without dropout. Fails:
- * ARG for a model that does not take RGB clips of this size; MEM. */
+/* step: of the draw from the posterior of cached latents (0: validation). x0, ids, mask, null,
+ * prior, quant, label of a batch as they are stored, without dropout. Fails: ARG for a model that
+ * does not take RGB clips of this size; MEM. */
 kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
-                           kin_train_inputs *in);
+                           uint32_t step, kin_train_inputs *in);
 /* The above with everything drawn for training step `step` (from 1): noise, times, dropped
  * conditions, gate flips. All draws are keyed by (seed, purpose, global sample index, step). */
 kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,

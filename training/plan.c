@@ -33,11 +33,12 @@ kin_status kin_trainer_plan(kin_trainer *t, uint64_t *peak)
     const kin_batch batch = {.size = t->cfg.batch, .shape = shape};
     t->ctx->ws.peak = t->ctx->ws.used;
     KIN_TRY(kin_train_micro_step(t->ctx, &t->task, &batch, 1, &sum));
-    *peak = resident_now() + t->ctx->ws.peak + table_bytes(t->pipe->params) +
-            table_bytes(t->pipe->text_params) + t->optim->bytes +
-            kin_source_cache_bytes(t->source) +
-            kin_loader_bytes(&shape, t->cfg.batch, kin_source_count(t->source)) +
-            (uint64_t)kin_source_held_out(t->source) * kin_sample_frame_bytes(&shape);
+    *peak =
+        resident_now() + t->ctx->ws.peak + table_bytes(t->pipe->params) +
+        table_bytes(t->pipe->text_params) + t->optim->bytes + kin_source_cache_bytes(t->source) +
+        kin_loader_bytes(&shape, t->cfg.batch, kin_source_count(t->source)) +
+        (uint64_t)kin_source_held_out(t->source) *
+            (kin_sample_frame_bytes(&shape) + (uint64_t)kin_sample_moments(&shape) * sizeof(float));
     return KIN_OK;
 }
 

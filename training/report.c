@@ -362,8 +362,8 @@ static kin_status generate_grid(kin_trainer *t, grid *g, float *values, int32_t 
     kin_generate_params p = kin_generate_params_default();
     p.count = n;
     p.frames = t->cfg.data.frames;
-    p.height = t->cfg.data.height;
-    p.width = t->cfg.data.width;
+    p.height = g->height;
+    p.width = g->width;
     p.steps = (int)t->cfg.samples.steps;
     p.cfg_scale = (float)t->cfg.samples.cfg_scale;
     p.seed = t->cfg.seed;
@@ -383,8 +383,8 @@ kin_status kin_trainer_samples(kin_trainer *t)
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
     grid g = {.across = info->family == KIN_FAMILY_DIT ? images_across(n, info->num_classes) : 1,
               .frames = frames < 16 ? frames : 16,
-              .height = t->cfg.data.height,
-              .width = t->cfg.data.width};
+              .height = t->pipe->vae ? t->pipe->height : t->cfg.data.height,
+              .width = t->pipe->vae ? t->pipe->width : t->cfg.data.width};
     const int64_t rows = (n + g.across - 1) / g.across * g.height,
                   columns = g.across * g.frames * g.width;
     if (!t->prompt)

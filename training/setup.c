@@ -91,6 +91,19 @@ static kin_status get_tokenizer(kin_trainer *t)
     return train_tokenizer(t, &t->spiece, &t->spiece_bytes);
 }
 
+/* The VAE of cached latents becomes part of the new model. */
+static kin_status attach_vae(kin_trainer *t)
+{
+    const kin_latents_info *info = kin_source_latents(t->source);
+    const char *const pair[] = {"diffusers", "AutoencoderKL"};
+    kin_pipeline *p = t->pipe;
+    KIN_TRY(kin_vae_model_load(t->ctx, info->vae, &p->vae));
+    if (!cJSON_ReplaceItemInObjectCaseSensitive(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
+        return kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
+    p->height = p->width = info->image_size;
+    return KIN_OK;
+}
+
 static kin_status new_pipeline(kin_trainer *t)
 {
     const kin_train_config *c = &t->cfg;
@@ -107,7 +120,7 @@ static kin_status new_pipeline(kin_trainer *t)
     t->pipe->height = c->data.height;
     t->pipe->width = c->data.width;
     t->pipe->fps = c->data.fps;
-    return KIN_OK;
+    return kin_source_latents(t->source) ? attach_vae(t) : KIN_OK;
 }
 
 /* A new classifier has the classes of the data, unless its configuration says a number. */
@@ -250,10 +263,15 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     if (classes)
         t->task.objective.condition_dropout = kin_model_get_info(t->pipe->model)->class_dropout;
     t->task.seed = t->cfg.seed;
+    if (kin_source_latents(t->source)) {
+        t->task.latent_scale = kin_source_latents(t->source)->scale;
+        t->task.latent_shift = kin_source_latents(t->source)->shift;
+    }
     KIN_TRY(make_optimizer(t, checkpoint));
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
-    t->tokens = t->cfg.batch * t->cfg.accumulation * (t->cfg.data.frames / info->patch[0]) *
-                (t->cfg.data.height / info->patch[1]) * (t->cfg.data.width / info->patch[2]);
+    const kin_sample_shape shape = kin_source_shape(t->source);
+    t->tokens = t->cfg.batch * t->cfg.accumulation * (shape.frames / info->patch[0]) *
+                (shape.height / info->patch[1]) * (shape.width / info->patch[2]);
     return kin_trainer_experts_alloc(t);
 }
 

@@ -33,6 +33,7 @@ struct kin_source {
     record *records;
     int64_t records_n;
     kin_images *images;
+    kin_latents *latents;
     /* text */
     const kin_tokenizer *tok;
     /* cache: `cached` entries of entry_bytes, filled when first read */
@@ -43,9 +44,14 @@ struct kin_source {
     void *user;
 };
 
+int64_t kin_sample_moments(const kin_sample_shape *s)
+{
+    return 2 * s->latent * s->height * s->width;
+}
+
 size_t kin_sample_frame_bytes(const kin_sample_shape *s)
 {
-    return (size_t)s->frames * (size_t)s->height * (size_t)s->width * 3;
+    return s->latent ? 0 : (size_t)s->frames * (size_t)s->height * (size_t)s->width * 3;
 }
 
 static uint64_t fnv(uint64_t h, const void *data, size_t n)
@@ -156,6 +162,18 @@ static kin_status open_images(kin_source *s, const kin_train_config *c, kin_erro
     return KIN_OK;
 }
 
+static kin_status open_latents(kin_source *s, const kin_train_config *c, kin_error *err)
+{
+    KIN_TRY(kin_latents_open(c->data.path, &s->latents, err));
+    const kin_latents_info *info = kin_latents_get_info(s->latents);
+    s->shape = (kin_sample_shape){1, info->height, info->width, 0, info->channels};
+    s->count = info->count[0];
+    s->held_out = info->count[1];
+    s->flip = c->data.flip < 0 ? 0.5f : c->data.flip;
+    s->fingerprint = fnv(s->fingerprint, &info->key, sizeof info->key);
+    return KIN_OK;
+}
+
 static void open_simulated(kin_source *s, const kin_train_config *c)
 {
     s->simulate = true;
@@ -173,7 +191,7 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
     kin_source *s = kin_calloc(1, sizeof *s);
     if (!s)
         return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
-    s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0};
+    s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0, 0};
     s->caption = c->data.caption;
     s->cache_limit = (size_t)c->data.cache_mb << 20;
     s->fingerprint = UINT64_C(14695981039346656037);
@@ -188,6 +206,8 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
                           (double)c->data.flip);
     else if (c->data.simulate)
         open_simulated(s, c);
+    else if (classes && kin_latents_is(c->data.path))
+        status = open_latents(s, c, err);
     else
         status = classes ? open_images(s, c, err) : open_records(s, c, err);
     if (status != KIN_OK) {
@@ -209,6 +229,7 @@ void kin_source_close(kin_source **ps)
     if (s->set)
         kin_dataset_close(&s->set);
     kin_images_close(&s->images);
+    kin_latents_close(&s->latents);
     kin_free(s->cache);
     kin_free(s->filled);
     kin_free(s);
@@ -227,12 +248,20 @@ int64_t kin_source_held_out(const kin_source *s)
 
 int64_t kin_source_classes(const kin_source *s)
 {
+    if (s->latents)
+        return kin_latents_get_info(s->latents)->classes;
     return s->images ? kin_images_classes(s->images) : 0;
 }
 
 const char *kin_source_class_name(const kin_source *s, int64_t class_id)
 {
-    return kin_images_class_name(s->images, class_id);
+    return s->latents ? kin_latents_class_name(s->latents, class_id)
+                      : kin_images_class_name(s->images, class_id);
+}
+
+const kin_latents_info *kin_source_latents(const kin_source *s)
+{
+    return s->latents ? kin_latents_get_info(s->latents) : NULL;
 }
 
 float kin_source_flip(const kin_source *s)
@@ -278,7 +307,8 @@ kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **tex
         kin_sim_clip_free(&clip);
         kin_physics_prior_free(&prior);
     } else {
-        *text = kin_strdup(s->images ? "" : s->records[held_out ? s->count + i : i].prompt);
+        *text = kin_strdup(
+            s->images || s->latents ? "" : s->records[held_out ? s->count + i : i].prompt);
     }
     return *text ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
 }
@@ -341,6 +371,18 @@ static kin_status read_record(kin_source *s, int64_t i, const kin_sample *out, k
     return tokenize(s, r->prompt, out, err);
 }
 
+static kin_status read_latent(kin_source *s, int64_t i, bool held_out, bool mirrored,
+                              const kin_sample *out)
+{
+    memset(out->prior, 0, KIN_PHYS_CATEGORIES * sizeof(float));
+    memset(out->quant, 0, KIN_PHYS_QUANTITIES * sizeof(float));
+    *out->empty = 0;
+    *out->label = kin_latents_label(s->latents, held_out, i);
+    memcpy(out->moments, kin_latents_moments(s->latents, held_out, i, mirrored),
+           (size_t)kin_sample_moments(&s->shape) * sizeof(float));
+    return KIN_OK;
+}
+
 static kin_status read_image(kin_source *s, int64_t i, bool held_out, const kin_sample *out,
                              kin_error *err)
 {
@@ -358,6 +400,8 @@ static kin_status load(kin_source *s, int64_t i, bool held_out, const kin_sample
     if (s->simulate)
         return read_simulated(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, out,
                               err);
+    if (s->latents)
+        return read_latent(s, i, held_out, false, out);
     if (s->images)
         return read_image(s, i, held_out, out, err);
     return read_record(s, held_out ? s->count + i : i, out, err);
@@ -396,7 +440,8 @@ static void measure_cache(const kin_source *s, size_t *entry, int64_t *entries)
     *entry = ((KIN_PHYS_CATEGORIES + KIN_PHYS_QUANTITIES + 1 + text) * 4 + text + 1 +
               kin_sample_frame_bytes(&s->shape) + 63) &
              ~(size_t)63;
-    int64_t fit_n = (int64_t)(s->cache_limit / *entry);
+    /* note: latents lie in mapped files already */
+    int64_t fit_n = s->latents ? 0 : (int64_t)(s->cache_limit / *entry);
     *entries = fit_n < s->count ? fit_n : s->count; /* endless: count 0, nothing comes twice */
 }
 
@@ -431,6 +476,15 @@ kin_status kin_source_read(kin_source *s, int64_t i, const kin_sample *out, kin_
         s->filled[i] = 1;
     }
     copy_sample(&s->shape, &e, out);
+    return KIN_OK;
+}
+
+kin_status kin_source_read_mirrored(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    if (s->latents)
+        return read_latent(s, i, false, true, out);
+    KIN_TRY(kin_source_read(s, i, out, err));
+    kin_images_flip(out->frames, s->shape.frames * s->shape.height, s->shape.width);
     return KIN_OK;
 }
 

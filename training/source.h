@@ -1,22 +1,26 @@
-/* training/source.h: where training clips come from: simulated on the fly, a WISA-style set, or
- * class folders. Clips are addressed by index, decoded to one size, and kept in memory as far as
- * the budget goes. */
+/* training/source.h: where training clips come from: simulated on the fly, a WISA-style set, class
+ * folders, or cached latents of these. Clips are addressed by index, decoded to one size, and kept
+ * in memory as far as the budget goes. */
 #ifndef KIN_TRAINING_SOURCE_H
 #define KIN_TRAINING_SOURCE_H
 
 #include "text/tokenizer.h"
 #include "training/config.h"
+#include "training/latents.h"
 
 /* Sizes of one sample. */
 typedef struct kin_sample_shape {
     int64_t frames, height, width;
     int64_t text_len; /* token ids per prompt, 0 = no text */
+    int64_t latent;   /* channels C of cached latents of height x width, 0 = pixels */
 } kin_sample_shape;
-size_t kin_sample_frame_bytes(const kin_sample_shape *s);
+size_t kin_sample_frame_bytes(const kin_sample_shape *s); /* 0 with latents */
+int64_t kin_sample_moments(const kin_sample_shape *s);    /* values 2C*h*w, 0 with pixels */
 
 /* One training sample; the arrays are the caller's. */
 typedef struct kin_sample {
-    uint8_t *frames; /* [F,H,W,3] */
+    uint8_t *frames; /* [F,H,W,3]; nothing with latents */
+    float *moments;  /* mean and log-variance [2C,h,w]; nothing with pixels */
     int32_t *ids;    /* [text_len], padded with 0; NULL without text */
     uint8_t *mask;   /* [text_len] 1 up to the eos */
     float *prior;    /* [29] */
@@ -41,6 +45,8 @@ int64_t kin_source_count(const kin_source *s);    /* training clips, 0 = endless
 int64_t kin_source_held_out(const kin_source *s); /* held-out clips */
 int64_t kin_source_classes(const kin_source *s);  /* class folders, else 0 */
 const char *kin_source_class_name(const kin_source *s, int64_t class_id);
+/* Cached latents: channels, size in pixels, scale, shift and VAE; NULL without. */
+const kin_latents_info *kin_source_latents(const kin_source *s);
 float kin_source_flip(const kin_source *s); /* probability of a mirrored training image */
 uint64_t kin_source_fingerprint(
     const kin_source *s); /* of names and captions: the same set gives the same number */
@@ -59,6 +65,9 @@ kin_source_cache_bytes(const kin_source *s); /* what kin_source_reserve takes or
 /* Reads training clip i. For one thread at a time. Fails: IO, FORMAT (the clip is gone or damaged;
  * named), MEM. */
 kin_status kin_source_read(kin_source *s, int64_t i, const kin_sample *out, kin_error *err);
+/* The mirror image of training image i. */
+kin_status kin_source_read_mirrored(kin_source *s, int64_t i, const kin_sample *out,
+                                    kin_error *err);
 /* Reads held-out clip i, never cached. */
 kin_status kin_source_read_held_out(kin_source *s, int64_t i, const kin_sample *out,
                                     kin_error *err);

@@ -33,6 +33,7 @@ static kin_batch part_of(const kin_batch *all, int64_t at, int64_t n)
     part.size = n;
     part.first = all->first + (uint64_t)at;
     part.frames = s.frames;
+    part.moments = s.moments;
     part.ids = s.ids;
     part.mask = s.mask;
     part.prior = s.prior;
@@ -107,7 +108,7 @@ static kin_status validate_part(kin_ctx *ctx, const kin_train_task *task, const 
     kin_train_inputs in;
     kin_tensor text;
     kin_status status = KIN_OK;
-    KIN_GOTO(kin_train_clean(ctx, task, &part, &in));
+    KIN_GOTO(kin_train_clean(ctx, task, &part, 0, &in));
     if (opt->shuffled && !kin_ctx_is_plan(ctx))
         take_next(all, at, &in);
     KIN_GOTO(fixed_noise(ctx, opt->seed, &part, &in));
@@ -143,7 +144,7 @@ static kin_status classes_of_part(kin_ctx *ctx, const kin_train_task *task, cons
     kin_model_output out;
     kin_tensor mean;
     kin_status status = KIN_OK;
-    KIN_GOTO(kin_train_clean(ctx, task, part, &in));
+    KIN_GOTO(kin_train_clean(ctx, task, part, 0, &in));
     const kin_model_input args = {.x = &in.x0};
     KIN_GOTO(kin_model_forward(ctx, task->pipe->model, &args, &out));
     KIN_GOTO(kin_cross_entropy(ctx, &out.logits, &in.label, NULL, &mean));

@@ -62,6 +62,10 @@ expect 2 "pictures with another model" "$kinema" evaluate --suite fd -m run --da
 has err "must be an image classifier"
 expect 2 "nothing to compare with" "$kinema" evaluate --suite fd --data set -q
 expect 3 "a file that is not there" "$kinema" evaluate --suite fd --data no.npz --reference set -q
+expect 2 "a cache needs a VAE" "$kinema" dataset cache set -o cache -q
+has err "a VAE"
+expect 3 "which must be one" "$kinema" dataset cache set -m set -o cache -q
+that "nothing is written" test ! -e cache
 expect 3 "no images" "$kinema" evaluate --suite loss -m run --data half -q
 
 # routers: thresholds of DiffMoE through checkpoint and resume; the routing suite on own samples and on a set

@@ -1,0 +1,86 @@
+/* cli/dataset_cache.c: `kinema dataset cache`: images through a VAE's encoder into shards that
+ * training reads (training/latents.h). Started again it goes on with what is missing. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/common.h"
+#include "cli/signals.h"
+#include "training/latents.h"
+
+static kin_status on_progress(void *user, int64_t done, int64_t total, kin_error *err)
+{
+    kin_progress *p = user;
+    if (p->total != total)
+        kin_progress_begin(p, "cache", "images", total);
+    kin_progress_update(p, done, NULL, false);
+    return kin_signals_check("dataset cache", err);
+}
+
+static void on_message(void *user, const char *text)
+{
+    kin_progress_note(user, "%s", text);
+}
+
+/* Folder of the VAE: DIR/vae, or DIR itself. */
+static kin_status find_vae(const char *dir, char out[KIN_PATH_MAX], kin_error *err)
+{
+    char inside[KIN_PATH_MAX], *real;
+    KIN_TRY(kin_cli_need_input("VAE", dir, err));
+    KIN_TRY(kin_path_join(inside, dir, "vae", err));
+    /* note: the whole path is noted in the cache, so that training finds it from any folder */
+    real = realpath(kin_path_is_dir(inside) ? inside : dir, NULL);
+    if (!real || snprintf(out, KIN_PATH_MAX, "%s", real) >= KIN_PATH_MAX) {
+        free(real);
+        return kin_fail(err, KIN_ERR_IO, "dataset cache: %s: no such folder", dir);
+    }
+    free(real);
+    return KIN_OK;
+}
+
+static kin_status make(const kin_args *args, kin_vae_model *vae, const char *folder, kin_error *err)
+{
+    kin_progress progress;
+    kin_cli_progress(args, &progress);
+    kin_latents_options opt = {
+        .data = args->positional ? args->positional : kin_args_text(args, "data"),
+        .split = kin_args_text(args, "part") ? kin_args_text(args, "part") : "",
+        .vae = folder,
+        .out = kin_args_text(args, "output"),
+        .held_out = kin_args_int(args, "held-out"),
+        .size = kin_args_source(args, "size") ? kin_args_int(args, "size")
+                                              : kin_vae_get_info(vae->vae)->sample_size,
+        .batch = kin_args_int(args, "batch"),
+        .shard = kin_args_int(args, "shard"),
+        .progress = on_progress,
+        .message = on_message,
+        .user = &progress};
+    kin_status status = kin_latents_make(vae, &opt, err);
+    kin_progress_end(&progress);
+    if (status == KIN_OK)
+        printf("%s: %lld shards made, %lld kept\n", opt.out, (long long)opt.made,
+               (long long)opt.kept);
+    return status;
+}
+
+kin_status kin_cmd_cache(const kin_args *args, kin_error *err)
+{
+    const char *data = args->positional ? args->positional : kin_args_text(args, "data");
+    char folder[KIN_PATH_MAX];
+    kin_ctx *ctx = NULL;
+    kin_vae_model *vae = NULL;
+    if (!data || !kin_args_text(args, "model") || !kin_args_text(args, "output"))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "dataset cache: needs images (PATH), a VAE (-m DIR) and a folder to write "
+                        "(-o DIR)");
+    KIN_TRY(kin_cli_need_input("data set", data, err));
+    KIN_TRY(find_vae(kin_args_text(args, "model"), folder, err));
+    KIN_TRY(kin_cli_context(args, false, &ctx, err));
+    kin_status status = kin_vae_model_load(ctx, folder, &vae);
+    if (status != KIN_OK)
+        *err = ctx->error;
+    else
+        status = make(args, vae, folder, err);
+    kin_vae_model_destroy(&vae);
+    kin_ctx_destroy(&ctx);
+    return status;
+}
