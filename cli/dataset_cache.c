@@ -76,10 +76,13 @@ kin_status kin_cmd_cache(const kin_args *args, kin_error *err)
     KIN_TRY(find_vae(kin_args_text(args, "model"), folder, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_status status = kin_vae_model_load(ctx, folder, &vae);
-    if (status != KIN_OK)
+    if (status != KIN_OK) {
         *err = ctx->error;
-    else
+        /* note: an input that is not there is a bad input file */
+        status = err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
+    } else {
         status = make(args, vae, folder, err);
+    }
     kin_vae_model_destroy(&vae);
     kin_ctx_destroy(&ctx);
     return status;
