@@ -194,6 +194,7 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
 {
     kin_ctx *ctx = b->ctx;
     kin_param *w[EXPERTS], *bias[EXPERTS];
+    void *gradient[EXPERTS];
     int64_t rows[EXPERTS], tokens = per_expert * EXPERTS;
     kin_dispatch d;
     kin_tensor x, y, dx;
@@ -224,9 +225,18 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
     row.op = bf16 ? "grouped_bf16w" : "grouped";
     row.run = run_grouped;
     row.user = &f;
+    /* note: weights with a gradient are packed anew at every use, as a training step has to */
+    for (int e = 0; e < EXPERTS; e++) {
+        gradient[e] = w[e]->grad.data;
+        w[e]->grad.data = NULL;
+    }
     KIN_TRY(kin_bench_run_row(b, &row));
+    for (int e = 0; e < EXPERTS; e++)
+        w[e]->grad.data = gradient[e];
     if (bf16 || ctx->compute == KIN_DTYPE_I8)
         return KIN_OK;
+    row.op = "grouped_trained";
+    KIN_TRY(kin_bench_run_row(b, &row));
     row.user = &g;
     row.op = "grouped_dx";
     row.run = run_grouped_dx;
@@ -261,7 +271,8 @@ static kin_status grouped_sizes(kin_bench *b, const char *const *ops, kin_dtype 
 
 kin_status kin_bench_rows_grouped(kin_bench *b)
 {
-    static const char *const ops[] = {"grouped", "grouped_dx", "grouped_dw", NULL};
+    static const char *const ops[] = {"grouped", "grouped_trained", "grouped_dx", "grouped_dw",
+                                      NULL};
     static const char *const stored[] = {"grouped_bf16w", NULL};
     KIN_TRY(grouped_sizes(b, ops, KIN_DTYPE_F32));
     return b->ctx->compute == KIN_DTYPE_F32 ? grouped_sizes(b, stored, KIN_DTYPE_BF16) : KIN_OK;

@@ -61,7 +61,7 @@ has err "nowhere"
 # waiting threads sleep soon, unless the user says how they wait
 export OMP_DISPLAY_ENV=verbose
 expect 3 "start without OMP_WAIT_POLICY" env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$kinema" generate x -m nowhere
-has err "GOMP_SPINCOUNT = '200'"
+has err "GOMP_SPINCOUNT = '1000'"
 expect 3 "start with a wait policy" env -u GOMP_SPINCOUNT OMP_WAIT_POLICY=passive "$kinema" generate x -m nowhere
 has err "GOMP_SPINCOUNT = '0'"
 unset OMP_DISPLAY_ENV

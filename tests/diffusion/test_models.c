@@ -518,17 +518,17 @@ static void test_stacked_branches(void **state)
     }
     assert_ok(kin_guidance_mix_multi(ctx, &of[2], &of[1], &of[0], 2.5f, 1.5f, &of[0]), &ctx->error);
     assert_ok(kin_guided_output(ctx,
-                                  &(kin_guided){.model = n.model,
-                                                .mode = KIN_CFG_MULTI,
-                                                .scale = 2.5f,
-                                                .phys_scale = 1.5f,
-                                                .text = &in.text,
-                                                .uncond_text = &neg,
-                                                .null = &in.null,
-                                                .uncond_null = &neg_null,
-                                                .prior = &in.prior,
-                                                .quant = &in.quant},
-                                  &in.x, 0.64f, 640, 0, &v),
+                                &(kin_guided){.model = n.model,
+                                              .mode = KIN_CFG_MULTI,
+                                              .scale = 2.5f,
+                                              .phys_scale = 1.5f,
+                                              .text = &in.text,
+                                              .uncond_text = &neg,
+                                              .null = &in.null,
+                                              .uncond_null = &neg_null,
+                                              .prior = &in.prior,
+                                              .quant = &in.quant},
+                                &in.x, 0.64f, 640, 0, &v),
               &ctx->error);
     assert_same_bytes(&v, &of[0]);
     close_net(&n);

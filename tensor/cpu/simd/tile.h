@@ -51,7 +51,7 @@
         {                                                                                         \
             TILE_R##R(SEED)                                                                       \
         }                                                                                         \
-        for (; k > 0; k--, a += MOVE, b += TILE_B_WORDS, next.at += next.step) {                    \
+        for (; k > 0; k--, a += MOVE, b += TILE_B_WORDS, next.at += next.step) {                  \
             _mm_prefetch(next.at, _MM_HINT_T0);                                                   \
             LOAD_B(b);                                                                            \
             TILE_R##R(STEP)                                                                       \
@@ -64,8 +64,9 @@
     TILE_BODY(linkage, name##_half, R, MR, HALF_ZERO, HALF_SEED, HALF_LOAD_B, HALF_STEP, HALF_OUT)
 #define FLAT_FULL(linkage, name, R) \
     TILE_BODY(linkage, name, R, 1, TILE_ZERO, TILE_SEED, TILE_LOAD_B, FLAT_STEP, TILE_OUT)
-#define FLAT_HALF(linkage, name, R) \
-    TILE_BODY(linkage, name##_half, R, 1, HALF_ZERO, HALF_SEED, HALF_LOAD_B, FLAT_HALF_STEP, HALF_OUT)
+#define FLAT_HALF(linkage, name, R)                                                          \
+    TILE_BODY(linkage, name##_half, R, 1, HALF_ZERO, HALF_SEED, HALF_LOAD_B, FLAT_HALF_STEP, \
+              HALF_OUT)
 #define TILE_CASE(name, R)                      \
     case R:                                     \
         name##_##R(k, a, b, c, ldc, acc, next); \
