@@ -149,7 +149,7 @@ static kin_status open_model(kin_bench *b, const cJSON *config, kin_bench_model 
     if (!kin_path_is_dir(path))
         return kin_bench_model_make(config, false, false, m, b->err);
     *m = (kin_bench_model){0};
-    KIN_TRY(kin_cli_load(b->ctx, path, &m->pipe, b->err));
+    KIN_TRY(kin_cli_load(b->args, b->ctx, path, &m->pipe, b->err));
     m->params = m->pipe->params;
     m->model = m->pipe->model;
     return KIN_OK;

@@ -105,16 +105,6 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
                     "model: no bundled model found; name one by -m DIR or KINEMA_MODEL");
 }
 
-kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_error *err)
-{
-    kin_status status = kin_pipeline_load(ctx, dir, out);
-    if (status == KIN_OK)
-        return KIN_OK;
-    *err = ctx->error;
-    err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
-    return err->status;
-}
-
 /* one entry of the list: FILE or FILE:STRENGTH */
 static kin_status add_lora(kin_pipeline *model, char *entry, kin_error *err)
 {
@@ -136,7 +126,8 @@ static kin_status add_lora(kin_pipeline *model, char *entry, kin_error *err)
     return err->status;
 }
 
-kin_status kin_cli_loras(const kin_args *args, kin_pipeline *model, kin_error *err)
+/* the adapters of --lora FILE[:STRENGTH],... */
+static kin_status add_loras(const kin_args *args, kin_pipeline *model, kin_error *err)
 {
     const char *list = kin_args_text(args, "lora");
     kin_status status = KIN_OK;
@@ -157,10 +148,24 @@ kin_status kin_cli_loras(const kin_args *args, kin_pipeline *model, kin_error *e
     return status;
 }
 
-void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model)
+kin_status kin_cli_load(const kin_args *args, kin_ctx *ctx, const char *dir, kin_pipeline **out,
+                        kin_error *err)
 {
-    kin_model_set_diffmoe_infer(model->model,
-                                strcmp(kin_args_text(args, "diffmoe-infer"), "batch") == 0);
+    const unsigned verb = args->verb->verb, infer = KIN_VERB_GENERATE | KIN_VERB_EVALUATE;
+    kin_status status = kin_pipeline_load(ctx, dir, out);
+    if (status != KIN_OK) {
+        *err = ctx->error;
+        err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
+        return err->status;
+    }
+    if (verb & (infer | KIN_VERB_INSPECT | KIN_VERB_CONVERT))
+        status = add_loras(args, *out, err);
+    if (verb & infer)
+        kin_model_set_diffmoe_infer((*out)->model,
+                                    strcmp(kin_args_text(args, "diffmoe-infer"), "batch") == 0);
+    if (status != KIN_OK)
+        kin_pipeline_destroy(out);
+    return status;
 }
 
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err)

@@ -39,16 +39,11 @@ kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_e
  * PREFIX/share/kinema). Fails: KIN_ERR_FORMAT if the named one is not there. */
 kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error *err);
 
-/* kin_pipeline_load with its error in err; a file of the model that cannot be read is a bad input
- * (KIN_ERR_FORMAT). */
-kin_status kin_cli_load(kin_ctx *ctx, const char *dir, kin_pipeline **out, kin_error *err);
-
-/* --diffmoe-infer to the model. */
-void kin_cli_diffmoe(const kin_args *args, kin_pipeline *model);
-
-/* Gives the model the adapters of --lora FILE[:STRENGTH],...; an adapter file that cannot be read
- * or does not fit is a bad input (KIN_ERR_FORMAT). *count (or NULL): how many files. */
-kin_status kin_cli_loras(const kin_args *args, kin_pipeline *model, kin_error *err);
+/* Loads the model directory with what flags say of it, where the verb has them: adapters of --lora
+ * FILE[:STRENGTH],..., --diffmoe-infer. A file of the model or an adapter that cannot be read or
+ * does not fit is a bad input (KIN_ERR_FORMAT). kin_pipeline_destroy. */
+kin_status kin_cli_load(const kin_args *args, kin_ctx *ctx, const char *dir, kin_pipeline **out,
+                        kin_error *err);
 
 /* KIN_ERR_FORMAT if `path` cannot be read (an input that is not there is a bad input file). */
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err);

@@ -122,9 +122,7 @@ static kin_status to_directory(conversion *c, const char *model)
     kin_ctx *ctx = NULL;
     kin_pipeline *p = NULL;
     KIN_TRY(kin_ctx_create(&options, &ctx, c->err));
-    kin_status status = kin_cli_load(ctx, model, &p, c->err);
-    if (status == KIN_OK)
-        status = kin_cli_loras(c->args, p, c->err);
+    kin_status status = kin_cli_load(c->args, ctx, model, &p, c->err);
     if (status == KIN_OK && kin_pipeline_merge_loras(p) != KIN_OK) {
         *c->err = ctx->error;
         status = c->err->status;

@@ -278,13 +278,9 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_cli_progress(args, &e.progress);
-    kin_status status = kin_cli_load(ctx, dir, &e.pipeline, err);
-    if (status == KIN_OK)
-        status = kin_cli_loras(args, e.pipeline, err);
+    kin_status status = kin_cli_load(args, ctx, dir, &e.pipeline, err);
     const bool images =
         status == KIN_OK && kin_model_get_info(e.pipeline->model)->family == KIN_FAMILY_DIT;
-    if (status == KIN_OK)
-        kin_cli_diffmoe(args, e.pipeline);
     if (status == KIN_OK && routing)
         status = kin_evaluate_routing(args, e.pipeline, &e.progress, err);
     else if (images && !physics)

@@ -36,7 +36,7 @@ static kin_status load_classifier(const kin_args *args, comparison *c, kin_error
                         "classify` makes one)");
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &c->ctx, err));
-    return kin_cli_load(c->ctx, dir, &c->classifier, err);
+    return kin_cli_load(args, c->ctx, dir, &c->classifier, err);
 }
 
 /* Features of a file, or of pictures; part: of class folders. */

@@ -451,9 +451,7 @@ static kin_status sample(generation *g, kin_error *err)
 /* Loads the model on ctx, makes the conditions and runs; on a plan context nothing is written. */
 static kin_status run_on(generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
 {
-    KIN_TRY(kin_cli_load(ctx, model_dir, &g->pipeline, err));
-    KIN_TRY(kin_cli_loras(g->args, g->pipeline, err));
-    kin_cli_diffmoe(g->args, g->pipeline);
+    KIN_TRY(kin_cli_load(g->args, ctx, model_dir, &g->pipeline, err));
     set_params(g);
     KIN_TRY(set_sizes(g, err));
     KIN_TRY(set_classes(g, err));

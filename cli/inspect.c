@@ -172,9 +172,7 @@ kin_status kin_cmd_inspect(const kin_args *args, kin_error *err)
     }
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
-    kin_status status = kin_cli_load(ctx, dir, &p, err);
-    if (status == KIN_OK)
-        status = kin_cli_loras(args, p, err);
+    kin_status status = kin_cli_load(args, ctx, dir, &p, err);
     if (status == KIN_OK)
         show_model(p, dir);
     if (status == KIN_OK && kin_args_text(args, "output"))
