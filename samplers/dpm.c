@@ -4,23 +4,6 @@
 
 #include "samplers/sampler.h"
 
-/* alpha, sigma and lambda of a level */
-typedef struct point {
-    double alpha, sigma, lambda;
-} point;
-
-static point point_at(const kin_sampler_state *s, int i)
-{
-    const double sigma = (double)s->schedule->sigma[i];
-    point p = {1.0 - sigma, sigma, 0.0};
-    if (!s->cfg->flow_sigmas) {
-        p.alpha = 1.0 / sqrt(sigma * sigma + 1.0);
-        p.sigma = sigma * p.alpha;
-    }
-    p.lambda = log(p.alpha) - log(p.sigma);
-    return p;
-}
-
 static bool in_noise_space(const kin_scheduler *c)
 {
     return c->algorithm == KIN_DPM_NOISE || c->algorithm == KIN_DPM_SDE_NOISE;
@@ -34,7 +17,7 @@ static bool is_sde(const kin_scheduler *c)
 /* the model's output as x0, or as noise, into history[0] */
 static void convert(kin_sampler_state *s, int i)
 {
-    const point p = point_at(s, i);
+    const kin_point p = kin_sampler_point(s, i);
     const kin_level level = {p.alpha, p.sigma};
     kin_tensor *m = &s->history[0];
     if (!in_noise_space(s->cfg)) {
@@ -59,7 +42,7 @@ typedef struct weights {
 } weights;
 
 /* the integrals over one step of length h: of 1, of the first and of the second order term */
-static weights step_weights(const kin_scheduler *c, point to, point from, int order)
+static weights step_weights(const kin_scheduler *c, kin_point to, kin_point from, int order)
 {
     const double h = to.lambda - from.lambda;
     /* data prediction runs in -h, noise prediction in h; SDEs in twice that for data */
@@ -84,19 +67,19 @@ static weights step_weights(const kin_scheduler *c, point to, point from, int or
 
 static kin_status update(kin_sampler_state *s, int i, int order)
 {
-    const point to = point_at(s, i + 1), from = point_at(s, i);
+    const kin_point to = kin_sampler_point(s, i + 1), from = kin_sampler_point(s, i);
     const double h = to.lambda - from.lambda;
     const weights w = step_weights(s->cfg, to, from, order);
     /* weights of the newest output and of the two before it */
     double m[3] = {w.d[0], 0.0, 0.0};
     if (order >= 2) {
-        const point before = point_at(s, i - 1);
+        const kin_point before = kin_sampler_point(s, i - 1);
         const double r0 = (from.lambda - before.lambda) / h;
         if (order == 2) {
             m[0] += w.d[1] / r0;
             m[1] -= w.d[1] / r0;
         } else {
-            const double r1 = (before.lambda - point_at(s, i - 2).lambda) / h;
+            const double r1 = (before.lambda - kin_sampler_point(s, i - 2).lambda) / h;
             /* D1 = a + r0/(r0+r1) (a-b), D2 = (a-b)/(r0+r1), a = (m0-m1)/r0, b = (m1-m2)/r1 */
             const double a = w.d[1] * (1.0 + r0 / (r0 + r1)) + w.d[2] / (r0 + r1);
             const double b = -(w.d[1] * r0 + w.d[2]) / (r0 + r1);

@@ -85,6 +85,12 @@ void kin_sampler_sum(kin_sampler_state *s, const kin_term *term, int n, kin_tens
 typedef struct kin_level {
     double alpha, sigma;
 } kin_level;
+/* The same of level i of the schedule in log space: lambda = log(alpha / sigma), as DPM-Solver and
+ * UniPC step in it. */
+typedef struct kin_point {
+    double alpha, sigma, lambda;
+} kin_point;
+kin_point kin_sampler_point(const kin_sampler_state *s, int i);
 /* The clean estimate of the model's output into x0, thresholded or clipped as cfg says; the noise
  * estimate into eps (x's shape), from the output itself. */
 void kin_sampler_x0(kin_sampler_state *s, kin_level level, kin_tensor *x0);

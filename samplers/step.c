@@ -56,6 +56,18 @@ kin_status kin_sampler_draw(kin_sampler_state *s, int i, int draw)
     return s->args->noise(s->ctx, s->args->user, i, draw, &s->noise);
 }
 
+kin_point kin_sampler_point(const kin_sampler_state *s, int i)
+{
+    const double sigma = (double)s->schedule->sigma[i];
+    kin_point p = {1.0 - sigma, sigma, 0.0};
+    if (!s->cfg->flow_sigmas) {
+        p.alpha = 1.0 / sqrt(sigma * sigma + 1.0);
+        p.sigma = sigma * p.alpha;
+    }
+    p.lambda = log(p.alpha) - log(p.sigma);
+    return p;
+}
+
 /* --- the clean estimate --- */
 
 static int ascending(const void *a, const void *b)

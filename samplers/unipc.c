@@ -7,22 +7,6 @@
 /* history: converted outputs, newest first, and the sample before the last predictor */
 enum { MAX_ORDER = 3, LAST_X = 3 };
 
-typedef struct point {
-    double alpha, sigma, lambda;
-} point;
-
-static point point_at(const kin_sampler_state *s, int i)
-{
-    const double sigma = (double)s->schedule->sigma[i];
-    point p = {1.0 - sigma, sigma, 0.0};
-    if (!s->cfg->flow_sigmas) {
-        p.alpha = 1.0 / sqrt(sigma * sigma + 1.0);
-        p.sigma = sigma * p.alpha;
-    }
-    p.lambda = log(p.alpha) - log(p.sigma);
-    return p;
-}
-
 /* Solves a x = b for n <= 3 by elimination with pivots. */
 static void solve(double a[MAX_ORDER][MAX_ORDER], double *b, int n)
 {
@@ -81,12 +65,12 @@ static void weights(const kin_scheduler *c, double h, const double *r, int order
 static step make_step(const kin_sampler_state *s, int from, int to, int order, bool corrector)
 {
     const kin_scheduler *c = s->cfg;
-    const point a = point_at(s, from), b = point_at(s, to);
+    const kin_point a = kin_sampler_point(s, from), b = kin_sampler_point(s, to);
     const double h = b.lambda - a.lambda;
     step st = {0};
     double big = 0.0;
     for (int k = 1; k < order; k++)
-        st.r[k - 1] = (point_at(s, from - k).lambda - a.lambda) / h;
+        st.r[k - 1] = (kin_sampler_point(s, from - k).lambda - a.lambda) / h;
     st.r[order - 1] = 1.0;
     if (corrector || order > 1)
         weights(c, h, st.r, order, corrector ? order : order - 1, &big, st.rho);
@@ -140,7 +124,7 @@ static bool corrects(const kin_sampler_state *s, int i)
 
 kin_status kin_unipc_step(kin_sampler_state *s, int i)
 {
-    const point p = point_at(s, i);
+    const kin_point p = kin_sampler_point(s, i);
     const kin_level level = {p.alpha, p.sigma};
     kin_tensor *m = s->history;
     /* the new output lies in x0 until the corrector has used the older ones */
