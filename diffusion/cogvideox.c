@@ -267,8 +267,7 @@ static kin_status embed_tokens(kin_ctx *ctx, const kin_cog_model *m, const kin_m
 static kin_status embed_condition(kin_ctx *ctx, const kin_cog_model *m, const kin_model_input *in,
                                   cog_pass *p)
 {
-    kin_tensor freq, zeros, code, q, flat;
-    const kin_tensor *quant = in->quant;
+    kin_tensor freq, q, flat;
 
     KIN_TRY(kin_time_sinusoid(ctx, in->t, m->width, &freq));
     kin_tap(ctx, &freq, "time_sinusoid");
@@ -277,31 +276,10 @@ static kin_status embed_condition(kin_ctx *ctx, const kin_cog_model *m, const ki
     KIN_TRY(kin_activation(ctx, &p->temb, KIN_ACT_SILU, &p->silu));
     if (!m->cfg.physics)
         return KIN_OK;
-    if (!quant) {
-        KIN_TRY(KIN_WS(ctx, &zeros, in->x->dtype, p->shape.batch, KIN_QUANTITY_COUNT));
-        KIN_TRY(kin_fill(ctx, &zeros, 0));
-        quant = &zeros;
-    }
-    KIN_TRY(kin_quantity_encode(ctx, quant, m->quantity.freq, &code));
-    KIN_TRY(kin_quantity_project(ctx, &m->quantity, &code, &q));
+    KIN_TRY(kin_quantity_embed(ctx, &m->quantity, in->quant, p->shape.batch, in->x->dtype, &q));
     KIN_TRY(kin_quantity_modulate_sum(ctx, &m->quantity, &q, &p->temb, &p->ptemb));
     flat = KIN_RESHAPE(&p->ptemb, p->shape.batch, 3 * m->width);
     kin_tap(ctx, &flat, "ptemb");
-    return KIN_OK;
-}
-
-static kin_status make_gates(kin_ctx *ctx, const kin_cog_model *m, const kin_model_input *in,
-                             cog_pass *p)
-{
-    KIN_TRY(KIN_WS(ctx, &p->gates, in->x->dtype, m->phys_count, p->shape.batch, m->cfg.mopa.heads));
-    for (int64_t i = 0; i < m->phys_count; i++) {
-        kin_tensor gates = kin_tensor_select(&p->gates, 0, i), u;
-
-        if (in->u)
-            u = kin_tensor_select(in->u, 0, i);
-        KIN_TRY(kin_mopa_gates_into(ctx, &m->cfg.mopa, in->prior, in->u ? &u : NULL, &gates));
-    }
-    kin_tap(ctx, &p->gates, "mopa_gates");
     return KIN_OK;
 }
 
@@ -393,8 +371,11 @@ static kin_status cog_forward(kin_ctx *ctx, const kin_model *model, const kin_mo
     KIN_TRY(embed_tokens(ctx, m, in, &p));
     KIN_TRY(embed_condition(ctx, m, in, &p));
     KIN_TRY(make_tables(ctx, m, &p, in->x->dtype));
-    if (m->cfg.physics)
-        KIN_TRY(make_gates(ctx, m, in, &p));
+    if (m->cfg.physics) {
+        KIN_TRY(kin_mopa_gates_of_blocks(ctx, &m->cfg.mopa, m->phys_count, in->prior, in->u,
+                                         p.shape.batch, in->x->dtype, &p.gates));
+        kin_tap(ctx, &p.gates, "mopa_gates");
+    }
     KIN_TRY(run_blocks(ctx, m, &p, &h));
     return output(ctx, m, in, &p, &h, out);
 }

@@ -330,16 +330,9 @@ static kin_status embed_condition(kin_ctx *ctx, const video_model *m, const kin_
 static kin_status embed_quantities(kin_ctx *ctx, const video_model *m, const kin_model_input *in,
                                    video_pass *p)
 {
-    kin_tensor zeros, code, q, all, moved, first;
-    const kin_tensor *quant = in->quant;
+    kin_tensor q, all, moved, first;
 
-    if (!quant) {
-        KIN_TRY(KIN_WS(ctx, &zeros, in->x->dtype, p->batch, KIN_QUANTITY_COUNT));
-        KIN_TRY(kin_fill(ctx, &zeros, 0));
-        quant = &zeros;
-    }
-    KIN_TRY(kin_quantity_encode(ctx, quant, m->quantity.freq, &code));
-    KIN_TRY(kin_quantity_project(ctx, &m->quantity, &code, &q));
+    KIN_TRY(kin_quantity_embed(ctx, &m->quantity, in->quant, p->batch, in->x->dtype, &q));
     if (m->all_w) {
         KIN_TRY(kin_linear(ctx, &q, m->all_w, m->all_b, &all));
         all = KIN_RESHAPE(&all, p->batch, 6, m->width);
@@ -349,21 +342,6 @@ static kin_status embed_quantities(kin_ctx *ctx, const video_model *m, const kin
     first = kin_tensor_slice(&p->tp, 1, 0, 3);
     KIN_TRY(kin_quantity_modulate(ctx, &m->quantity, &q, &first, &p->ptemb));
     kin_tap(ctx, &p->ptemb, "ptemb");
-    return KIN_OK;
-}
-
-static kin_status make_gates(kin_ctx *ctx, const video_model *m, const kin_model_input *in,
-                             video_pass *p)
-{
-    KIN_TRY(KIN_WS(ctx, &p->gates, in->x->dtype, m->phys_count, p->batch, m->cfg.mopa.heads));
-    for (int64_t i = 0; i < m->phys_count; i++) {
-        kin_tensor gates = kin_tensor_select(&p->gates, 0, i), u;
-
-        if (in->u)
-            u = kin_tensor_select(in->u, 0, i);
-        KIN_TRY(kin_mopa_gates_into(ctx, &m->cfg.mopa, in->prior, in->u ? &u : NULL, &gates));
-    }
-    tap(ctx, m, TAP_GATES, 0, &p->gates);
     return KIN_OK;
 }
 
@@ -466,7 +444,9 @@ static kin_status video_forward(kin_ctx *ctx, const kin_model *model, const kin_
     KIN_TRY(make_tables(ctx, m, &p, in->x->dtype));
     if (m->cfg.physics) {
         KIN_TRY(embed_quantities(ctx, m, in, &p));
-        KIN_TRY(make_gates(ctx, m, in, &p));
+        KIN_TRY(kin_mopa_gates_of_blocks(ctx, &m->cfg.mopa, m->phys_count, in->prior, in->u,
+                                         p.batch, in->x->dtype, &p.gates));
+        tap(ctx, m, TAP_GATES, 0, &p.gates);
     }
     KIN_TRY(run_blocks(ctx, m, in, &p, &h, &out->aux));
     return head(ctx, m, in, &p, &h, out);

@@ -39,8 +39,9 @@ static double gate_of(const kin_mopa_config *cfg, double prior, const kin_tensor
     return prior;
 }
 
-kin_status kin_mopa_gates_into(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_tensor *prior,
-                               const kin_tensor *u, kin_tensor *gates)
+/* into gates [B,heads], contiguous */
+static kin_status fill_gates(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_tensor *prior,
+                             const kin_tensor *u, kin_tensor *gates)
 {
     const int64_t batch = gates->size[0], per = cfg->heads / cfg->categories;
 
@@ -66,7 +67,22 @@ kin_status kin_mopa_gates(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_te
                           const kin_tensor *u, int64_t batch, kin_dtype dtype, kin_tensor *gates)
 {
     KIN_TRY(KIN_WS(ctx, gates, dtype, batch, cfg->heads));
-    return kin_mopa_gates_into(ctx, cfg, prior, u, gates);
+    return fill_gates(ctx, cfg, prior, u, gates);
+}
+
+kin_status kin_mopa_gates_of_blocks(kin_ctx *ctx, const kin_mopa_config *cfg, int64_t blocks,
+                                    const kin_tensor *prior, const kin_tensor *u, int64_t batch,
+                                    kin_dtype dtype, kin_tensor *gates)
+{
+    KIN_TRY(KIN_WS(ctx, gates, dtype, blocks, batch, cfg->heads));
+    for (int64_t i = 0; i < blocks; i++) {
+        kin_tensor own = kin_tensor_select(gates, 0, i), draws;
+
+        if (u)
+            draws = kin_tensor_select(u, 0, i);
+        KIN_TRY(fill_gates(ctx, cfg, prior, u ? &draws : NULL, &own));
+    }
+    return KIN_OK;
 }
 
 /* q or k: projection, norm, split into heads, rotary -> [B,N,P,p] */

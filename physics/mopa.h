@@ -33,9 +33,11 @@ void kin_mopa_register(kin_params *params, const char *prefix, const kin_mopa_co
  * 1 if u < flip else floor; any other value stays. No gradient. */
 kin_status kin_mopa_gates(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_tensor *prior,
                           const kin_tensor *u, int64_t batch, kin_dtype dtype, kin_tensor *gates);
-/* The same into a tensor that exists already (same shape, contiguous). */
-kin_status kin_mopa_gates_into(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_tensor *prior,
-                               const kin_tensor *u, kin_tensor *gates);
+/* The same of all physical blocks of a model: u [blocks,B,heads] or NULL -> gates
+ * [blocks,B,heads]. */
+kin_status kin_mopa_gates_of_blocks(kin_ctx *ctx, const kin_mopa_config *cfg, int64_t blocks,
+                                    const kin_tensor *prior, const kin_tensor *u, int64_t batch,
+                                    kin_dtype dtype, kin_tensor *gates);
 
 /* y [B,N,D] = residual + gate * to_out(gates * attention(x)). x [B,N,D]; cos, sin [N,p/2] or both
  * NULL; gates [B,heads]; residual [B,N,D] or NULL; gate [B,D] or NULL (factor 1). */

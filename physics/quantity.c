@@ -96,6 +96,20 @@ kin_status kin_quantity_project(kin_ctx *ctx, const kin_quantity *q, const kin_t
     return kin_linear(ctx, encoding, q->proj_w, q->proj_b, y);
 }
 
+kin_status kin_quantity_embed(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *quant,
+                              int64_t batch, kin_dtype dtype, kin_tensor *y)
+{
+    kin_tensor zeros, encoding;
+
+    if (!quant) {
+        KIN_TRY(KIN_WS(ctx, &zeros, dtype, batch, KIN_QUANTITY_COUNT));
+        KIN_TRY(kin_fill(ctx, &zeros, 0));
+        quant = &zeros;
+    }
+    KIN_TRY(kin_quantity_encode(ctx, quant, q->freq, &encoding));
+    return kin_quantity_project(ctx, q, &encoding, y);
+}
+
 /* linear_adaln -> [B,3,out/3] */
 static kin_status to_vectors(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
                              kin_tensor *r)

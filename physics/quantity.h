@@ -29,6 +29,9 @@ kin_status kin_quantity_encode(kin_ctx *ctx, const kin_tensor *quant, int64_t fr
 /* encoding [B,freq] -> q = quantify_proj(encoding) [B,D]. */
 kin_status kin_quantity_project(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *encoding,
                                 kin_tensor *y);
+/* Both at once: quant [B,18], or NULL for zeros, with zeros of type dtype -> q [B,D]. */
+kin_status kin_quantity_embed(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *quant,
+                              int64_t batch, kin_dtype dtype, kin_tensor *y);
 /* ptemb [B,3,out/3] = tproj [B,3,out/3] + linear_adaln(q). tproj may be a view of the six timestep
  * vectors. */
 kin_status kin_quantity_modulate(kin_ctx *ctx, const kin_quantity *q, const kin_tensor *y,
