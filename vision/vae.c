@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/json.h"
 #include "vision/vae_class.h"
 
@@ -37,16 +38,17 @@ kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out
 
     *out = NULL;
     KIN_TRY(find_class(config, &cls, err));
-    status = cls->create(config, params, out, err);
+    *out = kin_calloc(1, cls->bytes);
+    if (!*out)
+        return kin_fail(err, KIN_ERR_MEM, "vae: out of memory");
+    (*out)->cls = cls;
+    status = cls->build(config, params, *out, err);
     if (status == KIN_OK && params->failed != KIN_OK)
         status = kin_fail(err, params->failed, "vae: parameters cannot be registered");
     if (status != KIN_OK) {
-        if (*out)
-            cls->destroy(*out);
-        *out = NULL;
+        kin_vae_destroy(out);
         return status;
     }
-    (*out)->cls = cls;
     (*out)->info.class_name = cls->name;
     (*out)->info.video = cls->video;
     return KIN_OK;
@@ -54,9 +56,9 @@ kin_status kin_vae_create(const cJSON *config, kin_params *params, kin_vae **out
 
 void kin_vae_destroy(kin_vae **vae)
 {
-    if (!vae || !*vae)
+    if (!vae)
         return;
-    (*vae)->cls->destroy(*vae);
+    kin_free(*vae);
     *vae = NULL;
 }
 

@@ -1,31 +1,9 @@
 #include "vision/vae_causal.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
 kin_status kin_causal_take(kin_causal *r, const kin_tensor *t)
 {
     r->t = *t;
     return r->ctx->tape ? KIN_OK : kin_ws_keep(r->ctx, r->mark, &r->t);
-}
-
-kin_status kin_causal_tap(kin_causal *r, const char *fmt, ...)
-{
-    const size_t mark = kin_ws_mark(r->ctx);
-    kin_tensor t = r->t, video;
-    char name[96];
-    va_list ap;
-
-    if (!r->ctx->tap)
-        return KIN_OK;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
-    t.id = 0; /* no entry on the tape */
-    KIN_TRY(kin_causal_video(r->ctx, &t, &video));
-    kin_tap(r->ctx, &video, "%s", name);
-    kin_ws_release(r->ctx, mark);
-    return KIN_OK;
 }
 
 kin_status kin_causal_remember(kin_causal *r, kin_dtype dtype, int64_t frames, int64_t B, int64_t H,
@@ -104,22 +82,10 @@ kin_status kin_causal_in_space(kin_causal *r, kin_param *w, kin_param *b,
 kin_status kin_causal_piece(kin_ctx *ctx, const kin_tensor *x, int64_t from, int64_t count,
                             kin_tensor *y)
 {
-    static const int one[3] = {1, 1, 1};
     const kin_tensor part = kin_tensor_slice(x, 2, from, count);
-    kin_tensor dense = part, tokens;
+    kin_tensor dense = part;
 
     if (!kin_tensor_is_contiguous(&part))
         KIN_TRY(kin_contiguous(ctx, &part, &dense));
-    KIN_TRY(kin_patchify(ctx, &dense, one, true, &tokens));
-    *y = KIN_RESHAPE(&tokens, x->size[0], count, x->size[3], x->size[4], x->size[1]);
-    return KIN_OK;
-}
-
-kin_status kin_causal_video(kin_ctx *ctx, const kin_tensor *t, kin_tensor *y)
-{
-    static const int one[3] = {1, 1, 1};
-    const int64_t *n = t->size;
-    const kin_tensor tokens = KIN_RESHAPE(t, n[0], n[1] * n[2] * n[3], n[4]);
-
-    return kin_unpatchify(ctx, &tokens, one, true, n[4], n[1], n[2], n[3], y);
+    return kin_vae_channels_last(ctx, &dense, y);
 }

@@ -3,7 +3,7 @@
 #ifndef KIN_VISION_VAE_CAUSAL_H
 #define KIN_VISION_VAE_CAUSAL_H
 
-#include "vision/vae_class.h"
+#include "vision/vae_parts.h"
 
 enum { KIN_CAUSAL_LAYERS = 256 };
 
@@ -21,10 +21,6 @@ typedef struct kin_causal {
 
 /* t becomes the activation; without a tape what made it is forgotten. */
 kin_status kin_causal_take(kin_causal *r, const kin_tensor *t);
-/* Hands the activation to the tap as [B,C,F,H,W]. */
-kin_status kin_causal_tap(kin_causal *r, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
-
 /* Memory for `frames` frames [B,frames,H,W,C] of the next layer; before the first piece, in the
  * order in which a piece passes the layers, without a tape. */
 kin_status kin_causal_remember(kin_causal *r, kin_dtype dtype, int64_t frames, int64_t B, int64_t H,
@@ -41,9 +37,8 @@ kin_status kin_causal_conv(kin_causal *r, kin_param *w, kin_param *b, const kin_
 kin_status kin_causal_in_space(kin_causal *r, kin_param *w, kin_param *b,
                                const kin_conv_options *opt);
 
-/* Frames [from, from+count) of x [B,C,F,H,W] as [B,count,H,W,C], and [B,F,H,W,C] as [B,C,F,H,W]. */
+/* Frames [from, from+count) of x [B,C,F,H,W] as [B,count,H,W,C]. */
 kin_status kin_causal_piece(kin_ctx *ctx, const kin_tensor *x, int64_t from, int64_t count,
                             kin_tensor *y);
-kin_status kin_causal_video(kin_ctx *ctx, const kin_tensor *t, kin_tensor *y);
 
 #endif

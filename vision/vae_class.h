@@ -8,9 +8,10 @@
 typedef struct kin_vae_class {
     const char *name; /* _class_name */
     bool video;       /* pictures are videos [B,C,F,H,W], latents [B,L,f,h,w] */
-    /* *out holds the base and what the class adds; info is filled, but for class_name. */
-    kin_status (*create)(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err);
-    void (*destroy)(kin_vae *vae); /* frees what create made, vae included */
+    size_t bytes;     /* of its struct, whose first member is a kin_vae */
+    /* Reads config into the zeroed struct (info but for class_name and video; levels) and registers
+     * the parameters by the official names. */
+    kin_status (*build)(const cJSON *config, kin_params *params, kin_vae *vae, kin_error *err);
     /* x [B,in_channels,H,W] -> moments [B,2L,h,w], logvar as the network gives it */
     kin_status (*encode)(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *x,
                          kin_tensor *moments);

@@ -6,7 +6,6 @@
  * batch together, so the batches are part of the definition, in training too. */
 #include "vision/vae_cog.h"
 
-#include "base/alloc.h"
 #include "vision/vae_causal.h"
 
 #define SPATIAL_NORM_EPS 1e-6f /* and of the encoder's norm_out */
@@ -14,8 +13,14 @@
 typedef struct run {
     kin_causal c; /* first */
     const kin_vae_cog *v;
+    bool encoder;
     kin_tensor q; /* decoder: the latent frames of the batch, [B,f,h,w,L] */
 } run;
+
+static kin_status tap(run *r, const char *module)
+{
+    return kin_vae_tap(r->c.ctx, &r->c.t, "%s.%s", r->encoder ? "encoder" : "decoder", module);
+}
 
 /* --- layers --- */
 
@@ -57,7 +62,7 @@ static kin_status stretch_time(kin_ctx *ctx, const kin_tensor *x, int64_t frames
 
 /* a 1x1x1 convolution of the latent frames, stretched to the size of x (nearest; the convolution
  * first, for it is the same and less work) */
-static kin_status from_latent(run *r, const kin_cog_layer *l, const kin_tensor *x, kin_tensor *y)
+static kin_status from_latent(run *r, const kin_vae_layer *l, const kin_tensor *x, kin_tensor *y)
 {
     kin_tensor a, b;
 
@@ -89,7 +94,7 @@ static kin_status norm(run *r, const kin_cog_norm *n, const kin_tensor *x, float
     return kin_activation(ctx, &g, KIN_ACT_SILU, y);
 }
 
-static kin_status conv(run *r, const kin_cog_layer *l, const kin_tensor *x)
+static kin_status conv(run *r, const kin_vae_layer *l, const kin_tensor *x)
 {
     kin_tensor y;
 
@@ -176,62 +181,49 @@ static kin_status end(run *r, const kin_cog_half *h)
 static kin_status middle(run *r, const kin_cog_half *h)
 {
     KIN_TRY(block(r, &h->mid[0]));
-    return block(r, &h->mid[1]);
+    KIN_TRY(block(r, &h->mid[1]));
+    return tap(r, "mid_block");
 }
 
-static kin_status encode_batch(run *r)
+/* the convolution between two levels */
+static kin_status resample(run *r, const kin_cog_level *l)
 {
-    static const kin_conv_options halve = {.stride = 2, .bottom = 1, .right = 1};
-    const kin_cog_half *h = &r->v->encoder;
+    static const kin_conv_options halve = {.stride = 2, .bottom = 1, .right = 1},
+                                  twice = {.up = 2, .top = 1, .bottom = 1, .left = 1, .right = 1};
 
-    KIN_TRY(conv(r, &h->conv_in, &r->c.t));
-    KIN_TRY(kin_causal_tap(&r->c, "encoder.conv_in"));
-    for (int i = 0; i < r->v->base.levels; i++) {
-        const kin_cog_level *l = &h->level[i];
-
-        for (int j = 0; j < l->count; j++)
-            KIN_TRY(block(r, &l->r[j]));
-        if (l->sample.w) {
-            if (l->time)
-                KIN_TRY(halve_time(r));
-            KIN_TRY(kin_causal_in_space(&r->c, l->sample.w, l->sample.b, &halve));
-        }
-        KIN_TRY(kin_causal_tap(&r->c, "encoder.down_blocks.%d", i));
-    }
-    KIN_TRY(middle(r, h));
-    KIN_TRY(kin_causal_tap(&r->c, "encoder.mid_block"));
-    KIN_TRY(end(r, h));
-    return kin_causal_tap(&r->c, "encoder.conv_out");
+    if (!l->sample.w)
+        return KIN_OK;
+    if (l->time)
+        KIN_TRY(r->encoder ? halve_time(r) : double_time(r));
+    return kin_causal_in_space(&r->c, l->sample.w, l->sample.b, r->encoder ? &halve : &twice);
 }
 
-static kin_status decode_batch(run *r)
+static kin_status convert_batch(run *r)
 {
-    static const kin_conv_options twice = {.up = 2, .top = 1, .bottom = 1, .left = 1, .right = 1};
-    const kin_cog_half *h = &r->v->decoder;
+    const kin_cog_half *h = r->encoder ? &r->v->encoder : &r->v->decoder;
     const size_t mark = r->c.mark;
+    const kin_tensor x = r->c.t;
 
-    /* note: the latent frames stay below what a batch forgets */
-    r->q = r->c.t;
-    r->c.mark = kin_ws_mark(r->c.ctx);
-    KIN_TRY(conv(r, &h->conv_in, &r->q));
-    KIN_TRY(kin_causal_tap(&r->c, "decoder.conv_in"));
-    KIN_TRY(middle(r, h));
-    KIN_TRY(kin_causal_tap(&r->c, "decoder.mid_block"));
-    for (int i = 0; i < r->v->base.levels; i++) {
-        const kin_cog_level *l = &h->level[i];
-
-        for (int j = 0; j < l->count; j++)
-            KIN_TRY(block(r, &l->r[j]));
-        if (l->sample.w) {
-            if (l->time)
-                KIN_TRY(double_time(r));
-            KIN_TRY(kin_causal_in_space(&r->c, l->sample.w, l->sample.b, &twice));
-        }
-        KIN_TRY(kin_causal_tap(&r->c, "decoder.up_blocks.%d", i));
+    if (!r->encoder) { /* the latent frames stay below what a batch forgets */
+        r->q = x;
+        r->c.mark = kin_ws_mark(r->c.ctx);
     }
+    KIN_TRY(conv(r, &h->conv_in, &x));
+    KIN_TRY(tap(r, "conv_in"));
+    if (!r->encoder)
+        KIN_TRY(middle(r, h));
+    for (int i = 0; i < r->v->base.levels; i++) {
+        for (int j = 0; j < h->level[i].count; j++)
+            KIN_TRY(block(r, &h->level[i].r[j]));
+        KIN_TRY(resample(r, &h->level[i]));
+        KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "%s_blocks.%d",
+                            r->encoder ? "encoder.down" : "decoder.up", i));
+    }
+    if (r->encoder)
+        KIN_TRY(middle(r, h));
     KIN_TRY(end(r, h));
     r->c.mark = mark;
-    return kin_causal_tap(&r->c, "decoder.conv_out");
+    return tap(r, "conv_out");
 }
 
 /* --- what is remembered --- */
@@ -321,8 +313,8 @@ static kin_status in_batches(run *r, bool encoder, const kin_tensor *x, kin_tens
         r->c.used = 0;
         KIN_TRY(kin_causal_piece(ctx, x, f, batch_of(n, f, step), &part));
         KIN_TRY(kin_causal_take(&r->c, &part));
-        KIN_TRY(encoder ? encode_batch(r) : decode_batch(r));
-        KIN_TRY(kin_causal_video(ctx, &r->c.t, &video));
+        KIN_TRY(convert_batch(r));
+        KIN_TRY(kin_vae_channels_first(ctx, &r->c.t, &video));
         if (ctx->tape) {
             made[count++] = video;
             continue;
@@ -350,7 +342,7 @@ static kin_status convert(kin_ctx *ctx, const kin_vae *vae, bool encoder, const 
     r = kin_ws_bytes(ctx, sizeof *r);
     if (!r)
         return ctx->error.status;
-    *r = (run){.c = {.ctx = ctx, .repeat = true}, .v = v};
+    *r = (run){.c = {.ctx = ctx, .repeat = true}, .v = v, .encoder = encoder};
     if (!ctx->tape)
         KIN_TRY(prepare(r, encoder ? &v->encoder : &v->decoder, x, encoder));
     return in_batches(r, encoder, x, y);
@@ -371,27 +363,10 @@ static int64_t frames(const kin_vae *vae, int64_t n, bool encoder)
     return frames_out((const kin_vae_cog *)vae, n, encoder);
 }
 
-/* --- class --- */
-
-static kin_status create(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err)
-{
-    kin_vae_cog *v = kin_calloc(1, sizeof(*v));
-
-    if (!v)
-        return kin_fail(err, KIN_ERR_MEM, "vae: out of memory");
-    *out = &v->base;
-    return kin_vae_cog_build(config, params, v, err);
-}
-
-static void destroy(kin_vae *vae)
-{
-    kin_free(vae);
-}
-
 const kin_vae_class kin_vae_class_cog = {.name = "AutoencoderKLCogVideoX",
                                          .video = true,
-                                         .create = create,
-                                         .destroy = destroy,
+                                         .bytes = sizeof(kin_vae_cog),
+                                         .build = kin_vae_cog_build,
                                          .encode = encode,
                                          .decode = decode,
                                          .frames = frames};

@@ -2,34 +2,30 @@
 #ifndef KIN_VISION_VAE_COG_H
 #define KIN_VISION_VAE_COG_H
 
-#include "vision/vae_class.h"
+#include "vision/vae_parts.h"
 
 enum { KIN_COG_LEVELS = 8, KIN_COG_BLOCKS = 8 };
 
-typedef struct kin_cog_layer { /* a weight and a bias */
-    kin_param *w, *b;
-} kin_cog_layer;
-
 typedef struct kin_cog_norm {
-    kin_cog_layer norm;
-    kin_cog_layer y, b; /* decoder: conv_y, conv_b of the latent; w NULL: none */
+    kin_vae_layer norm;
+    kin_vae_layer y, b; /* decoder: conv_y, conv_b of the latent; w NULL: none */
 } kin_cog_norm;
 
 typedef struct kin_cog_resnet {
     int64_t in, out;
     kin_cog_norm norm1, norm2;
-    kin_cog_layer conv1, conv2, shortcut; /* shortcut.w NULL: none */
+    kin_vae_layer conv1, conv2, shortcut; /* shortcut.w NULL: none */
 } kin_cog_resnet;
 
 typedef struct kin_cog_level {
     kin_cog_resnet r[KIN_COG_BLOCKS + 1];
     int count;
-    kin_cog_layer sample; /* the convolution that halves or doubles; w NULL: none */
+    kin_vae_layer sample; /* the convolution that halves or doubles; w NULL: none */
     bool time;            /* it halves or doubles time, too */
 } kin_cog_level;
 
 typedef struct kin_cog_half { /* encoder or decoder */
-    kin_cog_layer conv_in, conv_out;
+    kin_vae_layer conv_in, conv_out;
     int64_t ends; /* channels that conv_out takes */
     kin_cog_norm norm_out;
     kin_cog_resnet mid[2];
@@ -44,9 +40,7 @@ typedef struct kin_vae_cog {
     kin_cog_half encoder, decoder;
 } kin_vae_cog;
 
-/* Reads vae/config.json and registers the parameters by the official names. Fails: FORMAT, ARG,
- * UNSUPPORTED. */
-kin_status kin_vae_cog_build(const cJSON *config, kin_params *params, kin_vae_cog *v,
-                             kin_error *err);
+/* kin_vae_class's build. Fails: FORMAT, ARG, UNSUPPORTED. */
+kin_status kin_vae_cog_build(const cJSON *config, kin_params *params, kin_vae *vae, kin_error *err);
 
 #endif

@@ -7,7 +7,6 @@
  * piece is only a part of the same causal convolutions. */
 #include "vision/vae_wan.h"
 
-#include "base/alloc.h"
 #include "vision/vae_causal.h"
 
 /* What is left of x / max(||x||, 1e-12) * sqrt(C) where the mean square is taken: far below it. */
@@ -89,7 +88,7 @@ static kin_status middle(run *r, const kin_wan_middle *m)
 /* --- time --- */
 
 /* Frame 0 stays; frame j >= 1 of the result is the convolution of frames 2j-2, 2j-1, 2j. */
-static kin_status halve_time(run *r, const kin_wan_layer *l)
+static kin_status halve_time(run *r, const kin_vae_layer *l)
 {
     kin_tensor x = r->c.t, all, odd, part[2], y;
     int front;
@@ -113,7 +112,7 @@ static kin_status halve_time(run *r, const kin_wan_layer *l)
 
 /* Frame 0 stays one frame. Every later frame becomes two, the first and the second half of the
  * convolution's channels, for which frame 0 and what is before it count as zero. */
-static kin_status double_time(run *r, const kin_wan_layer *l)
+static kin_status double_time(run *r, const kin_vae_layer *l)
 {
     const int64_t B = r->c.t.size[0], H = r->c.t.size[2], W = r->c.t.size[3], C = r->c.t.size[4];
     const int64_t later = r->c.t.size[1] - (r->c.first ? 1 : 0);
@@ -162,29 +161,29 @@ static kin_status encode_piece(run *r)
 
     KIN_TRY(kin_causal_conv(&r->c, h->conv_in.w, h->conv_in.b, &r->c.t, NULL, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    KIN_TRY(kin_causal_tap(&r->c, "encoder.conv_in"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "encoder.conv_in"));
     for (int i = 0; i < r->v->base.levels; i++) {
         const kin_wan_level *l = &h->level[i];
 
         for (int j = 0; j < l->count; j++) {
             KIN_TRY(block(r, &l->r[j]));
-            KIN_TRY(kin_causal_tap(&r->c, "encoder.down_blocks.%d", at++));
+            KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "encoder.down_blocks.%d", at++));
         }
         if (!l->space.w)
             continue;
         KIN_TRY(kin_causal_in_space(&r->c, l->space.w, l->space.b, &halve));
         if (l->time.w)
             KIN_TRY(halve_time(r, &l->time));
-        KIN_TRY(kin_causal_tap(&r->c, "encoder.down_blocks.%d", at++));
+        KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "encoder.down_blocks.%d", at++));
     }
     KIN_TRY(middle(r, &h->mid));
-    KIN_TRY(kin_causal_tap(&r->c, "encoder.mid_block"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "encoder.mid_block"));
     KIN_TRY(end(r, h, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    KIN_TRY(kin_causal_tap(&r->c, "encoder.conv_out"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "encoder.conv_out"));
     KIN_TRY(kin_linear(r->c.ctx, &r->c.t, r->v->quant.w, r->v->quant.b, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    return kin_causal_tap(&r->c, "quant_conv");
+    return kin_vae_tap(r->c.ctx, &r->c.t, "quant_conv");
 }
 
 static kin_status decode_piece(run *r)
@@ -195,12 +194,12 @@ static kin_status decode_piece(run *r)
 
     KIN_TRY(kin_linear(r->c.ctx, &r->c.t, r->v->post_quant.w, r->v->post_quant.b, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    KIN_TRY(kin_causal_tap(&r->c, "post_quant_conv"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "post_quant_conv"));
     KIN_TRY(kin_causal_conv(&r->c, h->conv_in.w, h->conv_in.b, &r->c.t, NULL, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    KIN_TRY(kin_causal_tap(&r->c, "decoder.conv_in"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "decoder.conv_in"));
     KIN_TRY(middle(r, &h->mid));
-    KIN_TRY(kin_causal_tap(&r->c, "decoder.mid_block"));
+    KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "decoder.mid_block"));
     for (int i = 0; i < r->v->base.levels; i++) {
         const kin_wan_level *l = &h->level[i];
 
@@ -210,11 +209,11 @@ static kin_status decode_piece(run *r)
             KIN_TRY(double_time(r, &l->time));
         if (l->space.w)
             KIN_TRY(kin_causal_in_space(&r->c, l->space.w, l->space.b, &twice));
-        KIN_TRY(kin_causal_tap(&r->c, "decoder.up_blocks.%d", i));
+        KIN_TRY(kin_vae_tap(r->c.ctx, &r->c.t, "decoder.up_blocks.%d", i));
     }
     KIN_TRY(end(r, h, &y));
     KIN_TRY(kin_causal_take(&r->c, &y));
-    return kin_causal_tap(&r->c, "decoder.conv_out");
+    return kin_vae_tap(r->c.ctx, &r->c.t, "decoder.conv_out");
 }
 
 /* --- what is remembered --- */
@@ -277,7 +276,7 @@ static kin_status in_pieces(run *r, piece_fn fn, const kin_tensor *x, int64_t st
         KIN_TRY(kin_causal_piece(r->c.ctx, x, f, r->c.whole ? x->size[2] : f ? step : 1, &part));
         KIN_TRY(kin_causal_take(&r->c, &part));
         KIN_TRY(fn(r));
-        KIN_TRY(kin_causal_video(r->c.ctx, &r->c.t, &video));
+        KIN_TRY(kin_vae_channels_first(r->c.ctx, &r->c.t, &video));
         if (r->c.whole)
             return kin_causal_take(&r->c, &video) == KIN_OK ? (*y = r->c.t, KIN_OK)
                                                             : r->c.ctx->error.status;
@@ -325,60 +324,6 @@ static kin_status encode(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *x, 
     return in_pieces(r, encode_piece, &used, step, moments);
 }
 
-/* --- clamp --- */
-
-typedef struct clamp_saved {
-    kin_tensor x, y;
-} clamp_saved;
-
-static kin_status clamp_backward(kin_ctx *ctx, void *saved)
-{
-    const clamp_saved *s = saved;
-    const kin_tensor dy = kin_tape_grad_in(ctx, &s->y);
-    kin_tensor dx;
-    bool acc;
-
-    if (!dy.data)
-        return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
-    if (!dx.data || kin_ctx_is_plan(ctx))
-        return KIN_OK;
-    for (int64_t i = 0; i < kin_tensor_numel(&dx); i++) {
-        const double v = kin_tensor_get(&s->x, i), old = acc ? kin_tensor_get(&dx, i) : 0.0;
-
-        kin_tensor_set(&dx, i, old + (v >= -1 && v <= 1 ? kin_tensor_get(&dy, i) : 0.0));
-    }
-    return KIN_OK;
-}
-
-/* y = min(max(x, -1), 1); in place without a tape */
-static kin_status clamp(kin_ctx *ctx, kin_tensor *x)
-{
-    const int64_t n = kin_tensor_numel(x);
-    clamp_saved *saved;
-    kin_tensor y = *x;
-
-    if (kin_tape_needs(ctx, x))
-        KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &y));
-    for (int64_t i = 0; i < n && !kin_ctx_is_plan(ctx); i++) {
-        const double v =
-            x->dtype == KIN_DTYPE_F32 ? (double)((const float *)x->data)[i] : kin_tensor_get(x, i);
-
-        if (y.data != x->data || v < -1 || v > 1)
-            kin_tensor_set(&y, i, v < -1 ? -1 : v > 1 ? 1 : v);
-    }
-    if (kin_tape_needs(ctx, x)) {
-        saved = kin_ws_bytes(ctx, sizeof *saved);
-        if (!saved)
-            return ctx->error.status;
-        saved->x = *x;
-        KIN_TRY(kin_tape_add(ctx, &y, clamp_backward, saved));
-        saved->y = y;
-    }
-    *x = y;
-    return KIN_OK;
-}
-
 static kin_status decode(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, kin_tensor *x)
 {
     const int64_t made = frames(vae, z->size[2], false), up = vae->info.reduction;
@@ -393,30 +338,13 @@ static kin_status decode(kin_ctx *ctx, const kin_vae *vae, const kin_tensor *z, 
     if (!r->c.whole)
         KIN_TRY(prepare(r, &r->v->decoder, z, false));
     KIN_TRY(in_pieces(r, decode_piece, z, 1, x));
-    return clamp(ctx, x);
-}
-
-/* --- class --- */
-
-static kin_status create(const cJSON *config, kin_params *params, kin_vae **out, kin_error *err)
-{
-    kin_vae_wan *v = kin_calloc(1, sizeof(*v));
-
-    if (!v)
-        return kin_fail(err, KIN_ERR_MEM, "vae: out of memory");
-    *out = &v->base;
-    return kin_vae_wan_build(config, params, v, err);
-}
-
-static void destroy(kin_vae *vae)
-{
-    kin_free(vae);
+    return kin_vae_clamp(ctx, x);
 }
 
 const kin_vae_class kin_vae_class_wan = {.name = "AutoencoderKLWan",
                                          .video = true,
-                                         .create = create,
-                                         .destroy = destroy,
+                                         .bytes = sizeof(kin_vae_wan),
+                                         .build = kin_vae_wan_build,
                                          .encode = encode,
                                          .decode = decode,
                                          .frames = frames};

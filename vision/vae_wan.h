@@ -2,35 +2,31 @@
 #ifndef KIN_VISION_VAE_WAN_H
 #define KIN_VISION_VAE_WAN_H
 
-#include "vision/vae_class.h"
+#include "vision/vae_parts.h"
 
 enum { KIN_WAN_LEVELS = 8, KIN_WAN_BLOCKS = 8, KIN_WAN_LATENT = 256 };
-
-typedef struct kin_wan_layer { /* a weight and a bias */
-    kin_param *w, *b;
-} kin_wan_layer;
 
 typedef struct kin_wan_resnet {
     int64_t in, out;
     kin_param *gamma1, *gamma2;
-    kin_wan_layer conv1, conv2, shortcut; /* shortcut.w NULL: none */
+    kin_vae_layer conv1, conv2, shortcut; /* shortcut.w NULL: none */
 } kin_wan_resnet;
 
 typedef struct kin_wan_middle {
     kin_wan_resnet before, after;
     kin_param *gamma;
-    kin_wan_layer qkv, proj;
+    kin_vae_layer qkv, proj;
 } kin_wan_middle;
 
 typedef struct kin_wan_level {
     kin_wan_resnet r[KIN_WAN_BLOCKS + 1];
     int count;
     int64_t width;             /* of what the resampler takes */
-    kin_wan_layer space, time; /* resample.1; time_conv. w NULL: none */
+    kin_vae_layer space, time; /* resample.1; time_conv. w NULL: none */
 } kin_wan_level;
 
 typedef struct kin_wan_half { /* encoder or decoder */
-    kin_wan_layer conv_in, conv_out;
+    kin_vae_layer conv_in, conv_out;
     int64_t in, ends; /* channels that conv_in and conv_out take */
     kin_param *norm_out;
     kin_wan_middle mid;
@@ -43,12 +39,11 @@ typedef struct kin_vae_wan {
     bool halves_time[KIN_WAN_LEVELS]; /* between level i and i+1 of the encoder */
     float mean[KIN_WAN_LATENT], std[KIN_WAN_LATENT];
     kin_wan_half encoder, decoder;
-    kin_wan_layer quant, post_quant;
+    kin_vae_layer quant, post_quant;
 } kin_vae_wan;
 
-/* Reads vae/config.json and registers the parameters by the official names. Fails: FORMAT, ARG,
- * UNSUPPORTED (Wan 2.2's residual form, attn_scales, named). */
-kin_status kin_vae_wan_build(const cJSON *config, kin_params *params, kin_vae_wan *v,
-                             kin_error *err);
+/* kin_vae_class's build. Fails: FORMAT, ARG, UNSUPPORTED (Wan 2.2's residual form, attn_scales,
+ * named). */
+kin_status kin_vae_wan_build(const cJSON *config, kin_params *params, kin_vae *vae, kin_error *err);
 
 #endif

@@ -1,13 +1,9 @@
 #include "vision/vae_wan.h"
 
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
-
-enum { WIDTH_MAX = 1 << 14 };
 
 static const char *const known_keys[] = {"_class_name",
                                          "_diffusers_version",
@@ -123,9 +119,10 @@ static kin_status read_config(const cJSON *config, kin_vae_wan *v, kin_error *er
     KIN_TRY(kin_json_known_keys(config, known_keys, "vae/config.json", err));
     for (int i = 0; off[i]; i++)
         KIN_TRY(must_be_off(config, off[i], err));
-    KIN_TRY(kin_json_get_i64(config, "base_dim", 2, WIDTH_MAX, &v->width, err));
+    KIN_TRY(kin_json_get_i64(config, "base_dim", 2, KIN_VAE_WIDTH_MAX, &v->width, err));
     v->decoder_width = v->width;
-    KIN_TRY(kin_json_get_i64(config, "decoder_base_dim", 2, WIDTH_MAX, &v->decoder_width, err));
+    KIN_TRY(
+        kin_json_get_i64(config, "decoder_base_dim", 2, KIN_VAE_WIDTH_MAX, &v->decoder_width, err));
     KIN_TRY(kin_json_get_i64(config, "z_dim", 1, KIN_WAN_LATENT, &info->latent_channels, err));
     KIN_TRY(kin_json_get_i64(config, "num_res_blocks", 1, KIN_WAN_BLOCKS, &v->blocks, err));
     KIN_TRY(kin_json_get_i64(config, "in_channels", 1, 1024, &info->in_channels, err));
@@ -156,86 +153,52 @@ static kin_status read_config(const cJSON *config, kin_vae_wan *v, kin_error *er
 
 /* --- parameters --- */
 
-typedef struct maker { /* a prefix to which names are added */
-    kin_params *params;
-    char name[128];
-} maker;
-
-static maker under(const maker *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static maker under(const maker *m, const char *fmt, ...)
-{
-    maker u = *m;
-    const size_t n = strlen(u.name);
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(u.name + n, sizeof u.name - n, fmt, ap);
-    va_end(ap);
-    return u;
-}
-
-/* kernel [kt,kh,kw], kt 0: two-dimensional */
-static void add_conv(const maker *m, int64_t in, int64_t out, int kt, int kh, int kw,
-                     kin_wan_layer *l)
-{
-    const int64_t taps = (int64_t)(kt ? kt : 1) * kh * kw;
-    const kin_init init = KIN_INIT(KIN_INIT_NORMAL, (float)(1.0 / sqrt(3.0 * (double)(in * taps))));
-
-    l->w = kt ? kin_params_add(m->params, init, KIN_DIMS(out, in, kt, kh, kw), "%s.weight", m->name)
-              : kin_params_add(m->params, init, KIN_DIMS(out, in, kh, kw), "%s.weight", m->name);
-    l->b = kin_params_add(m->params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(out), "%s.bias", m->name);
-}
-#define ADD_CONV(m, sub, in, out, kt, kh, kw, l)       \
-    do {                                               \
-        const maker made = under((m), sub);            \
-        add_conv(&made, (in), (out), kt, kh, kw, (l)); \
-    } while (0)
-
-static kin_param *add_gamma(const maker *m, const char *name, int64_t width)
+static kin_param *add_gamma(const kin_vae_maker *m, const char *name, int64_t width)
 {
     return kin_params_add(m->params, KIN_INIT(KIN_INIT_ONE, 0), KIN_DIMS(width, 1, 1, 1),
                           "%s.%s.gamma", m->name, name);
 }
 
-static void add_resnet(const maker *m, int64_t in, int64_t out, kin_wan_resnet *r)
+static void add_resnet(const kin_vae_maker *m, int64_t in, int64_t out, kin_wan_resnet *r)
 {
     r->in = in;
     r->out = out;
     r->gamma1 = add_gamma(m, "norm1", in);
-    ADD_CONV(m, ".conv1", in, out, 3, 3, 3, &r->conv1);
+    kin_vae_add_conv(m, "conv1", in, out, KIN_VAE_KERNEL(3, 3, 3), &r->conv1);
     r->gamma2 = add_gamma(m, "norm2", out);
-    ADD_CONV(m, ".conv2", out, out, 3, 3, 3, &r->conv2);
+    kin_vae_add_conv(m, "conv2", out, out, KIN_VAE_KERNEL(3, 3, 3), &r->conv2);
     if (in != out)
-        ADD_CONV(m, ".conv_shortcut", in, out, 1, 1, 1, &r->shortcut);
+        kin_vae_add_conv(m, "conv_shortcut", in, out, KIN_VAE_KERNEL(1, 1, 1), &r->shortcut);
 }
 
-static void add_middle(const maker *m, int64_t width, kin_wan_middle *mid)
+static void add_middle(const kin_vae_maker *m, int64_t width, kin_wan_middle *mid)
 {
-    const maker before = under(m, ".mid_block.resnets.0"), after = under(m, ".mid_block.resnets.1");
-    const maker a = under(m, ".mid_block.attentions.0");
+    const kin_vae_maker before = kin_vae_under(m, "mid_block.resnets.0"),
+                        after = kin_vae_under(m, "mid_block.resnets.1");
+    const kin_vae_maker a = kin_vae_under(m, "mid_block.attentions.0");
 
     add_resnet(&before, width, width, &mid->before);
     mid->gamma = kin_params_add(m->params, KIN_INIT(KIN_INIT_ONE, 0), KIN_DIMS(width, 1, 1),
                                 "%s.norm.gamma", a.name);
-    ADD_CONV(&a, ".to_qkv", width, 3 * width, 0, 1, 1, &mid->qkv);
-    ADD_CONV(&a, ".proj", width, width, 0, 1, 1, &mid->proj);
+    kin_vae_add_conv(&a, "to_qkv", width, 3 * width, KIN_VAE_KERNEL(0, 1, 1), &mid->qkv);
+    kin_vae_add_conv(&a, "proj", width, width, KIN_VAE_KERNEL(0, 1, 1), &mid->proj);
     add_resnet(&after, width, width, &mid->after);
 }
 
-static void add_ends(const maker *m, int64_t in, int64_t first, int64_t last, int64_t out,
+static void add_ends(const kin_vae_maker *m, int64_t in, int64_t first, int64_t last, int64_t out,
                      kin_wan_half *h)
 {
     h->in = in;
     h->ends = last;
-    ADD_CONV(m, ".conv_in", in, first, 3, 3, 3, &h->conv_in);
+    kin_vae_add_conv(m, "conv_in", in, first, KIN_VAE_KERNEL(3, 3, 3), &h->conv_in);
     h->norm_out = add_gamma(m, "norm_out", last);
-    ADD_CONV(m, ".conv_out", last, out, 3, 3, 3, &h->conv_out);
+    kin_vae_add_conv(m, "conv_out", last, out, KIN_VAE_KERNEL(3, 3, 3), &h->conv_out);
 }
 
 /* down_blocks is one flat list: the blocks of a level, then its resampler */
 static void add_encoder(kin_vae_wan *v, kin_params *params)
 {
-    const maker m = {.params = params, .name = "encoder"};
+    const kin_vae_maker m = {.params = params, .name = "encoder"};
     kin_wan_half *h = &v->encoder;
     int64_t width = v->width;
     int at = 0;
@@ -249,17 +212,17 @@ static void add_encoder(kin_vae_wan *v, kin_params *params)
         l->count = (int)v->blocks;
         l->width = out;
         for (int j = 0; j < l->count; j++) {
-            const maker r = under(&m, ".down_blocks.%d", at++);
+            const kin_vae_maker r = kin_vae_under(&m, "down_blocks.%d", at++);
 
             add_resnet(&r, width, out, &l->r[j]);
             width = out;
         }
         if (i + 1 < v->base.levels) {
-            const maker s = under(&m, ".down_blocks.%d", at++);
+            const kin_vae_maker s = kin_vae_under(&m, "down_blocks.%d", at++);
 
-            ADD_CONV(&s, ".resample.1", out, out, 0, 3, 3, &l->space);
+            kin_vae_add_conv(&s, "resample.1", out, out, KIN_VAE_KERNEL(0, 3, 3), &l->space);
             if (v->halves_time[i])
-                ADD_CONV(&s, ".time_conv", out, out, 3, 1, 1, &l->time);
+                kin_vae_add_conv(&s, "time_conv", out, out, KIN_VAE_KERNEL(3, 1, 1), &l->time);
         }
     }
     add_middle(&m, width, &h->mid);
@@ -268,7 +231,7 @@ static void add_encoder(kin_vae_wan *v, kin_params *params)
 /* a resampler of the decoder halves the channels */
 static void add_decoder(kin_vae_wan *v, kin_params *params)
 {
-    const maker m = {.params = params, .name = "decoder"};
+    const kin_vae_maker m = {.params = params, .name = "decoder"};
     const int levels = v->base.levels;
     kin_wan_half *h = &v->decoder;
     int64_t width = v->decoder_width * v->mult[levels - 1];
@@ -278,33 +241,32 @@ static void add_decoder(kin_vae_wan *v, kin_params *params)
     add_middle(&m, width, &h->mid);
     for (int i = 0; i < levels; i++) {
         const int64_t out = v->decoder_width * v->mult[levels - 1 - i];
-        const maker block = under(&m, ".up_blocks.%d", i);
+        const kin_vae_maker block = kin_vae_under(&m, "up_blocks.%d", i);
         kin_wan_level *l = &h->level[i];
 
         l->count = (int)v->blocks + 1;
         l->width = out;
         for (int j = 0; j < l->count; j++) {
-            const maker r = under(&block, ".resnets.%d", j);
+            const kin_vae_maker r = kin_vae_under(&block, "resnets.%d", j);
 
             add_resnet(&r, width, out, &l->r[j]);
             width = out;
         }
         if (i + 1 < levels) {
-            const maker s = under(&block, ".upsamplers.0");
+            const kin_vae_maker s = kin_vae_under(&block, "upsamplers.0");
 
-            ADD_CONV(&s, ".resample.1", out, out / 2, 0, 3, 3, &l->space);
+            kin_vae_add_conv(&s, "resample.1", out, out / 2, KIN_VAE_KERNEL(0, 3, 3), &l->space);
             if (v->halves_time[levels - 2 - i])
-                ADD_CONV(&s, ".time_conv", out, 2 * out, 3, 1, 1, &l->time);
+                kin_vae_add_conv(&s, "time_conv", out, 2 * out, KIN_VAE_KERNEL(3, 1, 1), &l->time);
             width = out / 2;
         }
     }
 }
 
-kin_status kin_vae_wan_build(const cJSON *config, kin_params *params, kin_vae_wan *v,
-                             kin_error *err)
+kin_status kin_vae_wan_build(const cJSON *config, kin_params *params, kin_vae *vae, kin_error *err)
 {
-    const maker quant = {.params = params, .name = "quant_conv"},
-                post = {.params = params, .name = "post_quant_conv"};
+    kin_vae_wan *v = (kin_vae_wan *)vae;
+    const kin_vae_maker top = {.params = params};
     const kin_vae_info *info = &v->base.info;
     int64_t widest = 0;
 
@@ -316,12 +278,14 @@ kin_status kin_vae_wan_build(const cJSON *config, kin_params *params, kin_vae_wa
         if (v->decoder_width * v->mult[i] % 2)
             return kin_fail(err, KIN_ERR_ARG, "vae: widths base_dim * dim_mult must be even");
     }
-    if (widest > WIDTH_MAX)
+    if (widest > KIN_VAE_WIDTH_MAX)
         return kin_fail(err, KIN_ERR_ARG, "vae: base_dim * dim_mult %lld must be at most %d",
-                        (long long)widest, WIDTH_MAX);
+                        (long long)widest, KIN_VAE_WIDTH_MAX);
     add_encoder(v, params);
-    add_conv(&quant, 2 * info->latent_channels, 2 * info->latent_channels, 1, 1, 1, &v->quant);
-    add_conv(&post, info->latent_channels, info->latent_channels, 1, 1, 1, &v->post_quant);
+    kin_vae_add_conv(&top, "quant_conv", 2 * info->latent_channels, 2 * info->latent_channels,
+                     KIN_VAE_KERNEL(1, 1, 1), &v->quant);
+    kin_vae_add_conv(&top, "post_quant_conv", info->latent_channels, info->latent_channels,
+                     KIN_VAE_KERNEL(1, 1, 1), &v->post_quant);
     add_decoder(v, params);
     return KIN_OK;
 }
