@@ -15,7 +15,6 @@ typedef struct later_row {
 static const char cogvideox[] = "CogVideoX belongs to later work";
 
 static const later_row rows[] = {
-    {"real_configs", NULL, NULL, "published configurations belong to later work"},
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
     {"cogvideox_cfg", NULL, NULL, cogvideox},
     {"cogvideox_train", NULL, NULL, cogvideox},
