@@ -99,25 +99,11 @@ static kin_status check_config(kin_golden_case *c, const kin_import *imp)
 
 static kin_status run(kin_golden_case *c, kin_import *imp, kin_golden_model *m)
 {
-    static const char *const extra[] = {"lr",
-                                        "weight_decay",
-                                        "betas",
-                                        "max_grad_norm",
-                                        "ema_decay",
-                                        "weighting_scheme",
-                                        "logit_mean",
-                                        "logit_std",
-                                        "sigmoid_scale",
-                                        "mode_scale",
-                                        "shift",
-                                        "num_train_timesteps",
-                                        "file",
-                                        NULL};
     char path[KIN_PATH_MAX];
     KIN_TRY(kin_golden_path(c, kin_golden_string(c, "file"), path));
     KIN_TRY(kin_import_open(path, imp, &c->ctx->error));
     KIN_TRY(check_config(c, imp));
-    KIN_TRY(kin_golden_model_create(c, c->config, NULL, extra, m));
+    KIN_TRY(kin_golden_model_create(c, c->config, NULL, kin_golden_train_keys, m));
     KIN_TRY(kin_params_alloc(m->params, KIN_DTYPE_F32, false, &c->ctx->error));
     KIN_TRY(run_part(c, imp, KIN_IMPORT_EMA, m, "out.y"));
     KIN_TRY(run_part(c, imp, KIN_IMPORT_MODEL, m, "out.y_model"));

@@ -302,14 +302,7 @@ static kin_status train_step(kin_golden_case *c, kin_golden_model *m, const kin_
     KIN_TRY(kin_golden_entry(c, "in.noise", step, &noise));
     KIN_TRY(kin_golden_entry(c, "in.n", step, &n));
     KIN_TRY(kin_golden_entry(c, "in.y", step, &y));
-    KIN_TRY(KIN_WS(c->ctx, &sigma, KIN_DTYPE_F32, n.size[0]));
-    KIN_TRY(KIN_WS(c->ctx, &t, KIN_DTYPE_F32, n.size[0]));
-    for (int64_t b = 0; b < n.size[0]; b++) {
-        const float s = kin_time_sigma(o->shift, kin_time_u(o, (float)kin_tensor_get(&n, b)));
-
-        kin_tensor_set(&sigma, b, (double)s);
-        kin_tensor_set(&t, b, (double)(1000.0f * s));
-    }
+    KIN_TRY(kin_golden_times(c, o, &n, &sigma, &t));
     KIN_TRY(kin_flow_mix(c->ctx, &z, &noise, &sigma, &xt, &target));
     KIN_TRY(kin_tape_begin(c->ctx));
     KIN_TRY(forward(c, m, &xt, &t, &y, &out));
@@ -359,35 +352,11 @@ static kin_status check_table(kin_golden_case *c, const kin_params *table, const
 
 static kin_status run_train(kin_golden_case *c, kin_golden_model *m)
 {
-    static const char *const extra[] = {"lr",
-                                        "weight_decay",
-                                        "betas",
-                                        "max_grad_norm",
-                                        "ema_decay",
-                                        "weighting_scheme",
-                                        "logit_mean",
-                                        "logit_std",
-                                        "sigmoid_scale",
-                                        "mode_scale",
-                                        "shift",
-                                        "num_train_timesteps",
-                                        NULL};
-    const cJSON *betas = cJSON_GetObjectItemCaseSensitive(c->config, "betas");
     kin_objective_options o;
-    kin_golden_adamw opt = {.lr = kin_golden_number(c, "lr", 0),
-                            .beta1 = 0.9,
-                            .beta2 = 0.999,
-                            .eps = 1e-8,
-                            .weight_decay = kin_golden_number(c, "weight_decay", 0),
-                            .max_grad_norm = kin_golden_number(c, "max_grad_norm", 1),
-                            .ema_decay = kin_golden_number(c, "ema_decay", 0)};
+    const kin_golden_adamw opt = kin_golden_adamw_options(c);
     train_log log;
 
-    if (cJSON_GetArraySize(betas) == 2) {
-        opt.beta1 = cJSON_GetArrayItem(betas, 0)->valuedouble;
-        opt.beta2 = cJSON_GetArrayItem(betas, 1)->valuedouble;
-    }
-    KIN_TRY(kin_golden_model_open_train(c, c->config, NULL, extra, m));
+    KIN_TRY(kin_golden_model_open_train(c, c->config, NULL, kin_golden_train_keys, m));
     KIN_TRY(train_objective(c, &o));
     KIN_TRY(kin_golden_like(c, "out.xt", &log.xt));
     KIN_TRY(kin_golden_like(c, "out.t", &log.t));

@@ -31,34 +31,11 @@ static kin_status bind(kin_golden_case *c, kin_params *params, bool adapters)
     return KIN_OK;
 }
 
-typedef struct lora_input {
-    kin_tensor x, t, text, prior, quant, u;
-    kin_model_input in;
-} lora_input;
-
-static kin_status read_input(kin_golden_case *c, lora_input *v)
-{
-    KIN_TRY(kin_golden_input(c, "in.hidden_states", &v->x));
-    KIN_TRY(kin_golden_input_f32(c, "in.timestep", &v->t));
-    KIN_TRY(kin_golden_input(c, "in.encoder_hidden_states", &v->text));
-    KIN_TRY(kin_golden_input(c, "in.priori", &v->prior));
-    KIN_TRY(kin_golden_input(c, "in.quantify_priori", &v->quant));
-    KIN_TRY(kin_golden_input(c, "in.mopa_u", &v->u));
-    v->in = (kin_model_input){.x = &v->x,
-                              .t = &v->t,
-                              .text = &v->text,
-                              .prior = &v->prior,
-                              .quant = &v->quant,
-                              .u = &v->u};
-    return KIN_OK;
-}
-
 /* adapters made here, values of the case: output and gradients */
-static kin_status run_made(kin_golden_case *c, kin_golden_model *m, lora_input *v)
+static kin_status run_made(kin_golden_case *c, kin_golden_model *m, kin_golden_video *v)
 {
     kin_error *err = &c->ctx->error;
     kin_model_output out;
-    kin_tensor dout, aux, g;
 
     KIN_TRY(kin_golden_model_create(c, c->config, "WanTransformer3DModel", extra, m));
     KIN_TRY(kin_lora_create(m->params, kin_golden_string(c, "target_modules"),
@@ -71,27 +48,17 @@ static kin_status run_made(kin_golden_case *c, kin_golden_model *m, lora_input *
     }
     KIN_TRY(bind(c, m->params, true));
     KIN_TRY(kin_params_alloc_grads(m->params, false, err));
-    KIN_TRY(kin_golden_input(c, "in.dout", &dout));
     kin_golden_taps(c, 1e-5, NULL);
     KIN_TRY(kin_tape_begin(c->ctx));
     KIN_TRY(kin_tape_watch(c->ctx, &v->x));
     KIN_TRY(kin_model_forward(c->ctx, m->model, &v->in, &out));
-    kin_golden_check(c, "out.sample", &out.y, 1e-5);
-    KIN_TRY(kin_tape_backward(c->ctx, &out.y, &dout, 1));
-    g = kin_tape_grad(c->ctx, &v->x);
-    kin_golden_check(c, "grad_in.hidden_states", &g, 1e-4);
-    kin_golden_check_grads(c, m->params, 1e-4);
-    kin_tape_end(c->ctx);
-    c->ctx->tap = NULL;
-    KIN_TRY(kin_bce_logits(c->ctx, &out.logits, &v->prior, NULL, &aux));
-    kin_golden_check(c, "out.aux_loss", &aux, 1e-5);
-    return KIN_OK;
+    return kin_golden_video_judge(c, m->params, v, &out, &out.y);
 }
 
 /* adapters of lora_checkpoint/ at a strength, as ops of their own or merged; the phys weights
  * beside them must be those of the case */
-static kin_status run_file(kin_golden_case *c, const lora_input *v, double strength, bool merge,
-                           const char *want)
+static kin_status run_file(kin_golden_case *c, const kin_golden_video *v, double strength,
+                           bool merge, const char *want)
 {
     kin_error *err = &c->ctx->error;
     kin_safetensors *file = NULL;
@@ -144,11 +111,12 @@ static kin_status kind_lora(kin_golden_case *c)
 {
     const double scale = kin_golden_number(c, "lora_alpha", 0) / kin_golden_number(c, "rank", 1);
     kin_golden_model m = {0};
-    lora_input v;
+    kin_golden_video v;
     kin_status status;
 
-    KIN_GOTO(read_input(c, &v));
+    KIN_GOTO(kin_golden_video_input(c, &v));
     KIN_GOTO(run_made(c, &m, &v));
+    c->ctx->tap = NULL;
     KIN_GOTO(check_phys_file(c));
     KIN_GOTO(run_file(c, &v, scale, false, "out.sample"));
     KIN_GOTO(run_file(c, &v, scale, true, "out.sample"));

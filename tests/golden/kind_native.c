@@ -216,14 +216,7 @@ static kin_status mix_times(kin_golden_case *c, int step, const kin_objective_op
     KIN_TRY(kin_golden_entry(c, "in.x0", step, x0));
     KIN_TRY(kin_golden_entry(c, "in.noise", step, &noise));
     KIN_TRY(kin_golden_entry(c, "in.n", step, &n));
-    KIN_TRY(KIN_WS(c->ctx, sigma, KIN_DTYPE_F32, n.size[0]));
-    KIN_TRY(KIN_WS(c->ctx, t, KIN_DTYPE_F32, n.size[0]));
-    for (int64_t b = 0; b < n.size[0]; b++) {
-        const float s = kin_time_sigma(o->shift, kin_time_u(o, (float)kin_tensor_get(&n, b)));
-
-        kin_tensor_set(sigma, b, (double)s);
-        kin_tensor_set(t, b, (double)(1000.0f * s));
-    }
+    KIN_TRY(kin_golden_times(c, o, &n, sigma, t));
     KIN_TRY(kin_flow_mix(c->ctx, x0, &noise, sigma, xt, target));
     KIN_TRY(kin_golden_store(c, &log->sigma, step, sigma));
     KIN_TRY(kin_golden_store(c, &log->t, step, t));
@@ -333,22 +326,10 @@ static void check_table(kin_golden_case *c, const kin_params *table, const char 
 
 static kin_status run_train(kin_golden_case *c, kin_golden_model *m)
 {
-    const cJSON *betas = cJSON_GetObjectItemCaseSensitive(c->config, "betas");
-    const double lr = kin_golden_number(c, "lr", 0);
     kin_objective_options o = kin_objective_options_default();
-    kin_golden_adamw opt = {.lr = lr,
-                            .beta1 = 0.9,
-                            .beta2 = 0.999,
-                            .eps = kin_golden_number(c, "eps", 1e-8),
-                            .weight_decay = kin_golden_number(c, "weight_decay", 0),
-                            .max_grad_norm = kin_golden_number(c, "max_grad_norm", 1),
-                            .ema_decay = kin_golden_number(c, "ema_decay", 0)};
+    const kin_golden_adamw opt = kin_golden_adamw_options(c);
     train_log log = {0};
 
-    if (cJSON_GetArraySize(betas) == 2) {
-        opt.beta1 = cJSON_GetArrayItem(betas, 0)->valuedouble;
-        opt.beta2 = cJSON_GetArrayItem(betas, 1)->valuedouble;
-    }
     KIN_TRY(
         kin_time_scheme_parse(kin_golden_string(c, "weighting_scheme"), &o.scheme, &c->ctx->error));
     o.shift = (float)kin_golden_number(c, "shift", 1);
@@ -362,8 +343,8 @@ static kin_status run_train(kin_golden_case *c, kin_golden_model *m)
         KIN_TRY(train_step(c, m, &opt, &o, step, &log));
     c->ctx->tap = NULL;
     check_log(c, &log);
-    check_table(c, m->params, "out.w3.", 0.1 * lr);
-    check_table(c, m->ema, "out.ema3.", 0.1 * lr);
+    check_table(c, m->params, "out.w3.", 0.1 * opt.lr);
+    check_table(c, m->ema, "out.ema3.", 0.1 * opt.lr);
     return KIN_OK;
 }
 

@@ -3,85 +3,26 @@
 #include <math.h>
 #include <string.h>
 
-#include "diffusion/model.h"
 #include "physics/classifier.h"
 #include "physics/mopa.h"
 #include "physics/quantity.h"
 #include "tests/golden/golden.h"
 #include "tests/golden/models.h"
 
-/* an optional input as a pointer */
-static kin_status optional(kin_golden_case *c, const char *name, kin_tensor *t,
-                           const kin_tensor **out)
-{
-    KIN_TRY(kin_golden_input_optional(c, name, t));
-    *out = t->data ? t : NULL;
-    return KIN_OK;
-}
-
-/* the objective of the *_loss cases: mean square plus the classifier's term */
-static kin_status full_loss(kin_golden_case *c, const kin_model_output *out,
-                            const kin_tensor *prior, kin_tensor *total)
-{
-    kin_tensor target, diff, aux, term;
-
-    KIN_TRY(kin_golden_input(c, "in.target", &target));
-    KIN_TRY(kin_mse(c->ctx, &out->y, &target, NULL, &diff));
-    kin_golden_check(c, "out.loss_diff", &diff, 1e-5);
-    KIN_TRY(kin_bce_logits(c->ctx, &out->logits, prior, NULL, &aux));
-    KIN_TRY(kin_classifier_loss(c->ctx, KIN_CLASSIFIER_LOSS_WISA, &aux, &term));
-    KIN_TRY(kin_add(c->ctx, &diff, &term, 1.0f, total));
-    kin_golden_check(c, "out.loss", total, 1e-5);
-    return KIN_OK;
-}
-
-static kin_status backward(kin_golden_case *c, kin_golden_model *m, const kin_tensor *out,
-                           const kin_tensor *dout, const kin_tensor *x, const kin_tensor *text)
-{
-    kin_tensor g;
-
-    KIN_TRY(kin_tape_backward(c->ctx, out, dout, 1));
-    g = kin_tape_grad(c->ctx, x);
-    kin_golden_check(c, "grad_in.hidden_states", &g, 1e-4);
-    g = kin_tape_grad(c->ctx, text);
-    kin_golden_check(c, "grad_in.encoder_hidden_states", &g, 1e-4);
-    kin_golden_check_grads(c, m->params, 1e-4);
-    return KIN_OK;
-}
-
 static kin_status run_wan(kin_golden_case *c, kin_golden_model *m)
 {
-    kin_tensor x, t, text, prior, quant, u, total, dout, aux;
-    kin_model_input in = {.x = &x, .t = &t, .text = &text};
+    kin_golden_video v;
     kin_model_output out;
 
     KIN_TRY(kin_golden_model_open(c, c->config, "WanTransformer3DModel", NULL, true, m));
-    KIN_TRY(kin_golden_input(c, "in.hidden_states", &x));
-    KIN_TRY(kin_golden_input_f32(c, "in.timestep", &t));
-    KIN_TRY(kin_golden_input(c, "in.encoder_hidden_states", &text));
-    KIN_TRY(optional(c, "in.priori", &prior, &in.prior));
-    KIN_TRY(optional(c, "in.quantify_priori", &quant, &in.quant));
-    KIN_TRY(optional(c, "in.mopa_u", &u, &in.u));
+    KIN_TRY(kin_golden_video_input(c, &v));
     kin_golden_tolerance(c, "out.time_sinusoid", 5e-5);
     kin_golden_taps(c, 1e-5, NULL);
     KIN_TRY(kin_tape_begin(c->ctx));
-    KIN_TRY(kin_tape_watch(c->ctx, &x));
-    KIN_TRY(kin_tape_watch(c->ctx, &text));
-    KIN_TRY(kin_model_forward(c->ctx, m->model, &in, &out));
-    kin_golden_check(c, "out.sample", &out.y, 1e-5);
-    if (kin_golden_has(c, "in.target")) {
-        KIN_TRY(full_loss(c, &out, &prior, &total));
-        KIN_TRY(backward(c, m, &total, NULL, &x, &text));
-    } else if (kin_golden_has(c, "in.dout")) {
-        KIN_TRY(kin_golden_input(c, "in.dout", &dout));
-        KIN_TRY(backward(c, m, &out.y, &dout, &x, &text));
-    }
-    kin_tape_end(c->ctx);
-    if (kin_golden_has(c, "out.aux_loss")) {
-        KIN_TRY(kin_bce_logits(c->ctx, &out.logits, &prior, NULL, &aux));
-        kin_golden_check(c, "out.aux_loss", &aux, 1e-5);
-    }
-    return KIN_OK;
+    KIN_TRY(kin_tape_watch(c->ctx, &v.x));
+    KIN_TRY(kin_tape_watch(c->ctx, &v.text));
+    KIN_TRY(kin_model_forward(c->ctx, m->model, &v.in, &out));
+    return kin_golden_video_judge(c, m->params, &v, &out, &out.y);
 }
 
 static kin_status kind_wan(kin_golden_case *c)
@@ -101,7 +42,7 @@ static kin_status rope_table(kin_golden_case *c, const char *name, int64_t half,
 {
     kin_tensor given;
 
-    KIN_TRY(optional(c, name, t, out));
+    KIN_TRY(kin_golden_optional(c, name, t, out));
     if (!t->data || t->size[1] == half)
         return KIN_OK;
     given = *t;

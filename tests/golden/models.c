@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "physics/classifier.h"
 #include "tensor/ops.h"
 
 static kin_status make_config(const cJSON *config, const char *class_name, const char *const *extra,
@@ -98,6 +99,132 @@ void kin_golden_model_free(kin_golden_model *m)
     kin_params_destroy(&m->ema);
     kin_params_destroy(&m->m);
     kin_params_destroy(&m->v);
+}
+
+/* --- golden/video --- */
+
+kin_status kin_golden_optional(kin_golden_case *c, const char *name, kin_tensor *t,
+                               const kin_tensor **out)
+{
+    KIN_TRY(kin_golden_input_optional(c, name, t));
+    *out = t->data ? t : NULL;
+    return KIN_OK;
+}
+
+kin_status kin_golden_video_input(kin_golden_case *c, kin_golden_video *v)
+{
+    v->in = (kin_model_input){.x = &v->x, .t = &v->t, .text = &v->text};
+    KIN_TRY(kin_golden_input(c, "in.hidden_states", &v->x));
+    KIN_TRY(kin_golden_input_f32(c, "in.timestep", &v->t));
+    KIN_TRY(kin_golden_input(c, "in.encoder_hidden_states", &v->text));
+    KIN_TRY(kin_golden_optional(c, "in.priori", &v->prior, &v->in.prior));
+    KIN_TRY(kin_golden_optional(c, "in.quantify_priori", &v->quant, &v->in.quant));
+    return kin_golden_optional(c, "in.mopa_u", &v->u, &v->in.u);
+}
+
+/* the objective of the *_loss cases */
+static kin_status video_objective(kin_golden_case *c, const kin_golden_video *v,
+                                  const kin_model_output *out, const kin_tensor *y,
+                                  kin_tensor *total)
+{
+    kin_tensor target, diff, aux, term;
+
+    KIN_TRY(kin_golden_input(c, "in.target", &target));
+    KIN_TRY(kin_mse(c->ctx, y, &target, NULL, &diff));
+    kin_golden_check(c, "out.loss_diff", &diff, 1e-5);
+    KIN_TRY(kin_bce_logits(c->ctx, &out->logits, &v->prior, NULL, &aux));
+    KIN_TRY(kin_classifier_loss(c->ctx, KIN_CLASSIFIER_LOSS_WISA, &aux, &term));
+    KIN_TRY(kin_add(c->ctx, &diff, &term, 1.0f, total));
+    kin_golden_check(c, "out.loss", total, 1e-5);
+    return KIN_OK;
+}
+
+static kin_status video_backward(kin_golden_case *c, const kin_params *params,
+                                 const kin_golden_video *v, const kin_tensor *out,
+                                 const kin_tensor *dout)
+{
+    kin_tensor g;
+
+    KIN_TRY(kin_tape_backward(c->ctx, out, dout, 1));
+    g = kin_tape_grad(c->ctx, &v->x);
+    kin_golden_check(c, "grad_in.hidden_states", &g, 1e-4);
+    if (kin_golden_has(c, "grad_in.encoder_hidden_states")) {
+        g = kin_tape_grad(c->ctx, &v->text);
+        kin_golden_check(c, "grad_in.encoder_hidden_states", &g, 1e-4);
+    }
+    kin_golden_check_grads(c, params, 1e-4);
+    return KIN_OK;
+}
+
+kin_status kin_golden_video_judge(kin_golden_case *c, const kin_params *params,
+                                  const kin_golden_video *v, const kin_model_output *out,
+                                  const kin_tensor *y)
+{
+    kin_tensor total, dout, aux;
+
+    kin_golden_check(c, "out.sample", y, 1e-5);
+    if (kin_golden_has(c, "in.target")) {
+        KIN_TRY(video_objective(c, v, out, y, &total));
+        KIN_TRY(video_backward(c, params, v, &total, NULL));
+    } else if (kin_golden_has(c, "in.dout")) {
+        KIN_TRY(kin_golden_input(c, "in.dout", &dout));
+        KIN_TRY(video_backward(c, params, v, y, &dout));
+    }
+    kin_tape_end(c->ctx);
+    if (kin_golden_has(c, "out.aux_loss")) {
+        KIN_TRY(kin_bce_logits(c->ctx, &out->logits, &v->prior, NULL, &aux));
+        kin_golden_check(c, "out.aux_loss", &aux, 1e-5);
+    }
+    return KIN_OK;
+}
+
+/* --- training --- */
+
+const char *const kin_golden_train_keys[] = {"lr",
+                                             "weight_decay",
+                                             "betas",
+                                             "max_grad_norm",
+                                             "ema_decay",
+                                             "weighting_scheme",
+                                             "logit_mean",
+                                             "logit_std",
+                                             "sigmoid_scale",
+                                             "mode_scale",
+                                             "shift",
+                                             "num_train_timesteps",
+                                             "file",
+                                             NULL};
+
+kin_status kin_golden_times(kin_golden_case *c, const kin_objective_options *o, const kin_tensor *n,
+                            kin_tensor *sigma, kin_tensor *t)
+{
+    KIN_TRY(KIN_WS(c->ctx, sigma, KIN_DTYPE_F32, n->size[0]));
+    KIN_TRY(KIN_WS(c->ctx, t, KIN_DTYPE_F32, n->size[0]));
+    for (int64_t b = 0; b < n->size[0]; b++) {
+        const float s = kin_time_sigma(o->shift, kin_time_u(o, (float)kin_tensor_get(n, b)));
+
+        kin_tensor_set(sigma, b, (double)s);
+        kin_tensor_set(t, b, (double)(1000.0f * s));
+    }
+    return KIN_OK;
+}
+
+kin_golden_adamw kin_golden_adamw_options(const kin_golden_case *c)
+{
+    const cJSON *betas = cJSON_GetObjectItemCaseSensitive(c->config, "betas");
+    kin_golden_adamw opt = {.lr = kin_golden_number(c, "lr", 0),
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .eps = kin_golden_number(c, "eps", 1e-8),
+                            .weight_decay = kin_golden_number(c, "weight_decay", 0),
+                            .max_grad_norm = kin_golden_number(c, "max_grad_norm", 1),
+                            .ema_decay = kin_golden_number(c, "ema_decay", 0)};
+
+    if (cJSON_GetArraySize(betas) == 2) {
+        opt.beta1 = cJSON_GetArrayItem(betas, 0)->valuedouble;
+        opt.beta2 = cJSON_GetArrayItem(betas, 1)->valuedouble;
+    }
+    return opt;
 }
 
 kin_status kin_golden_adamw_step(kin_golden_case *c, kin_golden_model *m, const kin_golden_adamw *o,
