@@ -1,0 +1,52 @@
+/* cli/generation.h: one call of `kinema generate`: what the flags ask for, the model, and where the
+ * clips go. Internal to the verb: generate.c runs it, generate_setup.c fills it from the flags,
+ * generate_settings.c says what is saved beside the output. */
+#ifndef KIN_CLI_GENERATION_H
+#define KIN_CLI_GENERATION_H
+
+#include "cli/common.h"
+#include "cli/output.h"
+#include "cli/resume.h"
+#include "cli/writer.h"
+#include "physics/prior_rules.h"
+
+typedef struct kin_generation {
+    const kin_args *args;
+    kin_progress progress;
+    kin_output output;
+    kin_pipeline *pipeline;
+    kin_generate_params params; /* its count: clips that this call makes */
+    kin_physics_prior condition;
+    char *class_text; /* of --class-file */
+    kin_classes classes;
+    int64_t count; /* clips that there will be in all */
+    bool series;   /* clips that a later call can complete */
+    kin_resume resume;
+    kin_writer *writer;
+    cJSON *settings;
+    char *settings_text;
+    /* per clip to make */
+    const char **prompts, **negatives;
+    float *prior, *quant;
+    int32_t *labels;
+    double fps, started;
+    int64_t reported; /* finished clips that the user was told of */
+} kin_generation;
+
+/* What the flags alone can tell to be wrong, before a model is read. */
+kin_status kin_generation_check_flags(kin_generation *g, kin_error *err);
+/* With the model loaded, in this order: parameters from flags; sizes, rate and guidance that the
+ * flags left to the model; the classes that images may show; the prompt and what is made of it. */
+void kin_generation_set_params(kin_generation *g);
+kin_status kin_generation_set_sizes(kin_generation *g, kin_error *err);
+kin_status kin_generation_set_classes(kin_generation *g, kin_error *err);
+kin_status kin_generation_set_prompt(kin_generation *g, kin_error *err);
+/* The conditions of the clips to make. */
+kin_status kin_generation_set_conditions(kin_generation *g, kin_error *err);
+/* The settings as used, sizes and guidance of the model included; saved beside the output and in
+ * its metadata. */
+kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir, kin_error *err);
+/* Gives back all but the class file and the progress. */
+void kin_generation_release(kin_generation *g);
+
+#endif
