@@ -45,35 +45,15 @@ static const char *const known[] = {"_class_name",
                                     "whether_classifier",
                                     NULL};
 
-static kin_status fixed_str(const cJSON *j, const char *key, const char *value, kin_error *err)
-{
-    const char *s = NULL;
-
-    KIN_TRY(kin_json_get_str(j, key, &s, err));
-    if (s && strcmp(s, value))
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "config: %s \"%s\" must be %s", key, s, value);
-    return KIN_OK;
-}
-
-static kin_status fixed_number(const cJSON *j, const char *key, double value, kin_error *err)
-{
-    double v = value;
-
-    KIN_TRY(kin_json_get_f64(j, key, &v, err));
-    if (v != value)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "config: %s %g must be %g", key, v, value);
-    return KIN_OK;
-}
-
 /* what is the same in every CogVideoX text-to-video model */
 static kin_status read_fixed(const cJSON *j, kin_error *err)
 {
     bool flip = true;
 
-    KIN_TRY(fixed_str(j, "activation_fn", "gelu-approximate", err));
-    KIN_TRY(fixed_str(j, "timestep_activation_fn", "silu", err));
-    KIN_TRY(fixed_number(j, "freq_shift", 0, err));
-    KIN_TRY(fixed_number(j, "dropout", 0, err));
+    KIN_TRY(kin_config_fixed_str(j, "activation_fn", "gelu-approximate", err));
+    KIN_TRY(kin_config_fixed_str(j, "timestep_activation_fn", "silu", err));
+    KIN_TRY(kin_config_fixed(j, "freq_shift", 0, err));
+    KIN_TRY(kin_config_fixed(j, "dropout", 0, err));
     KIN_TRY(kin_config_null(j, "ofs_embed_dim", err));
     KIN_TRY(kin_config_null(j, "patch_size_t", err));
     KIN_TRY(kin_json_get_bool(j, "flip_sin_to_cos", &flip, err));
@@ -134,7 +114,7 @@ static kin_status read_physics(const cJSON *j, kin_cog_config *c, kin_error *err
     for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
         if (cJSON_GetObjectItemCaseSensitive(j, fixed[i].key))
             c->physics = true;
-        KIN_TRY(fixed_number(j, fixed[i].key, fixed[i].value, err));
+        KIN_TRY(kin_config_fixed(j, fixed[i].key, fixed[i].value, err));
     }
     if (cJSON_GetObjectItemCaseSensitive(j, "insert_gap") ||
         cJSON_GetObjectItemCaseSensitive(j, "whether_classifier"))

@@ -270,6 +270,27 @@ kin_status kin_config_f32(const cJSON *obj, const char *key, double lo, double h
     return KIN_OK;
 }
 
+kin_status kin_config_fixed(const cJSON *obj, const char *key, double value, kin_error *err)
+{
+    double v = value;
+
+    KIN_TRY(kin_json_get_f64(obj, key, &v, err));
+    if (v != value)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "config: %s %g must be %g", key, v, value);
+    return KIN_OK;
+}
+
+kin_status kin_config_fixed_str(const cJSON *obj, const char *key, const char *value,
+                                kin_error *err)
+{
+    const char *s = NULL;
+
+    KIN_TRY(kin_json_get_str(obj, key, &s, err));
+    if (s && strcmp(s, value))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "config: %s \"%s\" must be %s", key, s, value);
+    return KIN_OK;
+}
+
 kin_status kin_config_null(const cJSON *obj, const char *key, kin_error *err)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(obj, key);

@@ -71,6 +71,11 @@ kin_status kin_config_patch(const cJSON *obj, const char *key, int patch[3], kin
 /* A float member within [lo, hi]. */
 kin_status kin_config_f32(const cJSON *obj, const char *key, double lo, double hi, float *inout,
                           kin_error *err);
+/* Fails UNSUPPORTED unless the key is absent, null or has this value: what published models all
+ * have alike. */
+kin_status kin_config_fixed(const cJSON *obj, const char *key, double value, kin_error *err);
+kin_status kin_config_fixed_str(const cJSON *obj, const char *key, const char *value,
+                                kin_error *err);
 /* Fails UNSUPPORTED unless the key is absent or null. */
 kin_status kin_config_null(const cJSON *obj, const char *key, kin_error *err);
 

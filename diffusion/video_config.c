@@ -66,21 +66,11 @@ kin_status kin_video_config_wan_keys(const cJSON *j, kin_video_config *c, kin_er
     return KIN_OK;
 }
 
-static kin_status fixed(const cJSON *j, const char *key, int64_t value, kin_error *err)
-{
-    int64_t v = value;
-
-    KIN_TRY(kin_json_get_i64(j, key, -(1 << 24), 1 << 24, &v, err));
-    return v == value ? KIN_OK
-                      : kin_fail(err, KIN_ERR_ARG, "config: %s %lld must be %lld", key,
-                                 (long long)v, (long long)value);
-}
-
 kin_status kin_video_config_wisa_keys(const cJSON *j, kin_video_config *c, kin_error *err)
 {
-    KIN_TRY(fixed(j, "expert_head", KIN_CATEGORIES, err));
-    KIN_TRY(fixed(j, "quantufiy_dim", KIN_QUANTITY_COUNT, err));
-    KIN_TRY(fixed(j, "shared_head", 0, err));
+    KIN_TRY(kin_config_fixed(j, "expert_head", KIN_CATEGORIES, err));
+    KIN_TRY(kin_config_fixed(j, "quantufiy_dim", KIN_QUANTITY_COUNT, err));
+    KIN_TRY(kin_config_fixed(j, "shared_head", 0, err));
     KIN_TRY(kin_json_get_i64(j, "insert_gap", 1, 1 << 20, &c->insert_gap, err));
     return kin_json_get_bool(j, "whether_classifier", &c->classifier, err);
 }
