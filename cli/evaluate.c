@@ -144,21 +144,44 @@ static kin_status run_second_seed(evaluation *e, kin_generate_params p)
     return kin_pipeline_generate(e->pipeline, &p);
 }
 
+/* ---- reports ---- */
+
+kin_status kin_evaluate_report_open(const kin_args *args, const char *suite, const char *hash_key,
+                                    const char *hash, cJSON **root, kin_error *err)
+{
+    cJSON *settings = NULL;
+    KIN_TRY(kin_args_settings(args, &settings, err));
+    *root = cJSON_CreateObject();
+    if (*root && cJSON_AddStringToObject(*root, "suite", suite) &&
+        (!hash || cJSON_AddStringToObject(*root, hash_key, hash)) &&
+        cJSON_AddItemToObject(*root, "settings", settings))
+        return KIN_OK;
+    cJSON_Delete(settings);
+    cJSON_Delete(*root);
+    *root = NULL;
+    return kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
+}
+
+kin_status kin_evaluate_report_close(cJSON *root, kin_status status, bool ok, kin_error *err)
+{
+    if (status == KIN_OK)
+        status = ok ? kin_cli_print_json(root, err)
+                    : kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
+    cJSON_Delete(root);
+    return status;
+}
+
 static kin_status report(evaluation *e, double seconds, kin_error *err)
 {
-    cJSON *judged = NULL, *reference = NULL, *settings = NULL, *root = cJSON_CreateObject();
+    cJSON *judged = NULL, *reference = NULL, *root = NULL;
     kin_status status = KIN_OK;
     int64_t twice = e->count < SEED_PROMPTS ? e->count : SEED_PROMPTS;
-    if (!root)
-        KIN_GOTO(kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory"));
-    KIN_GOTO(kin_args_settings(e->args, &settings, err));
-    bool ok = cJSON_AddStringToObject(root, "suite", "physics") &&
-              cJSON_AddStringToObject(root, "model_hash", e->pipeline->hash) &&
-              cJSON_AddItemToObject(root, "settings", settings);
-    if (ok && !kin_args_source(e->args, "cfg-scale"))
-        ok = cJSON_AddNumberToObject(settings, "cfg-scale",
+    bool ok = true;
+    KIN_TRY(
+        kin_evaluate_report_open(e->args, "physics", "model_hash", e->pipeline->hash, &root, err));
+    if (!kin_args_source(e->args, "cfg-scale"))
+        ok = cJSON_AddNumberToObject(cJSON_GetObjectItem(root, "settings"), "cfg-scale",
                                      (double)kin_cli_cfg_scale(e->args, e->pipeline));
-    settings = ok ? NULL : settings;
     KIN_GOTO(kin_evaluation_report(e->judged, &judged, err));
     ok = ok && cJSON_AddItemToObject(root, "generated", judged);
     judged = ok ? NULL : judged;
@@ -170,15 +193,10 @@ static kin_status report(evaluation *e, double seconds, kin_error *err)
          cJSON_AddNumberToObject(seeds, "differing", (double)(twice - e->same)) &&
          cJSON_AddNumberToObject(seeds, "mean_abs_difference", e->difference / (double)twice) &&
          cJSON_AddNumberToObject(root, "seconds_per_clip", seconds / (double)(e->count + twice));
-    if (!ok)
-        KIN_GOTO(kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory"));
-    KIN_GOTO(kin_cli_print_json(root, err));
 done:
-    cJSON_Delete(root);
-    cJSON_Delete(settings);
     cJSON_Delete(judged);
     cJSON_Delete(reference);
-    return status;
+    return kin_evaluate_report_close(root, status, ok, err);
 }
 
 static kin_status check_thresholds(const evaluation *e, kin_error *err)

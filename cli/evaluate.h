@@ -5,6 +5,12 @@
 #include "cli/common.h"
 #include "diffusion/pipeline.h"
 
+/* A suite's report: its name, the model (hash NULL: none) and the settings. Fails: MEM. */
+kin_status kin_evaluate_report_open(const kin_args *args, const char *suite, const char *hash_key,
+                                    const char *hash, cJSON **root, kin_error *err);
+/* Prints the report if status is KIN_OK and everything was added to it (ok), and frees it. */
+kin_status kin_evaluate_report_close(cJSON *root, kin_status status, bool ok, kin_error *err);
+
 /* Validation loss over --count clips of --data with noise fixed by --seed, at six noise levels;
  * with --shuffle-captions (-priors, -quantities) every clip gets that of another, with
  * --drop-conditions none. A model with a physical classifier is also judged by it: the share of

@@ -62,25 +62,16 @@ static kin_status read_features(const kin_args *args, comparison *c, const char 
 
 static kin_status report(const kin_args *args, const comparison *c, kin_error *err)
 {
-    cJSON *root = cJSON_CreateObject(), *settings = NULL;
-    kin_status status = kin_args_settings(args, &settings, err);
-    bool ok =
-        status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "fd") &&
-        (!c->classifier || cJSON_AddStringToObject(root, "classifier_hash", c->classifier->hash)) &&
-        cJSON_AddItemToObject(root, "settings", settings);
-    settings = ok ? NULL : settings;
-    ok = ok && cJSON_AddNumberToObject(root, "made", (double)c->made.count) &&
-         cJSON_AddNumberToObject(root, "real", (double)c->real.count) &&
-         cJSON_AddNumberToObject(root, "dimensions", (double)c->real.dim) &&
-         cJSON_AddNumberToObject(root, "frechet_distance", c->distance) &&
-         cJSON_AddNumberToObject(root, "precision", c->precision) &&
-         cJSON_AddNumberToObject(root, "recall", c->recall);
-    if (status == KIN_OK)
-        status = ok ? kin_cli_print_json(root, err)
-                    : kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
-    cJSON_Delete(settings);
-    cJSON_Delete(root);
-    return status;
+    cJSON *root;
+    KIN_TRY(kin_evaluate_report_open(args, "fd", "classifier_hash",
+                                     c->classifier ? c->classifier->hash : NULL, &root, err));
+    bool ok = cJSON_AddNumberToObject(root, "made", (double)c->made.count) &&
+              cJSON_AddNumberToObject(root, "real", (double)c->real.count) &&
+              cJSON_AddNumberToObject(root, "dimensions", (double)c->real.dim) &&
+              cJSON_AddNumberToObject(root, "frechet_distance", c->distance) &&
+              cJSON_AddNumberToObject(root, "precision", c->precision) &&
+              cJSON_AddNumberToObject(root, "recall", c->recall);
+    return kin_evaluate_report_close(root, KIN_OK, ok, err);
 }
 
 static kin_status compare(const kin_args *args, comparison *c, kin_error *err)

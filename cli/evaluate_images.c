@@ -42,20 +42,11 @@ static bool add_linear(cJSON *root, const kin_image_loss *loss)
 static kin_status report(const kin_args *args, const kin_pipeline *pipeline,
                          const kin_image_loss *loss, kin_error *err)
 {
-    cJSON *root = cJSON_CreateObject(), *settings = NULL;
-    kin_status status = kin_args_settings(args, &settings, err);
-    bool ok = status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "loss") &&
-              cJSON_AddStringToObject(root, "model_hash", pipeline->hash) &&
-              cJSON_AddItemToObject(root, "settings", settings);
-    settings = ok ? NULL : settings;
-    ok = ok && cJSON_AddNumberToObject(root, "images", (double)loss->images) &&
-         add_errors(root, loss->at, loss->mean) && add_linear(root, loss);
-    if (status == KIN_OK)
-        status = ok ? kin_cli_print_json(root, err)
-                    : kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
-    cJSON_Delete(settings);
-    cJSON_Delete(root);
-    return status;
+    cJSON *root;
+    KIN_TRY(kin_evaluate_report_open(args, "loss", "model_hash", pipeline->hash, &root, err));
+    bool ok = cJSON_AddNumberToObject(root, "images", (double)loss->images) &&
+              add_errors(root, loss->at, loss->mean) && add_linear(root, loss);
+    return kin_evaluate_report_close(root, KIN_OK, ok, err);
 }
 
 static bool is_given(const kin_args *args, const char *flag)

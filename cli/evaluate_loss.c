@@ -194,15 +194,11 @@ static bool report_classifier(const suite *s, cJSON *root)
 
 static kin_status report(const suite *s, kin_error *err)
 {
-    cJSON *root = cJSON_CreateObject(), *settings = NULL;
+    cJSON *root;
     double mean = 0;
-    kin_status status = kin_args_settings(s->args, &settings, err);
-    bool ok = status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "loss") &&
-              cJSON_AddStringToObject(root, "model_hash", s->pipeline->hash) &&
-              cJSON_AddItemToObject(root, "settings", settings);
-    settings = ok ? NULL : settings;
-    cJSON *levels = ok ? cJSON_AddObjectToObject(root, "velocity_error") : NULL;
-    ok = levels != NULL;
+    KIN_TRY(kin_evaluate_report_open(s->args, "loss", "model_hash", s->pipeline->hash, &root, err));
+    cJSON *levels = cJSON_AddObjectToObject(root, "velocity_error");
+    bool ok = levels != NULL;
     for (int k = 0; k < LEVELS; k++) {
         char name[32];
         snprintf(name, sizeof name, "%g", (double)level_sigma[k]);
@@ -216,12 +212,7 @@ static kin_status report(const suite *s, kin_error *err)
          cJSON_AddBoolToObject(root, "shuffled_quantities", s->quantities) &&
          cJSON_AddBoolToObject(root, "dropped_conditions", s->drop) &&
          (!s->classifier || report_classifier(s, root));
-    if (status == KIN_OK)
-        status = ok ? kin_cli_print_json(root, err)
-                    : kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
-    cJSON_Delete(settings);
-    cJSON_Delete(root);
-    return status;
+    return kin_evaluate_report_close(root, KIN_OK, ok, err);
 }
 
 static kin_status run(suite *s, kin_error *err)

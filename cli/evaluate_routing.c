@@ -94,27 +94,18 @@ static kin_status add_layer(const suite *s, cJSON *list, int layer, kin_error *e
 
 static kin_status print_json(const suite *s, kin_error *err)
 {
-    cJSON *root = cJSON_CreateObject(), *settings = NULL, *layers = NULL;
-    kin_status status = kin_args_settings(s->args, &settings, err);
-    bool ok = status == KIN_OK && root && cJSON_AddStringToObject(root, "suite", "routing") &&
-              cJSON_AddStringToObject(root, "model_hash", s->pipe->hash) &&
-              cJSON_AddItemToObject(root, "settings", settings);
-    settings = ok ? NULL : settings;
-    ok = ok && cJSON_AddStringToObject(root, "router", s->info->router) &&
-         cJSON_AddNumberToObject(root, "experts", (double)s->out.stats.experts) &&
-         cJSON_AddNumberToObject(root, "samples", (double)s->out.samples) &&
-         cJSON_AddStringToObject(root, "samples_from", s->out.from) &&
-         cJSON_AddNumberToObject(root, "tokens_per_sample", (double)s->out.stats.tokens) &&
-         (layers = cJSON_AddArrayToObject(root, "layers"));
-    if (status == KIN_OK && !ok)
-        status = kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
-    for (int l = 0; l < s->out.stats.layers && status == KIN_OK; l++)
+    cJSON *root, *layers = NULL;
+    kin_status status = KIN_OK;
+    KIN_TRY(kin_evaluate_report_open(s->args, "routing", "model_hash", s->pipe->hash, &root, err));
+    bool ok = cJSON_AddStringToObject(root, "router", s->info->router) &&
+              cJSON_AddNumberToObject(root, "experts", (double)s->out.stats.experts) &&
+              cJSON_AddNumberToObject(root, "samples", (double)s->out.samples) &&
+              cJSON_AddStringToObject(root, "samples_from", s->out.from) &&
+              cJSON_AddNumberToObject(root, "tokens_per_sample", (double)s->out.stats.tokens) &&
+              (layers = cJSON_AddArrayToObject(root, "layers"));
+    for (int l = 0; l < s->out.stats.layers && ok && status == KIN_OK; l++)
         status = add_layer(s, layers, l, err);
-    if (status == KIN_OK)
-        status = kin_cli_print_json(root, err);
-    cJSON_Delete(settings);
-    cJSON_Delete(root);
-    return status;
+    return kin_evaluate_report_close(root, status, ok, err);
 }
 
 static void print_row(const suite *s, int layer, int level)
