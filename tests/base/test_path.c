@@ -6,15 +6,15 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
 
-static char dir[64];
+static char dir[KIN_TEST_FOLDER_MAX];
 
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/kin_path_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
+    return kin_test_folder_new(dir);
 }
 
 static int remove_folder(void **state)

@@ -9,11 +9,11 @@
 
 #include "base/json.h"
 #include "cli/bench.h"
+#include "tests/support/folder.h"
 #include "tests/training/tiny.h"
 
 enum { MAX_WORDS = 24 };
-static char dir[] = "bench_test_XXXXXX";
-static char config[64], report[64];
+static char config[KIN_PATH_MAX], report[KIN_PATH_MAX];
 
 /* Image model: 4 tokens, 2 blocks, the second with 3 experts. */
 static const char small_moe[] =
@@ -25,23 +25,15 @@ static const char small_moe[] =
 
 static int make_dir(void **state)
 {
-    (void)state;
-    if (!mkdtemp(dir))
+    if (kin_test_folder_make(state))
         return -1;
-    snprintf(config, sizeof config, "%s/config.json", dir);
-    snprintf(report, sizeof report, "%s/report.json", dir);
+    snprintf(config, sizeof config, "%s", kin_test_path("config.json"));
+    snprintf(report, sizeof report, "%s", kin_test_path("report.json"));
     FILE *f = fopen(config, "w");
     if (!f)
         return -1;
     fputs(small_moe, f);
     return fclose(f);
-}
-
-static int remove_dir(void **state)
-{
-    kin_error err;
-    (void)state;
-    return kin_path_remove_tree(dir, &err) == KIN_OK ? 0 : -1;
 }
 
 /* Runs "kinema bench" with the words up to NULL and -o; returns the report (cJSON_Delete). */
@@ -328,5 +320,5 @@ int main(void)
         cmocka_unit_test(test_model),        cmocka_unit_test(test_train_model),
         cmocka_unit_test(test_train_config), cmocka_unit_test(test_scaling),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, make_dir, kin_test_folder_remove);
 }

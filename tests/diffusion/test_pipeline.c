@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "diffusion/pipeline.h"
+#include "tests/support/folder.h"
 
 #define TRANSFORMER(extra)                                                                       \
     "{\"_class_name\": \"KinemaTransformer3DModel\", \"model\": \"promoe_tc\", \"patch_size\": " \
@@ -31,14 +32,14 @@ static const char *const sentences[] = {
 
 static void *spiece;
 static size_t spiece_bytes;
-static char folder[] = "/tmp/kinema_pipeline_XXXXXX";
+static char folder[KIN_TEST_FOLDER_MAX];
 
 static int setup(void **state)
 {
     kin_error err = {0};
 
     (void)state;
-    if (!mkdtemp(folder))
+    if (kin_test_folder_new(folder))
         return -1;
     if (kin_tokenizer_train(sentences, 6, 40, false, &spiece, &spiece_bytes, &err) == KIN_OK)
         return 0;

@@ -1,6 +1,7 @@
 /* tests/golden/selftest.c: the runner has to find planted errors. Copies of good cases get one
  * wrong value, a wrong shape, a missing or an extra tensor, another kind; each copy must fail, the
  * untouched copy must pass. argv[1]: the program golden, whose exit status is checked too. */
+#include "tests/support/folder.h"
 #include "tests/support/support.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@
 enum { MAX_TENSORS = 512 };
 
 static const char *golden_program;
-static char folder[] = "/tmp/kinema-golden-XXXXXX";
+static char folder[KIN_TEST_FOLDER_MAX];
 static kin_ctx *ctx;
 
 /* A case in memory, to be changed and written. */
@@ -233,7 +234,7 @@ int main(int argc, char **argv)
     };
     kin_error err = {0};
     golden_program = argc > 1 ? argv[1] : NULL;
-    if (!golden_program || !mkdtemp(folder) ||
+    if (!golden_program || kin_test_folder_new(folder) ||
         kin_ctx_create(&(kin_ctx_options){.backend = KIN_BACKEND_CPU}, &ctx, &err) != KIN_OK) {
         fprintf(stderr, "usage: test_golden_selftest GOLDEN  %s\n", err.text);
         return 1;

@@ -1,17 +1,24 @@
 #include "tests/support/folder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/path.h"
 
-static char folder[32];
+static char folder[KIN_TEST_FOLDER_MAX];
+
+int kin_test_folder_new(char out[KIN_TEST_FOLDER_MAX])
+{
+    const char *below = getenv("TMPDIR");
+    int n =
+        snprintf(out, KIN_TEST_FOLDER_MAX, "%s/kin_test_XXXXXX", below && *below ? below : "/tmp");
+    return n < KIN_TEST_FOLDER_MAX && mkdtemp(out) ? 0 : -1;
+}
 
 int kin_test_folder_make(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/kin_test_XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
+    return kin_test_folder_new(folder);
 }
 
 int kin_test_folder_remove(void **state)

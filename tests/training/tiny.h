@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "training/checkpoint.h"
+#include "tests/support/folder.h"
 #include "training/train.h"
 
 #define TINY_MOE                                                        \
@@ -83,9 +84,8 @@ static inline void tiny_close(tiny_run *t)
 
 static inline char *tiny_dir(void)
 {
-    static char dir[64];
-    snprintf(dir, sizeof dir, "training_test_XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    static char dir[KIN_TEST_FOLDER_MAX];
+    assert_int_equal(kin_test_folder_new(dir), 0);
     return dir;
 }
 
