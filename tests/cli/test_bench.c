@@ -246,7 +246,7 @@ static void test_train_config(void **state)
 {
     char path[80];
     (void)state;
-    snprintf(path, sizeof path, "%s/train.json", dir);
+    snprintf(path, sizeof path, "%s/train.json", kin_test_folder());
     tiny_write(path, TINY_MOE, TINY_SIMULATE, "\"lr\":0.001", "\"batch_size\":2,");
     cJSON *o = bench("train", "-c", path, "--steps", "2", NULL);
     check_training(o, "kinema");
