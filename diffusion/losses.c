@@ -162,6 +162,42 @@ static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_obje
     return kin_mse(ctx, &v, in->target, weight.data ? &weight : NULL, loss);
 }
 
+kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *v,
+                          const kin_tensor *ab, kin_tensor *x0)
+{
+    const int64_t batch = xt->size[0];
+    const kin_tensor x = KIN_RESHAPE(xt, batch, -1), y = KIN_RESHAPE(v, batch, -1);
+    kin_tensor keep, take, kept, taken, sum;
+
+    if (!kin_tensor_same_shape(xt, v))
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "objective: x and v must have one shape");
+    KIN_TRY(KIN_WS(ctx, &keep, xt->dtype, batch, 1));
+    KIN_TRY(KIN_WS(ctx, &take, xt->dtype, batch, 1));
+    for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++) {
+        kin_tensor_set(&keep, b, sqrt(kin_tensor_get(ab, b)));
+        kin_tensor_set(&take, b, sqrt(1 - kin_tensor_get(ab, b)));
+    }
+    KIN_TRY(kin_mul(ctx, &x, &keep, 1.0f, &kept));
+    KIN_TRY(kin_mul(ctx, &y, &take, 1.0f, &taken));
+    KIN_TRY(kin_add(ctx, &kept, &taken, -1.0f, &sum));
+    *x0 = kin_tensor_reshape(&sum, xt->ndim, xt->size);
+    return KIN_OK;
+}
+
+/* mean((estimate - x0)^2 / (1 - ab)) */
+static kin_status clean_loss(kin_ctx *ctx, const kin_objective_input *in, const kin_tensor *y,
+                             kin_tensor *loss)
+{
+    const int64_t batch = in->x0->size[0];
+    kin_tensor weight, estimate;
+
+    KIN_TRY(kin_clean_of_v(ctx, in->xt, y, in->ab, &estimate));
+    KIN_TRY(KIN_WS(ctx, &weight, in->x0->dtype, batch));
+    for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++)
+        kin_tensor_set(&weight, b, 1.0 / (1.0 - kin_tensor_get(in->ab, b)));
+    return kin_mse(ctx, &estimate, in->x0, &weight, loss);
+}
+
 kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,
                          const kin_objective_input *in, const kin_model_output *out,
                          kin_objective_terms *terms)
@@ -176,6 +212,9 @@ kin_status kin_objective(kin_ctx *ctx, const kin_model *model, const kin_objecti
         terms->flow = ddpm.mse;
         terms->vb = ddpm.vb;
         terms->total = ddpm.total;
+    } else if (in->ab) {
+        KIN_TRY(clean_loss(ctx, in, &out->y, &terms->flow));
+        terms->total = terms->flow;
     } else {
         KIN_TRY(flow_loss(ctx, model, opt, in, &out->y, &terms->flow));
         terms->total = terms->flow;

@@ -55,12 +55,19 @@ kin_condition_drop kin_condition_dropout_draw(const kin_objective_options *opt, 
 kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *noise,
                         const kin_tensor *sigma, kin_tensor *xt, kin_tensor *target);
 
+/* The clean estimate sqrt(ab) xt - sqrt(1-ab) v of a model that predicts v = sqrt(ab) noise -
+ * sqrt(1-ab) x0; xt, v [B,...], ab [B]. Differentiable in v. */
+kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *v,
+                          const kin_tensor *ab, kin_tensor *x0);
+
 typedef struct kin_objective_input {
     const kin_tensor *xt, *x0, *target; /* [B,C,...] as the model's x */
     const kin_tensor *sigma;            /* [B] */
     const kin_tensor
         *prior; /* [B,29] the TRUE prior, also of dropped samples; NULL without classifier */
     const kin_ddpm *ddpm;        /* the DDPM objective, or NULL: rectified flow */
+    const kin_tensor *ab;        /* [B] alphas_cumprod: the model predicts v and the loss is that of
+                                    the clean estimate (CogVideoX); NULL: rectified flow */
     const int32_t *index;        /* [B] steps of its process; must stay until backward is done */
     const kin_tensor *has_prior; /* [B] 1 or 0, same float type; NULL: all */
 } kin_objective_input;
@@ -70,7 +77,8 @@ typedef struct kin_objective_input {
  */
 typedef struct kin_objective_terms {
     kin_tensor flow;       /* mean((v - target)^2) (DDPM: of its own target), or mean((y - x0)^2 /
-                              max(sigma, floor)^2) with       sample_loss_floor */
+                              max(sigma, floor)^2) with sample_loss_floor, or with ab
+                              mean((estimate - x0)^2 / (1 - ab)) */
     kin_tensor vb;         /* DDPM with a learned variance: the bound in bits */
     kin_tensor bce;        /* a */
     kin_tensor classifier; /* c(a) */

@@ -187,7 +187,7 @@ kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_
     return status;
 }
 
-kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err)
+kin_status kin_weights_own(kin_params *params, bool trainable_only, bool plan, kin_error *err)
 {
     kin_param *old = kin_calloc((size_t)params->count + 1, sizeof(*old));
     kin_status status;
@@ -198,22 +198,27 @@ kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *
         kin_param *p = params->list[i];
 
         old[i] = *p;
-        if (!p->owned)
+        if (!p->owned && (p->trainable || !trainable_only))
             p->value = kin_tensor_of(NULL, KIN_DTYPE_F32, old[i].value.ndim, old[i].value.size);
     }
     KIN_GOTO(kin_params_alloc(params, KIN_DTYPE_F32, plan, err));
     for (int i = 0; i < params->count; i++) {
         kin_param *p = params->list[i];
 
-        if (p->value.data == old[i].value.data)
+        if (p->value.data == old[i].value.data || !old[i].value.data)
             continue;
         if (!plan)
             widen(&old[i].value, p->value.data);
         kin_param_drop_pages(&old[i]);
         kin_param_touch(p);
     }
-    status = kin_params_alloc_grads(params, plan, err);
 done:
     kin_free(old);
     return status;
+}
+
+kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err)
+{
+    KIN_TRY(kin_weights_own(params, false, plan, err));
+    return kin_params_alloc_grads(params, plan, err);
 }

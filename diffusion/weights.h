@@ -32,6 +32,9 @@ kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_
 /* h mixed with names and bytes of all tensors of a file, whose pages are given back. */
 uint64_t kin_weights_hash(uint64_t h, const kin_safetensors *file);
 
+/* Gives parameters f32 memory of their own with their present values: all, or the trainable ones
+ * alone (the others stay where they are). Parameters without a value get zeros. */
+kin_status kin_weights_own(kin_params *params, bool trainable_only, bool plan, kin_error *err);
 /* Gives every parameter trainable f32 memory of its own with its present values, and gradients. */
 kin_status kin_weights_make_trainable(kin_params *params, bool plan, kin_error *err);
 

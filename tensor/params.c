@@ -307,7 +307,7 @@ static void init_normal(const kin_rng *rng, kin_tensor *t, int64_t n, double sca
     }
 }
 
-static void param_init(kin_param *p, uint64_t seed)
+void kin_param_init(kin_param *p, uint64_t seed)
 {
     kin_rng rng = {seed, KIN_RNG_INIT, (uint64_t)p->index, 0};
     int64_t n = kin_tensor_numel(&p->value);
@@ -340,7 +340,7 @@ static void param_init(kin_param *p, uint64_t seed)
 void kin_params_init(kin_params *params, uint64_t seed)
 {
     for (int i = 0; i < params->count; i++)
-        param_init(params->list[i], seed);
+        kin_param_init(params->list[i], seed);
 }
 
 void kin_param_touch(kin_param *p)

@@ -119,6 +119,8 @@ kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err
 void kin_param_drop_pages(const kin_param *p);
 /* Start values from (seed, parameter index); bumps versions. Values must be f32 or f64. */
 void kin_params_init(kin_params *params, uint64_t seed);
+/* The same for one parameter. */
+void kin_param_init(kin_param *p, uint64_t seed);
 /* To be called after a value changed. */
 void kin_param_touch(kin_param *p);
 

@@ -25,13 +25,14 @@ struct kin_loader {
 
 static size_t batch_layout(const kin_sample_shape *shape, int64_t size, kin_batch *b, char *base)
 {
-    size_t n = (size_t)size, t = (size_t)shape->text_len, at = 0;
+    size_t n = (size_t)size, t = shape->state_dim ? 0 : (size_t)shape->text_len, at = 0;
     struct {
         void **p;
         size_t bytes;
     } part[] = {
         {(void **)&b->frames, n * kin_sample_frame_bytes(shape)},
         {(void **)&b->moments, n * (size_t)kin_sample_moments(shape) * sizeof(float)},
+        {(void **)&b->states, n * (size_t)kin_sample_states(shape) * sizeof(float)},
         {(void **)&b->ids, n * t * sizeof(int32_t)},
         {(void **)&b->mask, n * t},
         {(void **)&b->prior, n * KIN_PHYS_CATEGORIES * sizeof(float)},
@@ -72,8 +73,9 @@ kin_sample kin_batch_sample(const kin_batch *batch, int64_t b)
     const kin_sample_shape *s = &batch->shape;
     return (kin_sample){.frames = batch->frames + (size_t)b * kin_sample_frame_bytes(s),
                         .moments = batch->moments + b * kin_sample_moments(s),
-                        .ids = batch->ids + b * s->text_len,
-                        .mask = batch->mask + b * s->text_len,
+                        .states = batch->states + b * kin_sample_states(s),
+                        .ids = batch->ids + b * (s->state_dim ? 0 : s->text_len),
+                        .mask = batch->mask + b * (s->state_dim ? 0 : s->text_len),
                         .prior = batch->prior + b * KIN_PHYS_CATEGORIES,
                         .quant = batch->quant + b * KIN_PHYS_QUANTITIES,
                         .empty = batch->empty + b,

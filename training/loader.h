@@ -12,7 +12,8 @@ typedef struct kin_batch {
     kin_sample_shape shape;
     uint64_t first;  /* global index of sample 0; sample b has first + b */
     uint8_t *frames; /* [B,F,H,W,3] */
-    float *moments;  /* [B,2C,h,w] */
+    float *moments;  /* [B,2C,f,h,w] */
+    float *states;   /* [B,T,state_dim] */
     int32_t *ids;    /* [B,T] */
     uint8_t *mask;   /* [B,T] */
     float *prior;    /* [B,29] */

@@ -38,26 +38,39 @@ static kin_status make_x0(kin_ctx *ctx, const kin_batch *batch, bool image, kin_
     return KIN_OK;
 }
 
-/* x0 = (mean + exp(logvar/2) noise - shift) scale, logvar clamped as the VAE does, from the cached
- * posterior of each sample. */
+void kin_train_posterior(const kin_train_task *task, const kin_sample_shape *shape,
+                         const float *moments, float *z)
+{
+    const int64_t plane = shape->frames * shape->height * shape->width,
+                  half = shape->latent * plane;
+    for (int64_t c = 0; c < shape->latent; c++) {
+        const float offset = task->latent_mean ? task->latent_mean[c] : 0.0f,
+                    factor = task->latent_inv_std ? task->latent_inv_std[c] : 1.0f;
+        for (int64_t i = c * plane; i < (c + 1) * plane; i++) {
+            const float mean = (moments[i] - offset) * factor,
+                        logvar = (moments[half + i] - offset) * factor;
+            const float deviation = expf(0.5f * fminf(fmaxf(logvar, -30.0f), 20.0f));
+            z[i] = (mean + deviation * z[i] - task->latent_shift) * task->latent_scale;
+        }
+    }
+}
+
+/* x0 drawn from the cached posterior of each sample: images [B,C,h,w], clips [B,C,f,h,w]. */
 static kin_status draw_latents(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
-                               uint32_t step, kin_tensor *x0)
+                               uint32_t step, bool image, kin_tensor *x0)
 {
     const kin_sample_shape *s = &batch->shape;
-    const int64_t half = s->latent * s->height * s->width;
-    KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->height, s->width));
+    if (image)
+        KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->height, s->width));
+    else
+        KIN_TRY(
+            KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->frames, s->height, s->width));
     for (int64_t b = 0; b < batch->size; b++) {
         const kin_rng rng = {task->seed, KIN_RNG_LATENT, batch->first + (uint64_t)b, step};
         kin_tensor z = kin_tensor_select(x0, 0, b);
         KIN_TRY(ctx->k->randn(ctx, &rng, 0, &z));
-        if (kin_ctx_is_plan(ctx))
-            continue;
-        const float *mean = batch->moments + 2 * b * half, *logvar = mean + half;
-        float *v = z.data;
-        for (int64_t i = 0; i < half; i++) {
-            const float deviation = expf(0.5f * fminf(fmaxf(logvar[i], -30.0f), 20.0f));
-            v[i] = (mean[i] + deviation * v[i] - task->latent_shift) * task->latent_scale;
-        }
+        if (!kin_ctx_is_plan(ctx))
+            kin_train_posterior(task, s, batch->moments + b * kin_sample_moments(s), z.data);
     }
     return KIN_OK;
 }
@@ -82,12 +95,19 @@ kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_b
     const int64_t n = batch->size, text = batch->shape.text_len;
     memset(in, 0, sizeof *in);
     KIN_TRY(check_model(ctx, info, batch));
-    KIN_TRY(batch->shape.latent ? draw_latents(ctx, task, batch, step, &in->x0)
-                                : make_x0(ctx, batch, info->input_size > 0, &in->x0));
+    KIN_TRY(batch->shape.latent
+                ? draw_latents(ctx, task, batch, step, info->input_size > 0, &in->x0)
+                : make_x0(ctx, batch, info->input_size > 0, &in->x0));
     if (info->input_size)
         return upload(ctx, KIN_DTYPE_I32, batch->label, n, 0, &in->label);
-    KIN_TRY(upload(ctx, KIN_DTYPE_I32, batch->ids, n, text, &in->ids));
-    KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->mask, n, text, &in->mask));
+    if (batch->shape.state_dim) {
+        KIN_TRY(upload(ctx, KIN_DTYPE_F32, batch->states, n, text * batch->shape.state_dim,
+                       &in->states));
+        in->states = KIN_RESHAPE(&in->states, n, text, batch->shape.state_dim);
+    } else {
+        KIN_TRY(upload(ctx, KIN_DTYPE_I32, batch->ids, n, text, &in->ids));
+        KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->mask, n, text, &in->mask));
+    }
     KIN_TRY(upload(ctx, KIN_DTYPE_U8, batch->empty, n, 0, &in->null));
     if (info->categories == 0)
         return KIN_OK;
@@ -143,8 +163,12 @@ static kin_status make_times(kin_ctx *ctx, int64_t batch, kin_train_inputs *in)
     return KIN_WS(ctx, &in->index, KIN_DTYPE_I32, batch);
 }
 
-static kin_status mix(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in)
+kin_status kin_train_mix(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in)
 {
+    if (task->levels && task->levels->ab) {
+        in->target = in->x0;
+        return kin_levels_mix(ctx, task->levels, &in->x0, &in->noise, &in->t, &in->ab, &in->xt);
+    }
     if (task->ddpm)
         return kin_ddpm_mix(ctx, task->ddpm, &in->x0, &in->noise, in->index.data, &in->xt,
                             &in->target);
@@ -160,10 +184,15 @@ kin_status kin_train_noise_at(kin_ctx *ctx, const kin_train_task *task, float si
             set_step(task, in, b, (int32_t)lrintf(sigma * (float)(task->ddpm->process.n - 1)));
             continue;
         }
-        ((float *)in->sigma.data)[b] = sigma;
-        ((float *)in->t.data)[b] = 1000.0f * sigma;
+        float *level = (float *)in->sigma.data + b, *t = (float *)in->t.data + b;
+        if (task->levels)
+            kin_levels_at(task->levels, 1.0f - sigma, level, t);
+        else {
+            *level = sigma;
+            *t = 1000.0f * sigma;
+        }
     }
-    return mix(ctx, task, in);
+    return kin_train_mix(ctx, task, in);
 }
 
 static void draw_times(const kin_train_task *task, const kin_batch *batch, uint32_t step,
@@ -176,10 +205,14 @@ static void draw_times(const kin_train_task *task, const kin_batch *batch, uint3
                      (int32_t)kin_rng_index_at(&rng, 0, (uint64_t)task->ddpm->process.n));
             continue;
         }
-        const float sigma =
-            kin_time_sigma(task->objective.shift, kin_time_draw(&task->objective, &rng));
-        ((float *)in->sigma.data)[b] = sigma;
-        ((float *)in->t.data)[b] = 1000.0f * sigma;
+        const float u = kin_time_draw(&task->objective, &rng);
+        float *sigma = (float *)in->sigma.data + b, *t = (float *)in->t.data + b;
+        if (task->levels) {
+            kin_levels_at(task->levels, u, sigma, t);
+            continue;
+        }
+        *sigma = kin_time_sigma(task->objective.shift, u);
+        *t = 1000.0f * *sigma;
     }
 }
 
@@ -223,14 +256,14 @@ kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_ba
     }
     KIN_TRY(draw_flips(ctx, task, batch, step, in));
     KIN_TRY(draw_noise(ctx, task, batch, step, in));
-    return mix(ctx, task, in);
+    return kin_train_mix(ctx, task, in);
 }
 
 kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                             kin_tensor *states)
 {
     (void)ctx;
-    *states = (kin_tensor){0};
+    *states = in->states;
     return in->ids.data ? kin_pipeline_encode_ids(task->pipe, &in->ids, &in->mask, states) : KIN_OK;
 }
 
@@ -272,10 +305,9 @@ static void add_losses(const kin_objective_terms *terms, kin_train_losses *sum)
     sum->has_aux |= terms->aux.data != NULL;
 }
 
-static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
-                                const kin_train_inputs *in, kin_train_losses *sum)
+kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                              const kin_tensor *text, kin_train_losses *sum)
 {
-    kin_tensor text;
     kin_model_output out;
     kin_objective_terms terms;
     const kin_objective_input objective = {.xt = &in->xt,
@@ -284,9 +316,9 @@ static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
                                            .sigma = &in->sigma,
                                            .ddpm = task->ddpm,
                                            .index = in->index.data,
+                                           .ab = maybe(&in->ab),
                                            .prior = maybe(&in->true_prior)};
-    KIN_TRY(kin_train_encode(ctx, task, in, &text));
-    KIN_TRY(kin_train_forward(ctx, task, in, &text, &out));
+    KIN_TRY(kin_train_forward(ctx, task, in, text, &out));
     KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, &terms));
     if (!kin_ctx_is_plan(ctx)) {
         if (!isfinite(scalar(&terms.total)))
@@ -297,6 +329,14 @@ static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
     if (task->forward_done)
         task->forward_done(task->user);
     return kin_tape_backward(ctx, &terms.total, NULL, 1);
+}
+
+static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
+                                const kin_train_inputs *in, kin_train_losses *sum)
+{
+    kin_tensor text;
+    KIN_TRY(kin_train_encode(ctx, task, in, &text));
+    return kin_train_backward(ctx, task, in, &text, sum);
 }
 
 int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label)

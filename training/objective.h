@@ -1,11 +1,13 @@
 /* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based
- * draws, forward, loss, backward. Rectified flow or DDPM with NATIVE's condition dropout; the text
- * encoder is trained with the transformer. Classifiers of images: cross-entropy of their labels. */
+ * draws, forward, loss, backward. Rectified flow or DDPM with NATIVE's condition dropout, the text
+ * encoder trained with the transformer; Wan and CogVideoX as WISA fine-tunes them, on cached
+ * latents and text states. Classifiers of images: cross-entropy of their labels. */
 #ifndef KIN_TRAINING_OBJECTIVE_H
 #define KIN_TRAINING_OBJECTIVE_H
 
 #include "diffusion/losses.h"
 #include "diffusion/pipeline.h"
+#include "training/levels.h"
 #include "training/loader.h"
 
 /* What a forward of a batch reads; tensors in the workspace. data NULL: the model has no such
@@ -16,6 +18,8 @@ typedef struct kin_train_inputs {
     kin_tensor t;            /* [B] = 1000 sigma, or the step */
     kin_tensor xt, target;   /* kin_flow_mix, kin_ddpm_mix */
     kin_tensor index;        /* i32 [B]: DDPM: steps of the process */
+    kin_tensor ab;           /* [B]: CogVideoX: alphas_cumprod of t */
+    kin_tensor states;       /* [B,T,text_dim] cached text states, in place of ids and mask */
     kin_tensor ids, mask;    /* i32, u8 [B,T] */
     kin_tensor null;         /* u8 [B] */
     kin_tensor prior, quant; /* after dropout */
@@ -33,9 +37,12 @@ typedef struct kin_null_text {
 typedef struct kin_train_task {
     kin_pipeline *pipe;
     kin_objective_options objective;
-    const kin_ddpm *ddpm; /* NULL: rectified flow */
+    const kin_ddpm *ddpm;     /* NULL: rectified flow */
+    const kin_levels *levels; /* NULL, or the levels of the published fine-tuning */
     uint64_t seed;
-    float latent_scale, latent_shift; /* of cached latents: x0 = (z - shift) * scale */
+    float latent_scale, latent_shift;          /* of cached latents: x0 = (z - shift) * scale */
+    const float *latent_mean, *latent_inv_std; /* [C], or NULL: before the draw, means and
+                                              log-variances become (v - mean[c]) * inv_std[c] */
     kin_null_text null_text;
     void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing) */
     void *user;
@@ -54,6 +61,14 @@ kin_status kin_train_draw(kin_ctx *ctx, const kin_train_task *task, const kin_ba
  * Differentiable. */
 kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                             kin_tensor *states);
+/* Cached moments [2C,f,h,w] of one sample of `batch` and standard normal draws z [C,f,h,w], which
+ * become the latents of the model: the draw from the posterior, log-variances clamped to [-30,20],
+ * in the units of the model. */
+void kin_train_posterior(const kin_train_task *task, const kin_sample_shape *shape,
+                         const float *moments, float *z);
+/* x_t and the target from x0, noise and the levels (sigma, t, index); in->xt, in->target and in->ab
+ * are set. */
+kin_status kin_train_mix(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in);
 /* x_t and the target of in->x0 and in->noise at level sigma_of(b) in [0,1]: flows at that sigma,
  * DDPM at the step nearest to that share of its process. in->sigma, in->t, in->index are set. */
 kin_status kin_train_noise_at(kin_ctx *ctx, const kin_train_task *task, float sigma,
@@ -68,6 +83,11 @@ typedef struct kin_train_losses {
     double accuracy; /* share of labels that are right */
     bool has_flow, has_vb, has_bce, has_aux, has_accuracy;
 } kin_train_losses;
+
+/* While recording: forward, loss, backward of inputs that are ready; losses are added to *sum.
+ * Fails: NUMERIC when the loss is not finite (before backward). */
+kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                              const kin_tensor *text, kin_train_losses *sum);
 
 /* How many of the labels [B] have the largest of the logits [B,n]. */
 int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label);

@@ -20,6 +20,9 @@ kin_optimizer_options kin_optimizer_options_default(void)
 
 double kin_lr_at(const kin_optimizer_options *o, int64_t step)
 {
+    if (o->schedule == KIN_LR_FROM_ZERO)
+        return step <= o->warmup_steps ? o->lr * (double)(step - 1) / (double)o->warmup_steps
+                                       : o->lr;
     if (step <= o->warmup_steps)
         return o->lr * (double)step / (double)o->warmup_steps;
     if (o->schedule == KIN_LR_CONSTANT || o->steps <= o->warmup_steps)
@@ -69,6 +72,12 @@ static bool has_decay(const kin_optimizer_options *opt, const kin_param *p)
     return p->value.ndim >= 2 && len >= 7 && strcmp(p->name + len - 7, ".weight") == 0;
 }
 
+/* Frozen in memory that is not the table's: nothing to update, average or save. */
+static bool takes_part(const kin_param *p)
+{
+    return p->trainable || p->owned;
+}
+
 static kin_status add_slots(kin_optimizer *o, kin_params *const *tables, int n, kin_error *err)
 {
     char name[KIN_OPTIMIZER_NAME_MAX];
@@ -76,6 +85,8 @@ static kin_status add_slots(kin_optimizer *o, kin_params *const *tables, int n, 
 
     for (int t = 0; t < n; t++) {
         for (int i = 0; tables[t] && i < tables[t]->count; i++) {
+            if (!takes_part(tables[t]->list[i]))
+                continue;
             kin_optimizer_slot *s = &o->slot[o->count++];
             s->param = tables[t]->list[i];
             s->table = t;
@@ -96,7 +107,7 @@ static kin_status add_slots(kin_optimizer *o, kin_params *const *tables, int n, 
     return KIN_OK;
 }
 
-/* Sets the pointers into a block of three parts and copies the values into the averages. */
+/* Sets the pointers into a block of two or three parts and copies the values into the averages. */
 static void lay_out(kin_optimizer *o, float *block, size_t floats, bool plan)
 {
     float *at = block;
@@ -104,8 +115,8 @@ static void lay_out(kin_optimizer *o, float *block, size_t floats, bool plan)
         kin_optimizer_slot *s = &o->slot[i];
         s->m = at;
         s->v = at + floats;
-        s->ema = at + 2 * floats;
-        if (!plan)
+        s->ema = o->opt.no_ema ? NULL : at + 2 * floats;
+        if (!plan && s->ema)
             memcpy(s->ema, s->param->value.data, (size_t)s->n * sizeof(float));
         at += padded(s->n);
     }
@@ -140,10 +151,11 @@ kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *co
     }
     for (int i = 0; i < o->count; i++)
         floats += padded(o->slot[i].n);
-    o->bytes = 3 * floats * sizeof(float);
+    const size_t blocks = opt->no_ema ? 2 : 3;
+    o->bytes = blocks * floats * sizeof(float);
     float *block = (float *)(uintptr_t)4096; /* plan: an address that is never touched */
     if (!plan) {
-        block = o->block = kin_calloc(floats ? 3 * floats : 1, sizeof(float));
+        block = o->block = kin_calloc(floats ? blocks * floats : 1, sizeof(float));
         if (!block) {
             status = kin_fail(err, KIN_ERR_MEM, "optimizer: %zu bytes do not fit", o->bytes);
             kin_optimizer_destroy(&o);
@@ -218,7 +230,7 @@ kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
         kin_optimizer_slot *s = &o->slot[i];
         if (s->param->grad.data)
             kin_param_touch(s->param);
-        else /* a buffer: the averaged model has the present one */
+        else if (s->ema) /* a buffer: the averaged model has the present one */
             memcpy(s->ema, s->param->value.data, (size_t)s->n * sizeof(float));
     }
     return KIN_OK;
@@ -226,7 +238,7 @@ kin_status kin_optimizer_step(kin_ctx *ctx, kin_optimizer *o, double scale,
 
 void kin_optimizer_swap_ema(kin_optimizer *o)
 {
-    for (int i = 0; i < o->count; i++) {
+    for (int i = 0; i < o->count && !o->opt.no_ema; i++) {
         kin_optimizer_slot *s = &o->slot[i];
         float *value = s->param->value.data;
         s->param->value.data = s->ema;
@@ -240,7 +252,7 @@ const float *kin_optimizer_ema(const kin_optimizer *o, int table, const kin_para
 {
     for (int i = 0; i < o->count; i++)
         if (o->slot[i].table == table && o->slot[i].param == p)
-            return o->swapped ? p->value.data : o->slot[i].ema;
+            return o->swapped || o->opt.no_ema ? p->value.data : o->slot[i].ema;
     return NULL;
 }
 

@@ -1,7 +1,8 @@
 /* training/optimizer.h: AdamW (Loshchilov and Hutter, arXiv 1711.05101) over parameter tables, with
  * global-norm clipping, learning-rate schedule and moving average of the weights (EMA). The state
- * is one block each for first moments, second moments and averages. Parameters without gradient
- * (buffers) are averaged by copying. */
+ * is one block each for first moments, second moments and averages. Parameters that are not
+ * trained but owned by the table (buffers) are averaged by copying; frozen ones in memory of others
+ * (mapped files) take no part. */
 #ifndef KIN_TRAINING_OPTIMIZER_H
 #define KIN_TRAINING_OPTIMIZER_H
 
@@ -9,7 +10,11 @@
 
 enum { KIN_OPTIMIZER_TABLES = 2, KIN_OPTIMIZER_FACTORS = 16, KIN_OPTIMIZER_NAME_MAX = 320 };
 
-typedef enum kin_lr_schedule { KIN_LR_CONSTANT = 0, KIN_LR_COSINE } kin_lr_schedule;
+typedef enum kin_lr_schedule {
+    KIN_LR_CONSTANT = 0,
+    KIN_LR_COSINE,
+    KIN_LR_FROM_ZERO /* constant_with_warmup of diffusers: update n of a warm-up w gets (n-1)/w */
+} kin_lr_schedule;
 
 /* Learning rate of all parameters whose full name begins with `prefix`, relative to the others. */
 typedef struct kin_lr_factor {
@@ -22,6 +27,7 @@ typedef struct kin_optimizer_options {
     bool decay_matrices_only; /* decay only parameters named *.weight with two or more dimensions */
     double max_grad_norm;     /* scale min(1, max/(norm+1e-6)); 0: no clipping */
     double ema_decay;         /* 0: the average is the weights themselves */
+    bool no_ema;              /* no averages are kept: the weights stand for them */
     bool ema_warmup;          /* decay of update n = min(decay, (1+n)/(10+n)), n from 1 */
     kin_lr_schedule schedule;
     int64_t warmup_steps;  /* lr rises linearly: update n of w gets n/w */
@@ -43,7 +49,7 @@ typedef struct kin_optimizer_slot {
     kin_param *param;
     int table;
     int64_t n;
-    float *m, *v, *ema; /* into the blocks */
+    float *m, *v, *ema; /* into the blocks; ema NULL with no_ema */
     float decay, lr_factor;
 } kin_optimizer_slot;
 

@@ -46,7 +46,12 @@ struct kin_source {
 
 int64_t kin_sample_moments(const kin_sample_shape *s)
 {
-    return 2 * s->latent * s->height * s->width;
+    return 2 * s->latent * s->frames * s->height * s->width;
+}
+
+int64_t kin_sample_states(const kin_sample_shape *s)
+{
+    return s->text_len * s->state_dim;
 }
 
 size_t kin_sample_frame_bytes(const kin_sample_shape *s)
@@ -166,7 +171,7 @@ static kin_status open_latents(kin_source *s, const kin_train_config *c, kin_err
 {
     KIN_TRY(kin_latents_open(c->data.path, &s->latents, err));
     const kin_latents_info *info = kin_latents_get_info(s->latents);
-    s->shape = (kin_sample_shape){1, info->height, info->width, 0, info->channels};
+    s->shape = (kin_sample_shape){1, info->height, info->width, 0, info->channels, 0};
     s->count = info->count[0];
     s->held_out = info->count[1];
     s->flip = c->data.flip < 0 ? 0.5f : c->data.flip;
@@ -191,7 +196,7 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
     kin_source *s = kin_calloc(1, sizeof *s);
     if (!s)
         return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
-    s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0, 0};
+    s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0, 0, 0};
     s->caption = c->data.caption;
     s->cache_limit = (size_t)c->data.cache_mb << 20;
     s->fingerprint = UINT64_C(14695981039346656037);

@@ -11,16 +11,19 @@
 /* Sizes of one sample. */
 typedef struct kin_sample_shape {
     int64_t frames, height, width;
-    int64_t text_len; /* token ids per prompt, 0 = no text */
-    int64_t latent;   /* channels C of cached latents of height x width, 0 = pixels */
+    int64_t text_len;  /* token ids per prompt, 0 = no text */
+    int64_t latent;    /* channels C of cached latents of frames x height x width, 0 = pixels */
+    int64_t state_dim; /* width of cached text states, 0 = token ids */
 } kin_sample_shape;
 size_t kin_sample_frame_bytes(const kin_sample_shape *s); /* 0 with latents */
-int64_t kin_sample_moments(const kin_sample_shape *s);    /* values 2C*h*w, 0 with pixels */
+int64_t kin_sample_moments(const kin_sample_shape *s);    /* values 2C*f*h*w, 0 with pixels */
+int64_t kin_sample_states(const kin_sample_shape *s);     /* values text_len*state_dim */
 
 /* One training sample; the arrays are the caller's. */
 typedef struct kin_sample {
     uint8_t *frames; /* [F,H,W,3]; nothing with latents */
-    float *moments;  /* mean and log-variance [2C,h,w]; nothing with pixels */
+    float *moments;  /* mean and log-variance [2C,f,h,w]; nothing with pixels */
+    float *states;   /* text states [text_len,state_dim], in place of ids and mask */
     int32_t *ids;    /* [text_len], padded with 0; NULL without text */
     uint8_t *mask;   /* [text_len] 1 up to the eos */
     float *prior;    /* [29] */

@@ -88,6 +88,9 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
             .x0 = &in->x0, .xt = &in->xt, .target = &in->target, .index = in->index.data};
         KIN_GOTO(kin_ddpm_loss(ctx, task->ddpm, &ddpm, &out.y, &terms));
         loss = terms.mse;
+    } else if (in->ab.data) {
+        KIN_GOTO(kin_clean_of_v(ctx, &in->xt, &out.y, &in->ab, &v));
+        KIN_GOTO(kin_mse(ctx, &v, &in->x0, NULL, &loss));
     } else {
         KIN_GOTO(kin_model_velocity(ctx, task->pipe->model, &in->xt, &out.y, &in->sigma, &v));
         KIN_GOTO(kin_mse(ctx, &v, &in->target, NULL, &loss));

@@ -17,8 +17,6 @@ static const char cogvideox[] = "CogVideoX belongs to later work";
 static const later_row rows[] = {
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
     {"cogvideox_cfg", NULL, NULL, cogvideox},
-    {"cogvideox_train", NULL, NULL, cogvideox},
-    {"wan_train", NULL, NULL, "the WISA fine-tuning loop belongs to later work"},
     {"wan_pipeline", NULL, NULL, "UniPC and the Wan VAE belong to later work"},
 };
 

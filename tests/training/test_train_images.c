@@ -90,7 +90,9 @@ static void samples_are_mirrored(void **state)
     assert_true(sum > ALL / 4 && sum < 3 * ALL / 4);
     kin_source *s = open_source("", &c);
     kin_batch held;
-    assert_ok(kin_batch_alloc(&(kin_sample_shape){1, SIDE, SIDE, 0, 0}, 1, &held, &err), &err);
+    assert_ok(kin_batch_alloc(&(kin_sample_shape){.frames = 1, .height = SIDE, .width = SIDE}, 1,
+                              &held, &err),
+              &err);
     kin_sample one = kin_batch_sample(&held, 0);
     for (int64_t i = 0; i < kin_source_held_out(s); i++) {
         assert_ok(kin_source_read_held_out(s, i, &one, &err), &err);
