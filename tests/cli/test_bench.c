@@ -244,7 +244,7 @@ static void test_train_model(void **state)
 
 static void test_train_config(void **state)
 {
-    char path[80];
+    char path[KIN_PATH_MAX];
     (void)state;
     snprintf(path, sizeof path, "%s/train.json", kin_test_folder());
     tiny_write(path, TINY_MOE, TINY_SIMULATE, "\"lr\":0.001", "\"batch_size\":2,");

@@ -29,10 +29,16 @@ typedef struct grad_case {
                      */
 } grad_case;
 
+/* For the files of cases: an operand of normal numbers times spread; one parameter; i32 or u8
+ * values in the workspace. */
 void grad_input(grad_env *e, double spread, int ndim, const int64_t *sizes);
 void grad_param(grad_env *e, double scale, int ndim, const int64_t *sizes);
 
-extern const grad_case grad_cases[];
-extern const int grad_case_count;
+kin_status grad_ints(kin_ctx *ctx, kin_dtype dtype, const int *values, int ndim,
+                     const int64_t *sizes, kin_tensor *out);
+
+/* Every differentiable op of ops.h, alone and in the combinations the models use; each table ends
+ * with name NULL. */
+extern const grad_case grad_dense_cases[], grad_routing_cases[], grad_elementwise_cases[];
 
 #endif

@@ -31,6 +31,15 @@ static void draw(kin_tensor *t, uint64_t sample, double spread)
     }
 }
 
+kin_status grad_ints(kin_ctx *ctx, kin_dtype dtype, const int *values, int ndim,
+                     const int64_t *sizes, kin_tensor *out)
+{
+    KIN_TRY(kin_ws_tensor(ctx, dtype, ndim, sizes, out));
+    for (int64_t i = 0; i < kin_tensor_numel(out); i++)
+        kin_tensor_set(out, i, values[i]);
+    return KIN_OK;
+}
+
 void grad_input(grad_env *e, double spread, int ndim, const int64_t *sizes)
 {
     assert_true(e->inputs < GRAD_INPUTS);
@@ -257,11 +266,25 @@ static void plan_run(void **state)
     }
 }
 
+/* case i of all tables, NULL after the last */
+static const grad_case *case_at(int i)
+{
+    static const grad_case *const tables[] = {grad_dense_cases, grad_routing_cases,
+                                              grad_elementwise_cases};
+    for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
+        for (const grad_case *c = tables[t]; c->name; c++) {
+            if (i-- == 0)
+                return c;
+        }
+    }
+    return NULL;
+}
+
 static const grad_case *case_named(const char *name)
 {
-    for (int i = 0; i < grad_case_count; i++) {
-        if (strcmp(grad_cases[i].name, name) == 0)
-            return &grad_cases[i];
+    for (int i = 0; case_at(i); i++) {
+        if (strcmp(case_at(i)->name, name) == 0)
+            return case_at(i);
     }
     fail_msg("no case '%s'", name);
     return NULL;
@@ -327,8 +350,8 @@ static void no_op_is_missing(void **state)
         if (sscanf(line, "kin_status kin_%63[a-z0-9_](", name) != 1)
             continue;
         ops++;
-        for (int i = 0; i < grad_case_count && !found; i++)
-            found = has_word(grad_cases[i].ops, name, strlen(name));
+        for (int i = 0; case_at(i) && !found; i++)
+            found = has_word(case_at(i)->ops, name, strlen(name));
         for (size_t i = 0; i < sizeof(no_gradient) / sizeof(no_gradient[0]) && !found; i++)
             found = strcmp(no_gradient[i][0], name) == 0;
         if (!found) {
@@ -354,12 +377,12 @@ int main(void)
     } kinds[3] = {{"difference", central_differences}, {"cpu", cpu_single}, {"plan", plan_run}};
     int n = 0;
     (void)kin_test_seed();
-    for (int i = 0; i < grad_case_count && n + 5 < MAX; i++) {
+    for (int i = 0; case_at(i) && n + 5 < MAX; i++) {
         for (int k = 0; k < 3; k++) {
-            snprintf(names[n], sizeof(names[n]), "%s: %s", kinds[k].text, grad_cases[i].name);
+            snprintf(names[n], sizeof(names[n]), "%s: %s", kinds[k].text, case_at(i)->name);
             list[n] = (struct CMUnitTest){.name = names[n],
                                           .test_func = kinds[k].fn,
-                                          .initial_state = (void *)(uintptr_t)&grad_cases[i]};
+                                          .initial_state = (void *)(uintptr_t)case_at(i)};
             n++;
         }
     }
