@@ -6,8 +6,9 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "diffusion/pipeline_parts.h"
+#include "diffusion/tokenizer_dir.h"
 
-enum { CONFIG_MAX = 16 << 20, SPIECE_MAX = 256 << 20 };
+enum { CONFIG_MAX = 16 << 20 };
 
 static kin_status read_config(const char *dir, const char *part, const char *name, unsigned flags,
                               cJSON **out, kin_error *err)
@@ -65,30 +66,12 @@ static kin_status load_transformer(kin_pipeline *p, const char *dir)
 
 static kin_status load_tokenizer(kin_pipeline *p, const char *dir)
 {
-    kin_error *err = &p->ctx->error;
-    kin_tokenizer_options opt = {.extra_ids = 0, .legacy = true};
-    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
-    int64_t extra = 0;
-    cJSON *config = NULL;
-    char *data = NULL;
-    size_t bytes = 0;
-    kin_status status = KIN_OK;
+    const cJSON *pair = cJSON_GetObjectItemCaseSensitive(p->index, "tokenizer");
+    char folder[KIN_PATH_MAX];
 
-    KIN_TRY(kin_path_join(folder, dir, "tokenizer", err));
-    KIN_TRY(kin_path_join(path, folder, "tokenizer_config.json", err));
-    if (kin_path_exists(path)) {
-        KIN_GOTO(kin_json_read(path, CONFIG_MAX, KIN_JSON_STRICT, &config, err));
-        KIN_GOTO(kin_json_get_i64(config, "extra_ids", 0, 100000, &extra, err));
-        KIN_GOTO(kin_json_get_bool(config, "legacy", &opt.legacy, err));
-        opt.extra_ids = (int)extra;
-    }
-    KIN_GOTO(kin_path_join(path, folder, "spiece.model", err));
-    KIN_GOTO(kin_file_read(path, SPIECE_MAX, &data, &bytes, err));
-    status = kin_tokenizer_create(data, bytes, &opt, &p->tokenizer, err);
-done:
-    kin_free(data);
-    cJSON_Delete(config);
-    return status;
+    KIN_TRY(kin_path_join(folder, dir, "tokenizer", &p->ctx->error));
+    return kin_tokenizer_dir_load(folder, cJSON_GetStringValue(cJSON_GetArrayItem(pair, 1)),
+                                  &p->tokenizer, &p->tokenizer_files, &p->ctx->error);
 }
 
 static kin_status load_text(kin_pipeline *p, const char *dir)

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "diffusion/pipeline_parts.h"
+#include "diffusion/tokenizer_dir.h"
 
 static const char pipeline_index[] =
     "{\"_class_name\": \"KinemaPipeline\", \"transformer\": [\"kinema\", null],"
@@ -27,6 +28,7 @@ void kin_pipeline_destroy(kin_pipeline **pp)
     kin_text_encoder_destroy(&p->text);
     kin_params_destroy(&p->text_params);
     kin_tokenizer_destroy(&p->tokenizer);
+    kin_tokenizer_files_free(&p->tokenizer_files);
     kin_vae_model_destroy(&p->vae);
     cJSON_Delete(p->transformer_config);
     cJSON_Delete(p->text_config);

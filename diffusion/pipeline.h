@@ -21,6 +21,7 @@ typedef struct kin_pipeline {
     kin_params *text_params; /* text encoder, NULL without text */
     kin_text_encoder *text;
     kin_tokenizer *tokenizer;
+    struct kin_tokenizer_files *tokenizer_files; /* as read, or NULL */
     kin_vae_model *vae; /* autoencoder of the latents the transformer works in; NULL: pixels, or a
                            class that this release does not decode */
     cJSON *transformer_config, *text_config, *scheduler_config,

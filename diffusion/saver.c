@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "diffusion/pipeline_parts.h"
+#include "diffusion/tokenizer_dir.h"
 #include "io/blob.h"
 #include "io/safetensors.h"
 
@@ -80,23 +81,13 @@ done:
 
 static kin_status write_tokenizer(const save_job *j)
 {
-    static const char config[] =
-        "{\n\t\"tokenizer_class\":\t\"T5Tokenizer\",\n\t\"extra_ids\":\t0,\n"
-        "\t\"legacy\":\ttrue,\n\t\"pad_token\":\t\"<pad>\",\n"
-        "\t\"eos_token\":\t\"</s>\",\n\t\"unk_token\":\t\"<unk>\"\n}";
-    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
-    size_t bytes;
-    const void *model;
+    char folder[KIN_PATH_MAX];
 
     if (!j->p->tokenizer)
         return KIN_OK;
-    model = kin_tokenizer_model(j->p->tokenizer, &bytes);
     KIN_TRY(kin_path_join(folder, j->root, "tokenizer", j->err));
     KIN_TRY(kin_path_make_dirs(folder, j->err));
-    KIN_TRY(kin_path_join(path, folder, "spiece.model", j->err));
-    KIN_TRY(kin_file_write(path, model, bytes, j->err));
-    KIN_TRY(kin_path_join(path, folder, "tokenizer_config.json", j->err));
-    return kin_file_write(path, config, strlen(config), j->err);
+    return kin_tokenizer_dir_save(folder, j->p->tokenizer, j->p->tokenizer_files, j->err);
 }
 
 static void set_number(cJSON *own, const char *key, double value)

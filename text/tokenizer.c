@@ -5,15 +5,22 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "text/fast.h"
 #include "text/spm_shim.h"
+#include "text/unicode.h"
 
-enum { PAD = 0, EOS = 1, UNK = 2, MAX_EXTRA = 100000, MESSAGE = 400 };
+enum { PAD = 0, EOS = 1, UNK = 2, MAX_EXTRA = 100000, MESSAGE = 400, NAME_BYTES = 24 };
 
 static const char marker[] = "\xe2\x96\x81"; /* U+2581, what sentencepiece writes for a blank */
 
 struct kin_tokenizer {
+    kin_fast *fast; /* T5TokenizerFast; NULL: the slow one, and all that follows is set */
     kin_spm *spm;
     kin_tokenizer_options opt;
+    kin_added_token *added; /* what is cut out of a text; the set's ids are indices into it */
+    size_t added_count;
+    char *names;
+    kin_piece_set specials;
     void *model;
     size_t model_bytes;
     int vocab;
@@ -53,7 +60,45 @@ static kin_status spm_fail(kin_spm_code code, const char *what, kin_status statu
     return kin_fail(err, status, "tokenizer: %s: %s", what, message);
 }
 
-static kin_status tokenizer_load(kin_tokenizer *tok, kin_error *err)
+/* --- creation --- */
+
+/* pad, eos, unk, the extra ids, then the caller's, which replace those of the same text. */
+static kin_status list_specials(kin_tokenizer *tok, kin_error *err)
+{
+    static const char *const fixed[] = {"<pad>", "</s>", "<unk>"};
+    const int extra = tok->opt.extra_ids, own = tok->opt.added_count;
+    size_t own_bytes = 0, n = 0;
+    for (int i = 0; i < own; i++)
+        own_bytes += strlen(tok->opt.added[i].text) + 1;
+    tok->added = kin_calloc((size_t)extra + (size_t)own + 3, sizeof *tok->added);
+    tok->names = kin_malloc((size_t)extra * NAME_BYTES + own_bytes + 1);
+    if (!tok->added || !tok->names)
+        return kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for %d added tokens", extra + own);
+    char *at = tok->names;
+    for (int32_t i = 0; i < 3; i++)
+        tok->added[n++] = (kin_added_token){.text = fixed[i], .id = i};
+    for (int i = 0; i < extra; i++) {
+        int bytes = snprintf(at, NAME_BYTES, "<extra_id_%d>", i);
+        tok->added[n++] = (kin_added_token){
+            .text = at, .id = tok->vocab + extra - 1 - i, .left = true, .right = true};
+        at += bytes + 1;
+    }
+    for (int i = 0; i < own; i++) {
+        size_t bytes = strlen(tok->opt.added[i].text) + 1;
+        memcpy(at, tok->opt.added[i].text, bytes);
+        tok->added[n] = tok->opt.added[i];
+        tok->added[n++].text = at;
+        at += bytes;
+    }
+    for (size_t i = 0; i < n; i++)
+        KIN_TRY(kin_piece_set_add(&tok->specials, tok->added[i].text, strlen(tok->added[i].text),
+                                  (int32_t)i, err));
+    kin_piece_set_sort(&tok->specials);
+    tok->opt.added = NULL; /* the caller's */
+    return KIN_OK;
+}
+
+static kin_status load_slow(kin_tokenizer *tok, kin_error *err)
 {
     char message[MESSAGE] = "";
     kin_spm_code code =
@@ -68,14 +113,26 @@ static kin_status tokenizer_load(kin_tokenizer *tok, kin_error *err)
     code = kin_spm_encode(tok->spm, "<unk>", 5, true, 0, id_put, &l, message, sizeof message);
     tok->unk_pieces = l.n;
     kin_free(l.id);
-    return spm_fail(code, "sentencepiece model", KIN_ERR_FORMAT, message, err);
+    KIN_TRY(spm_fail(code, "sentencepiece model", KIN_ERR_FORMAT, message, err));
+    return list_specials(tok, err);
+}
+
+static kin_status load_fast(kin_tokenizer *tok, kin_error *err)
+{
+    KIN_TRY(kin_fast_from_spiece(tok->model, tok->model_bytes, tok->opt.extra_ids,
+                                 tok->opt.legacy ? KIN_FAST_ALWAYS : KIN_FAST_FIRST, &tok->fast,
+                                 err));
+    tok->vocab = tok->fast->unigram.count;
+    tok->opt.added = NULL;
+    return KIN_OK;
 }
 
 kin_status kin_tokenizer_create(const void *model, size_t bytes, const kin_tokenizer_options *opt,
                                 kin_tokenizer **out, kin_error *err)
 {
     *out = NULL;
-    if (opt && (opt->extra_ids < 0 || opt->extra_ids > MAX_EXTRA))
+    if (opt && (opt->extra_ids < 0 || opt->extra_ids > MAX_EXTRA || opt->added_count < 0 ||
+                opt->added_count > MAX_EXTRA))
         return kin_fail(err, KIN_ERR_ARG, "tokenizer: %d extra ids must be 0 to %d", opt->extra_ids,
                         (int)MAX_EXTRA);
     if (bytes == 0)
@@ -89,7 +146,7 @@ kin_status kin_tokenizer_create(const void *model, size_t bytes, const kin_token
     kin_status status = KIN_OK;
     if (tok->model) {
         memcpy(tok->model, model, bytes);
-        status = tokenizer_load(tok, err);
+        status = tok->opt.fast ? load_fast(tok, err) : load_slow(tok, err);
     } else {
         status = kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for a model of %zu bytes", bytes);
     }
@@ -99,11 +156,32 @@ kin_status kin_tokenizer_create(const void *model, size_t bytes, const kin_token
     return status;
 }
 
+kin_status kin_tokenizer_create_json(const char *json, size_t bytes, kin_tokenizer **out,
+                                     kin_error *err)
+{
+    kin_tokenizer *tok = kin_calloc(1, sizeof *tok);
+    *out = NULL;
+    if (!tok)
+        return kin_fail(err, KIN_ERR_MEM, "tokenizer: out of memory");
+    kin_status status = kin_fast_from_json(json, bytes, &tok->fast, err);
+    if (status != KIN_OK) {
+        kin_tokenizer_destroy(&tok);
+        return status;
+    }
+    tok->vocab = tok->fast->unigram.count;
+    *out = tok;
+    return KIN_OK;
+}
+
 void kin_tokenizer_destroy(kin_tokenizer **tok)
 {
     if (!*tok)
         return;
+    kin_fast_destroy(&(*tok)->fast);
     kin_spm_destroy((*tok)->spm);
+    kin_piece_set_free(&(*tok)->specials);
+    kin_free((*tok)->added);
+    kin_free((*tok)->names);
     kin_free((*tok)->model);
     kin_free(*tok);
     *tok = NULL;
@@ -125,6 +203,10 @@ kin_status kin_tokenizer_pieces(const kin_tokenizer *tok, const char *text, size
 {
     char message[MESSAGE] = "";
     id_list l = {0};
+    if (tok->fast)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "tokenizer: plain pieces need a spiece.model "
+                        "and the slow tokenizer");
     kin_spm_code code =
         kin_spm_encode(tok->spm, text, bytes, false, 0, id_put, &l, message, sizeof message);
     /* an empty list is a valid pointer too */
@@ -139,76 +221,21 @@ kin_status kin_tokenizer_pieces(const kin_tokenizer *tok, const char *text, size
 
 /* --- special tokens, as PreTrainedTokenizer.tokenize and T5Tokenizer of transformers 4.57 --- */
 
-/* Bytes of the white-space character (Python's str.isspace) at s, 0 for none. */
-static size_t blank_at(const char *s, size_t n)
-{
-    static const char *const wide[] = {
-        "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80", "\xe2\x80\x81",
-        "\xe2\x80\x82", "\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86",
-        "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8",
-        "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
-    if (n == 0)
-        return 0;
-    unsigned char c = (unsigned char)s[0];
-    if ((c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20))
-        return 1;
-    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
-        size_t len = strlen(wide[i]);
-        if (n >= len && memcmp(s, wide[i], len) == 0)
-            return len;
-    }
-    return 0;
-}
-
 static void strip_left(const char **s, size_t *n)
 {
-    size_t k;
-    while ((k = blank_at(*s, *n)) > 0) {
-        *s += k;
-        *n -= k;
-    }
+    size_t k = kin_unicode_leading(*s, *n, kin_unicode_is_blank);
+    *s += k;
+    *n -= k;
 }
 
-static void strip_right(const char *s, size_t *n)
+/* The longest special token that starts at s, or NULL. Exact spelling. */
+static const kin_added_token *special_at(const kin_tokenizer *tok, const char *s, size_t n)
 {
-    for (;;) {
-        size_t cut = 0;
-        for (size_t len = 1; len <= 3 && len <= *n; len++)
-            if (blank_at(s + *n - len, len) == len)
-                cut = len;
-        if (!cut)
-            return;
-        *n -= cut;
-    }
-}
-
-/* Id of the special token that starts at s, and its length; -1 for none. Exact spelling. */
-static int32_t special_at(const kin_tokenizer *tok, const char *s, size_t n, size_t *len,
-                          bool *swallows)
-{
-    static const char *const fixed[] = {"<pad>", "</s>", "<unk>"};
-    static const char extra[] = "<extra_id_";
-    *swallows = false;
-    if (s[0] != '<')
-        return -1;
-    for (int32_t id = 0; id < 3; id++) {
-        *len = strlen(fixed[id]);
-        if (n >= *len && memcmp(s, fixed[id], *len) == 0)
-            return id;
-    }
-    size_t at = sizeof extra - 1, first = at;
-    if (n <= at || memcmp(s, extra, at) != 0)
-        return -1;
-    int64_t i = 0;
-    for (; at < n && s[at] >= '0' && s[at] <= '9' && i < MAX_EXTRA; at++)
-        i = 10 * i + (s[at] - '0');
-    /* note: "01" is no spelling of 1 */
-    if (at == first || at == n || s[at] != '>' || (s[first] == '0' && at > first + 1) ||
-        i >= tok->opt.extra_ids)
-        return -1;
-    *len = at + 1;
-    *swallows = true;
-    return (int32_t)(tok->vocab + tok->opt.extra_ids - 1 - i);
+    const kin_added_token *best = NULL;
+    kin_piece_walk w = kin_piece_walk_start(&tok->specials, s, n);
+    for (const kin_piece *p; (p = kin_piece_walk_next(&w)) != NULL;)
+        best = &tok->added[p->id];
+    return best;
 }
 
 static bool starts_blank(const char *s, size_t n)
@@ -246,10 +273,8 @@ static kin_status encode_text(const kin_tokenizer *tok, const char *s, size_t n,
     const char *stretch = s, *end = s + n;
     bool after_swallow = false;
     for (const char *p = s;;) {
-        size_t len = 0;
-        bool swallows = false;
-        int32_t id = p < end ? special_at(tok, p, (size_t)(end - p), &len, &swallows) : -1;
-        if (p < end && id < 0) {
+        const kin_added_token *a = p < end ? special_at(tok, p, (size_t)(end - p)) : NULL;
+        if (p < end && !a) {
             p++;
             continue;
         }
@@ -257,17 +282,17 @@ static kin_status encode_text(const kin_tokenizer *tok, const char *s, size_t n,
         size_t bytes = (size_t)(p - stretch);
         if (after_swallow)
             strip_left(&from, &bytes);
-        if (id >= 0 && swallows)
-            strip_right(from, &bytes);
+        if (a && a->left)
+            bytes = kin_unicode_trimmed(from, bytes, kin_unicode_is_blank);
         KIN_TRY(encode_stretch(tok, from, bytes, l, err));
-        if (id < 0)
+        if (!a)
             return KIN_OK;
         if (l->n == 1)
             l->second_special = true;
-        if (!id_put(l, id))
+        if (!id_put(l, a->id))
             return kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for text");
-        after_swallow = swallows;
-        p += len;
+        after_swallow = a->right;
+        p += strlen(a->text);
         stretch = p;
     }
 }
@@ -286,12 +311,14 @@ static void marked_text(const char *text, size_t bytes, kin_strbuf *b)
     }
 }
 
-/* All ids without the final eos. */
+/* All ids without those round the text (eos). */
 static kin_status encode_all(const kin_tokenizer *tok, const char *text, size_t bytes, id_list *l,
                              kin_error *err)
 {
     if (bytes == 0)
         return KIN_OK;
+    if (tok->fast)
+        return kin_fast_encode(tok->fast, text, bytes, id_put, l, err);
     if (tok->opt.legacy)
         return encode_text(tok, text, bytes, l, err);
     kin_strbuf b = {0};
@@ -308,12 +335,39 @@ static kin_status encode_all(const kin_tokenizer *tok, const char *text, size_t 
     return status;
 }
 
+/* The ids of the text's own in l, cut to max (0: all), with those round it. note: one place is kept
+ * for eos even if the text already ends in one */
+static kin_status complete(const kin_tokenizer *tok, id_list *l, int max, kin_error *err)
+{
+    const kin_fast *f = tok->fast;
+    static const int32_t eos[] = {EOS};
+    const int32_t *after = f ? f->after : eos;
+    int before = f ? f->before_count : 0, count = f ? f->after_count : 1;
+    bool ok = true;
+    if (max > 0 && l->n > max - before - count)
+        l->n = max > before + count ? max - before - count : 0;
+    if (!f && l->n > 0 && l->id[l->n - 1] == EOS)
+        return KIN_OK;
+    for (int i = 0; i < before; i++)
+        ok = ok && id_put(l, 0);
+    if (ok && before > 0) {
+        memmove(l->id + before, l->id, (size_t)(l->n - before) * sizeof *l->id);
+        memcpy(l->id, f->before, (size_t)before * sizeof *l->id);
+    }
+    for (int i = 0; i < count && (max <= 0 || l->n < max); i++)
+        ok = ok && id_put(l, after[i]);
+    return ok ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for text");
+}
+
 kin_status kin_tokenizer_encode(const kin_tokenizer *tok, const char *text, size_t bytes,
                                 int32_t **ids, int *n, kin_error *err)
 {
     id_list l = {0};
     kin_status status = encode_all(tok, text, bytes, &l, err);
-    if (status == KIN_OK && (l.n == 0 || l.id[l.n - 1] != EOS) && !id_put(&l, EOS))
+    if (status == KIN_OK)
+        status = complete(tok, &l, 0, err);
+    /* an empty list is a valid pointer too */
+    if (status == KIN_OK && !l.id && !(l.id = kin_malloc(sizeof *l.id)))
         status = kin_fail(err, KIN_ERR_MEM, "tokenizer: no memory for text");
     if (status != KIN_OK)
         kin_free(l.id);
@@ -329,87 +383,13 @@ kin_status kin_tokenizer_encode_padded(const kin_tokenizer *tok, const char *tex
         return kin_fail(err, KIN_ERR_ARG, "tokenizer: length %d must be at least 1", max_length);
     id_list l = {0};
     kin_status status = encode_all(tok, text, bytes, &l, err);
-    if (status == KIN_OK) {
-        /* one place is kept for eos even if the text already ends in one */
-        int n = l.n < max_length - 1 ? l.n : max_length - 1;
-        if (n > 0)
-            memcpy(ids, l.id, (size_t)n * sizeof *ids);
-        if (n == 0 || ids[n - 1] != EOS)
-            ids[n++] = EOS;
-        for (int i = 0; i < max_length; i++) {
-            if (i >= n)
-                ids[i] = PAD;
-            if (mask)
-                mask[i] = i < n;
-        }
+    if (status == KIN_OK)
+        status = complete(tok, &l, max_length, err);
+    for (int i = 0; i < max_length && status == KIN_OK; i++) {
+        ids[i] = i < l.n ? l.id[i] : PAD;
+        if (mask)
+            mask[i] = i < l.n;
     }
     kin_free(l.id);
     return status;
-}
-
-/* --- training --- */
-
-typedef struct model_bytes {
-    void *data;
-    size_t bytes;
-} model_bytes;
-
-static bool model_give(void *user, const void *data, size_t bytes)
-{
-    model_bytes *m = user;
-    m->data = kin_malloc(bytes);
-    m->bytes = bytes;
-    if (m->data)
-        memcpy(m->data, data, bytes);
-    return m->data != NULL;
-}
-
-kin_status kin_tokenizer_train(const char *const *sentences, int n, int vocab_size,
-                               bool byte_fallback, void **model, size_t *bytes, kin_error *err)
-{
-    return kin_tokenizer_train_type("unigram", sentences, n, vocab_size, byte_fallback, model,
-                                    bytes, err);
-}
-
-kin_status kin_tokenizer_train_type(const char *type, const char *const *sentences, int n,
-                                    int vocab_size, bool byte_fallback, void **model, size_t *bytes,
-                                    kin_error *err)
-{
-    *model = NULL;
-    *bytes = 0;
-    if (strcmp(type, "unigram") != 0 && strcmp(type, "bpe") != 0)
-        return kin_fail(err, KIN_ERR_ARG,
-                        "tokenizer training: type \"%.40s\" must be unigram or bpe", type);
-    if (n < 1 || vocab_size < 4)
-        return kin_fail(err, KIN_ERR_ARG,
-                        "tokenizer training: %d sentences must be at least 1, %d pieces at least 4",
-                        n, vocab_size);
-    char vocab[40];
-    snprintf(vocab, sizeof vocab, "vocab_size=%d", vocab_size);
-    /* note: one thread, because the sums of several depend on their number; minloglevel 3 keeps
-     * stderr empty */
-    const char *args[] = {vocab,
-                          byte_fallback ? "byte_fallback=true" : "byte_fallback=false",
-                          strcmp(type, "bpe") == 0 ? "model_type=bpe" : "model_type=unigram",
-                          "normalization_rule_name=nmt_nfkc",
-                          "character_coverage=1.0",
-                          "pad_id=0",
-                          "eos_id=1",
-                          "unk_id=2",
-                          "bos_id=-1",
-                          "num_threads=1",
-                          "max_sentence_length=65536",
-                          "minloglevel=3",
-                          NULL};
-    char message[MESSAGE] = "";
-    model_bytes m = {0};
-    kin_spm_code code = kin_spm_train(sentences, n, args, model_give, &m, message, sizeof message);
-    if (code == KIN_SPM_FAILED)
-        return kin_fail(err, KIN_ERR_ARG, "tokenizer training: %d pieces from %d sentences: %s",
-                        vocab_size, n, message);
-    if (code == KIN_SPM_MEM)
-        return kin_fail(err, KIN_ERR_MEM, "tokenizer training: out of memory");
-    *model = m.data;
-    *bytes = m.bytes;
-    return KIN_OK;
 }

@@ -216,32 +216,58 @@ static kin_status run_umt5(kin_golden_case *c)
 
 /* --- tokenizer --- */
 
-enum { COLUMNS = 6 };
+enum { COLUMNS = 10 };
 
 typedef struct column {
     const char *name;      /* key of a case */
     const char *model_key; /* key of the file's name */
     const char *extra_key;
-    bool plain, legacy;
+    bool plain, legacy, fast;
+    const char *json; /* a tokenizer.json instead of the model */
+    bool json_bytes;  /* with byte_fallback set in it */
 } column;
 
+static const char umt5_json[] = "umt5_tokenizer/tokenizer.json";
+
 static const column columns[COLUMNS] = {
-    {"t5_spm", "spiece", "t5_extra_ids", true, true},
-    {"umt5_spm", "spiece_bytes", "umt5_extra_ids", true, true},
-    {"t5_slow_legacy", "spiece", "t5_extra_ids", false, true},
-    {"umt5_slow_legacy", "spiece_bytes", "umt5_extra_ids", false, true},
-    {"t5_slow", "spiece", "t5_extra_ids", false, false},
-    {"umt5_slow", "spiece_bytes", "umt5_extra_ids", false, false},
+    {"t5_spm", "spiece", "t5_extra_ids", true, true, false, NULL, false},
+    {"umt5_spm", "spiece_bytes", "umt5_extra_ids", true, true, false, NULL, false},
+    {"t5_slow_legacy", "spiece", "t5_extra_ids", false, true, false, NULL, false},
+    {"umt5_slow_legacy", "spiece_bytes", "umt5_extra_ids", false, true, false, NULL, false},
+    {"t5_slow", "spiece", "t5_extra_ids", false, false, false, NULL, false},
+    {"umt5_slow", "spiece_bytes", "umt5_extra_ids", false, false, false, NULL, false},
+    {"t5_fast", "spiece", "t5_extra_ids", false, true, true, NULL, false},
+    {"umt5_fast", "spiece_bytes", "umt5_extra_ids", false, true, true, NULL, false},
+    {"umt5_fast", NULL, NULL, false, true, true, umt5_json, false},
+    {"umt5_fast_bytes", NULL, NULL, false, true, true, umt5_json, true},
 };
 
-static kin_status open_column(kin_golden_case *c, const column *col, bool no_fallback,
-                              kin_tokenizer **tok)
+/* From tokenizer.json; bytes: "byte_fallback": false in it becomes true. */
+static kin_status open_json(kin_golden_case *c, const char *name, bool bytes, kin_tokenizer **tok)
+{
+    static const char key[] = "\"byte_fallback\": false";
+    char *text, *at;
+    size_t n;
+    KIN_TRY(kin_golden_read(c, name, &text, &n));
+    at = bytes ? strstr(text, key) : NULL;
+    if (at)
+        memcpy(at + sizeof key - 6, "true ", 5);
+    kin_status status = bytes && !at ? kin_fail(&c->ctx->error, KIN_ERR_FORMAT,
+                                                "case: %s has no byte_fallback", name)
+                                     : kin_tokenizer_create_json(text, n, tok, &c->ctx->error);
+    kin_free(text);
+    return status;
+}
+
+static kin_status open_column(kin_golden_case *c, const column *col, kin_tokenizer **tok)
 {
     char *model;
     size_t bytes;
     kin_tokenizer_options opt = {.extra_ids = (int)kin_golden_number(c, col->extra_key, 0),
                                  .legacy = col->legacy,
-                                 .no_byte_fallback = no_fallback};
+                                 .fast = col->fast};
+    if (col->json)
+        return open_json(c, col->json, col->json_bytes, tok);
     KIN_TRY(kin_golden_read(c, kin_golden_string(c, col->model_key), &model, &bytes));
     kin_status status = kin_tokenizer_create(model, bytes, &opt, tok, &c->ctx->error);
     kin_free(model);
@@ -311,7 +337,7 @@ static kin_status check_column(kin_golden_case *c, const column *col)
     kin_tokenizer *tok = NULL;
     const cJSON *row;
     int index = 0;
-    KIN_TRY(open_column(c, col, false, &tok));
+    KIN_TRY(open_column(c, col, &tok));
     kin_status status = KIN_OK;
     cJSON_ArrayForEach(row, cJSON_GetObjectItemCaseSensitive(c->config, "cases"))
     {
@@ -322,8 +348,7 @@ done:
     return status;
 }
 
-/* One row of `padded`. The column umt5_fast is met by the slow tokenizer without byte fallback:
- * these texts hold no special token. */
+/* One row of `padded`. */
 static kin_status check_padded(kin_golden_case *c, const cJSON *row, int index)
 {
     int32_t ids[512];
@@ -339,7 +364,7 @@ static kin_status check_padded(kin_golden_case *c, const cJSON *row, int index)
     bool fast = strcmp(name, "umt5_fast") == 0;
     if (!fast && strcmp(name, "t5_slow_legacy") != 0)
         return kin_fail(&c->ctx->error, KIN_ERR_UNSUPPORTED, "case: padded tokenizer %s", name);
-    KIN_TRY(open_column(c, &columns[fast ? 3 : 2], fast, &tok));
+    KIN_TRY(open_column(c, &columns[fast ? 8 : 2], &tok));
     kin_status status =
         kin_tokenizer_encode_padded(tok, text, strlen(text), n, ids, mask, &c->ctx->error);
     kin_tokenizer_destroy(&tok);
@@ -353,7 +378,6 @@ static kin_status check_padded(kin_golden_case *c, const cJSON *row, int index)
     return KIN_OK;
 }
 
-/* Columns t5_fast, umt5_fast and umt5_fast_bytes belong to later work and are not read. */
 static kin_status run_tokenizer(kin_golden_case *c)
 {
     const cJSON *row;
