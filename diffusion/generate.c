@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "diffusion/decode.h"
 #include "diffusion/pipeline_parts.h"
 #include "tensor/kernels.h"
-#include "vision/frames.h"
 
 enum { BRANCHES = 3 };
 
@@ -14,8 +14,8 @@ typedef struct generation {
     kin_pipeline *p;
     const kin_generate_params *params;
     kin_schedule schedule;
-    int calls; /* of the model, for one batch */
-    int64_t frames, height, width;
+    int calls;        /* of the model, for one batch */
+    int64_t size[3];  /* frames, height, width of what is sampled */
     int64_t first, n; /* clips of the running batch */
     kin_guided guided;
     kin_tensor text, uncond_text, null, uncond_null, prior, quant, label, null_label;
@@ -40,40 +40,14 @@ static uint64_t clip_index(const generation *g, int64_t clip)
 
 /* --- checks --- */
 
-static kin_status check_size(kin_ctx *ctx, const char *what, int64_t v, int patch)
-{
-    if (v < 1)
-        return kin_fail(&ctx->error, KIN_ERR_ARG,
-                        "generate: %s must be given, the model names no size", what);
-    if (v % patch)
-        return kin_fail(&ctx->error, KIN_ERR_ARG, "generate: %s %lld must be a multiple of %d",
-                        what, (long long)v, patch);
-    return KIN_OK;
-}
-
 static kin_status set_sizes(generation *g)
 {
+    const kin_generate_params *a = g->params;
     const kin_pipeline *p = g->p;
-    const kin_model_info *info = kin_model_get_info(p->model);
-    kin_ctx *ctx = p->ctx;
+    const int64_t pixels[3] = {a->frames ? a->frames : p->frames, a->height ? a->height : p->height,
+                               a->width ? a->width : p->width};
 
-    g->frames = g->params->frames ? g->params->frames : p->frames;
-    g->height = g->params->height ? g->params->height : p->height;
-    g->width = g->params->width ? g->params->width : p->width;
-    if (info->family == KIN_FAMILY_DIT) {
-        const int64_t times = p->vae ? kin_vae_get_info(p->vae->vae)->reduction : 1;
-
-        if (g->frames > 1 || g->height != info->input_size * times ||
-            g->width != info->input_size * times)
-            return kin_fail(
-                &ctx->error, KIN_ERR_ARG, "generate: this model makes one frame of %lldx%lld",
-                (long long)(info->input_size * times), (long long)(info->input_size * times));
-        g->frames = 1;
-        g->height = g->width = info->input_size; /* from here on of what is sampled */
-    }
-    KIN_TRY(check_size(ctx, "frames", g->frames, info->patch[0]));
-    KIN_TRY(check_size(ctx, "height", g->height, info->patch[1]));
-    return check_size(ctx, "width", g->width, info->patch[2]);
+    return kin_pipeline_latent_size(p, pixels, g->size, &p->ctx->error);
 }
 
 static bool has_vae(const kin_pipeline *p)
@@ -92,9 +66,9 @@ static kin_status check_space(const generation *g)
     kin_error *err = &g->p->ctx->error;
 
     if (!vae && (has_vae(g->p) || info->in_channels != 3))
-        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+        return kin_fail(err, KIN_ERR_FORMAT,
                         "generate: this model works in the latents of a VAE, which its directory "
-                        "lacks, or whose class this release lacks (AutoencoderKL is known)");
+                        "lacks");
     if (info->in_channels != channels || info->out_channels < channels ||
         (vae && vae->out_channels != 3))
         return kin_fail(err, KIN_ERR_FORMAT,
@@ -102,8 +76,9 @@ static kin_status check_space(const generation *g)
                         "%lld and its pictures %lld",
                         (long long)info->in_channels, (long long)channels,
                         vae ? (long long)vae->out_channels : 3LL);
-    if (vae && info->family != KIN_FAMILY_DIT)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "generate: videos with a VAE of pictures");
+    if (vae && vae->video == (info->family == KIN_FAMILY_DIT))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "generate: %s with a VAE of %s",
+                        vae->video ? "pictures" : "videos", vae->video ? "videos" : "pictures");
     return KIN_OK;
 }
 
@@ -150,12 +125,34 @@ static kin_status check_params(const generation *g)
     return KIN_OK;
 }
 
+/* first latents that the caller gives */
+static kin_status check_noise(const generation *g)
+{
+    const kin_model_info *info = kin_model_get_info(g->p->model);
+    const kin_tensor *t = g->params->noise;
+    const int64_t want[] = {g->params->count, info->in_channels, g->size[0], g->size[1],
+                            g->size[2]};
+    char got[96];
+
+    if (!t || info->family == KIN_FAMILY_DIT)
+        return KIN_OK;
+    for (int i = 0; i < 5; i++) {
+        if (t->ndim != 5 || t->size[i] != want[i] || t->dtype != KIN_DTYPE_F32)
+            return kin_fail(&g->p->ctx->error, KIN_ERR_SHAPE,
+                            "generate: noise is %s, must be f32 [%lld,%lld,%lld,%lld,%lld]",
+                            kin_tensor_describe(t, got, sizeof(got)), (long long)want[0],
+                            (long long)want[1], (long long)want[2], (long long)want[3],
+                            (long long)want[4]);
+    }
+    return KIN_OK;
+}
+
 static kin_status make_schedule(generation *g)
 {
     kin_error *err = &g->p->ctx->error;
     const kin_model_info *info = kin_model_get_info(g->p->model);
     const int64_t tokens =
-        g->frames / info->patch[0] * (g->height / info->patch[1]) * (g->width / info->patch[2]);
+        g->size[0] / info->patch[0] * (g->size[1] / info->patch[1]) * (g->size[2] / info->patch[2]);
     kin_scheduler cfg;
 
     KIN_TRY(kin_solver_config(g->p, g->params, &cfg, err));
@@ -204,6 +201,8 @@ static kin_status encode(generation *g, const char *const *texts, kin_tensor *st
             continue;
         }
         KIN_TRY(kin_pipeline_encode(g->p, &text, 1, &one, &flag));
+        kin_tap(ctx, &one,
+                texts == g->params->prompts ? "prompt_embeds" : "negative_prompt_embeds");
         KIN_TRY(kin_copy_into(ctx, &one, &at));
         ((uint8_t *)null->data)[i] = ((const uint8_t *)flag.data)[0];
         kin_ws_release(ctx, mark);
@@ -246,6 +245,17 @@ static kin_status set_labels(generation *g)
     return KIN_OK;
 }
 
+/* steps of CogVideoX's dynamic guidance, 0: constant */
+static int dynamic_steps(const generation *g)
+{
+    const kin_model_info *info = kin_model_get_info(g->p->model);
+    const bool published = info->family == KIN_FAMILY_COGVIDEOX &&
+                           (info->categories || g->schedule.cfg.class == KIN_SCHEDULER_COG_DPM);
+    const kin_dynamic_cfg mode = g->params->dynamic_cfg;
+
+    return mode == KIN_DYNAMIC_ON || (mode == KIN_DYNAMIC_AUTO && published) ? g->params->steps : 0;
+}
+
 static kin_status set_conditions(generation *g)
 {
     const kin_generate_params *a = g->params;
@@ -257,6 +267,7 @@ static kin_status set_conditions(generation *g)
                              .phys_scale = a->phys_cfg,
                              .interval = {a->cfg_interval[0], a->cfg_interval[1]},
                              .rescale = a->cfg_rescale,
+                             .dynamic_steps = dynamic_steps(g),
                              .channels = a->cfg_channels,
                              .raw = g->schedule.cfg.prediction != KIN_PREDICT_FLOW,
                              .user = g};
@@ -280,10 +291,17 @@ static kin_status make_noise(generation *g, kin_tensor *x)
     kin_ctx *ctx = g->p->ctx;
     const int64_t c = kin_model_get_info(g->p->model)->in_channels;
 
-    if (kin_model_get_info(g->p->model)->family == KIN_FAMILY_DIT)
-        KIN_TRY(KIN_WS(ctx, x, KIN_DTYPE_F32, g->n, c, g->height, g->width));
+    const bool picture = kin_model_get_info(g->p->model)->family == KIN_FAMILY_DIT;
+
+    if (picture)
+        KIN_TRY(KIN_WS(ctx, x, KIN_DTYPE_F32, g->n, c, g->size[1], g->size[2]));
     else
-        KIN_TRY(KIN_WS(ctx, x, KIN_DTYPE_F32, g->n, c, g->frames, g->height, g->width));
+        KIN_TRY(KIN_WS(ctx, x, KIN_DTYPE_F32, g->n, c, g->size[0], g->size[1], g->size[2]));
+    if (g->params->noise) {
+        const kin_tensor given = kin_tensor_slice(g->params->noise, 0, g->first, g->n);
+
+        return kin_copy_into(ctx, &given, x);
+    }
     for (int64_t i = 0; i < g->n; i++) {
         const kin_rng rng = {.seed = g->params->seed,
                              .purpose = KIN_RNG_NOISE,
@@ -325,8 +343,7 @@ static kin_status on_step(kin_ctx *ctx, void *user, int step, const kin_tensor *
 {
     const generation *g = user;
 
-    (void)ctx;
-    (void)x;
+    kin_tap(ctx, x, "latents.%d", step);
     if (!g->params->progress)
         return KIN_OK;
     /* in the caller's steps: solvers may call the model more often, or less */
@@ -335,52 +352,49 @@ static kin_status on_step(kin_ctx *ctx, void *user, int step, const kin_tensor *
                                g->params->steps);
 }
 
-/* Sample i as pixels [3,F,H,W]. One by one: memory does not follow the batch. */
-static kin_status to_pixels(generation *g, const kin_tensor *x, int64_t i, kin_tensor *clip)
+/* One by one: memory does not follow the batch. */
+static kin_status emit(const kin_pipeline *p, const kin_generate_params *a, int64_t clip,
+                       uint64_t name, const kin_tensor *z)
 {
-    kin_ctx *ctx = g->p->ctx;
-    const kin_vae_model *m = g->p->vae;
-    kin_tensor one = kin_tensor_slice(x, 0, i, 1), z, picture;
+    const kin_decode_options opt = {
+        .tiling = a->vae_tiling, .tile = a->vae_tile, .allow_flat = a->allow_flat};
+    kin_ctx *ctx = p->ctx;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor frames;
 
-    if (!m) {
-        *clip = KIN_RESHAPE(&one, 3, g->frames, g->height, g->width);
-        return KIN_OK;
-    }
-    KIN_TRY(kin_vae_denormalize(ctx, m->vae, &one, &z));
-    if (g->params->vae_tiling) {
-        kin_vae_tiling tiling = kin_vae_tiling_default(m->vae);
-
-        if (g->params->vae_tile)
-            tiling.tile = g->params->vae_tile;
-        KIN_TRY(kin_vae_decode_tiled(ctx, m->vae, &z, &tiling, &picture));
-    } else {
-        KIN_TRY(kin_vae_decode(ctx, m->vae, &z, &picture));
-    }
-    *clip = KIN_RESHAPE(&picture, 3, 1, picture.size[2], picture.size[3]);
+    if (kin_decode_clip(ctx, p->vae, &opt, z, &frames) != KIN_OK)
+        return kin_fail_prefix(&ctx->error, "generate: clip %lld", (long long)name);
+    KIN_TRY(a->emit(a->user, clip, &frames));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
-static kin_status emit(generation *g, const kin_tensor *x)
+static kin_status emit_all(const generation *g, const kin_tensor *x)
 {
-    kin_ctx *ctx = g->p->ctx;
+    const kin_generate_params *a = g->params;
+    const bool video = g->p->vae && kin_vae_get_info(g->p->vae->vae)->video;
 
+    for (int64_t i = 0; i < g->n && a->sampled && video; i++) {
+        const kin_tensor z = kin_tensor_select(x, 0, i);
+
+        KIN_TRY(a->sampled(a->user, g->first + i, &z));
+    }
     for (int64_t i = 0; i < g->n; i++) {
-        const size_t mark = kin_ws_mark(ctx);
-        kin_tensor clip, frames;
+        const kin_tensor z = kin_tensor_slice(x, 0, i, 1);
 
-        KIN_TRY(to_pixels(g, x, i, &clip));
-        KIN_TRY(KIN_WS(ctx, &frames, KIN_DTYPE_U8, clip.size[1], clip.size[2], clip.size[3], 3));
-        if (!kin_ctx_is_plan(ctx)) {
-            KIN_TRY(kin_frames_from_tensor(&clip, &frames, &ctx->error));
-            if (!g->params->allow_flat &&
-                kin_frames_check_flat(&frames, g->frames > 1, &ctx->error) != KIN_OK)
-                return kin_fail_prefix(&ctx->error, "generate: clip %lld",
-                                       (long long)clip_index(g, g->first + i));
-        }
-        KIN_TRY(g->params->emit(g->params->user, g->first + i, &frames));
-        kin_ws_release(ctx, mark);
+        KIN_TRY(emit(g->p, a, g->first + i, clip_index(g, g->first + i), &z));
     }
     return KIN_OK;
+}
+
+kin_status kin_pipeline_decode(kin_pipeline *p, const kin_generate_params *params, int64_t clip,
+                               const kin_tensor *latents)
+{
+    const kin_tensor z = KIN_RESHAPE(latents, 1, latents->size[0], latents->size[1],
+                                     latents->size[2], latents->size[3]);
+
+    return emit(p, params, clip, params->sample_index ? params->sample_index[clip] : (uint64_t)clip,
+                &z);
 }
 
 static kin_status run_batch(generation *g)
@@ -404,7 +418,7 @@ static kin_status run_batch(generation *g)
         ctx->packed -= kin_params_drop_packs(g->p->text_params);
     KIN_TRY(make_noise(g, &x));
     KIN_TRY(kin_sampler_run(ctx, &args, &x));
-    return emit(g, &x);
+    return emit_all(g, &x);
 }
 
 kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *params)
@@ -415,6 +429,7 @@ kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *par
 
     KIN_TRY(check_params(&g));
     KIN_TRY(set_sizes(&g));
+    KIN_GOTO(check_noise(&g));
     KIN_GOTO(make_schedule(&g));
     g.calls = g.schedule.n;
     /* every step and batch of a plan has the same shapes */

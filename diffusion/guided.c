@@ -184,8 +184,15 @@ static kin_status keep_channels(kin_ctx *ctx, const kin_tensor *c, int64_t first
     return kin_copy_into(ctx, &from, &to);
 }
 
+static float scale_at(const kin_guided *g, float scale, float t)
+{
+    if (!g->dynamic_steps)
+        return scale;
+    return (float)kin_guidance_dynamic((double)scale, (double)t, g->dynamic_steps);
+}
+
 /* the guided mixture, into v[0] */
-static kin_status mix(kin_ctx *ctx, const kin_guided *g, const kin_branch *branch, int n,
+static kin_status mix(kin_ctx *ctx, const kin_guided *g, float t, const kin_branch *branch, int n,
                       int64_t predicted, kin_tensor *v)
 {
     static const char *const names[] = {"model_cond", "model_text", "model_uncond"};
@@ -199,9 +206,10 @@ static kin_status mix(kin_ctx *ctx, const kin_guided *g, const kin_branch *branc
     KIN_TRY(kin_ws_tensor(ctx, v[0].dtype, v[0].ndim, v[0].size, &cond));
     KIN_TRY(kin_copy_into(ctx, &v[0], &cond));
     if (n == 3)
-        KIN_TRY(kin_guidance_mix_multi(ctx, &v[2], &v[1], &v[0], g->scale, g->phys_scale, &v[0]));
+        KIN_TRY(kin_guidance_mix_multi(ctx, &v[2], &v[1], &v[0], scale_at(g, g->scale, t),
+                                       scale_at(g, g->phys_scale, t), &v[0]));
     else
-        KIN_TRY(kin_guidance_mix(ctx, &v[1], &v[0], g->scale, &v[0]));
+        KIN_TRY(kin_guidance_mix(ctx, &v[1], &v[0], scale_at(g, g->scale, t), &v[0]));
     if (g->rescale > 0)
         KIN_TRY(kin_guidance_rescale(ctx, &cond, predicted, g->rescale, &v[0]));
     return guided < v[0].size[1] ? keep_channels(ctx, &cond, guided, &v[0]) : KIN_OK;
@@ -241,7 +249,7 @@ kin_status kin_guided_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor
     each = n * count_patches(g, x) <= STACKED_PATCHES && !kin_model_pools_batch(g->model) ? n : 1;
     for (int i = 0; i < n; i += each)
         KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
-    KIN_TRY(mix(ctx, g, branch, n, x->size[1], of));
+    KIN_TRY(mix(ctx, g, t, branch, n, x->size[1], of));
     kin_tap(ctx, y, "guided");
     kin_ws_release(ctx, mark);
     return KIN_OK;

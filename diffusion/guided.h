@@ -19,6 +19,7 @@ typedef struct kin_guided {
     float interval[2]; /* model times at which to guide, c alone outside; {0, 0}: all. Kynkaanniemi
                           et al. 2024 (arXiv 2404.07724) */
     float rescale;     /* kin_guidance_rescale of the prediction, 0: off */
+    int dynamic_steps; /* > 0: g and gp follow the time, kin_guidance_dynamic of so many steps */
     int64_t channels;  /* channels that are guided, the others stay c's; 0: all that predict */
     bool raw; /* the network's own output, not its velocity; with learned variances where y has
                  room for them */

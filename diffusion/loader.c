@@ -7,6 +7,7 @@
 #include "base/path.h"
 #include "diffusion/pipeline_parts.h"
 #include "diffusion/tokenizer_dir.h"
+#include "diffusion/wisa.h"
 
 enum { CONFIG_MAX = 16 << 20 };
 
@@ -40,29 +41,134 @@ static const char *text_alias(const char *name)
     return NULL;
 }
 
-static kin_status open_weights(kin_pipeline *p, const char *dir, const char *part, const char *file,
-                               int slot, kin_params *params, kin_weight_alias alias)
+static kin_status open_files(kin_pipeline *p, const char *dir, const char *part, const char *file,
+                             int slot)
+{
+    char folder[KIN_PATH_MAX];
+
+    KIN_TRY(kin_path_join(folder, dir, part, &p->ctx->error));
+    return kin_safetensors_open_dir(folder, file, &p->files->file[slot], &p->ctx->error);
+}
+
+static kin_status bind(kin_pipeline *p, const char *dir, const char *part, int slot,
+                       kin_params *params, kin_weight_alias alias)
 {
     kin_error *err = &p->ctx->error;
     char folder[KIN_PATH_MAX];
-    kin_status status;
 
     KIN_TRY(kin_path_join(folder, dir, part, err));
-    KIN_TRY(kin_safetensors_open_dir(folder, file, &p->files->file[slot], err));
-    status = kin_weights_bind(p->files, slot, params, alias, kin_ctx_is_plan(p->ctx), err);
-    return status == KIN_OK ? status : kin_fail_prefix(err, "%s", folder);
+    if (kin_weights_bind(p->files, slot, params, alias, kin_ctx_is_plan(p->ctx), err) != KIN_OK)
+        return kin_fail_prefix(err, "%s", folder);
+    return KIN_OK;
 }
 
-static kin_status load_transformer(kin_pipeline *p, const char *dir)
+/* ---- the classes that model_index.json names ---- */
+
+static const char *class_of(const cJSON *index, const char *part)
 {
+    const cJSON *pair = cJSON_GetObjectItemCaseSensitive(index, part);
+
+    return cJSON_GetStringValue(cJSON_GetArrayItem(pair, 1));
+}
+
+/* Pipelines of another task have the same parts, and one or two more. */
+static kin_status check_index(const kin_pipeline *p, const char *path)
+{
+    static const char *const pipelines[][2] = {
+        {"WanPipeline", "WanTransformer3DModel"},
+        {"CogVideoXPipeline", "CogVideoXTransformer3DModel"}};
+    kin_error *err = &p->ctx->error;
+    const char *name = NULL, *transformer = class_of(p->index, "transformer");
+
+    if (!transformer)
+        return kin_fail(err, KIN_ERR_FORMAT, "%s: names no transformer", path);
+    KIN_TRY(kin_json_get_str(p->index, "_class_name", &name, err));
+    for (size_t i = 0; name && i < sizeof(pipelines) / sizeof(pipelines[0]); i++) {
+        const bool same = !strcmp(name, pipelines[i][0]);
+
+        if (same && strcmp(transformer, pipelines[i][1]) != 0)
+            return kin_fail(err, KIN_ERR_FORMAT, "%s: the transformer of %s must be %s, not %s",
+                            path, name, pipelines[i][1], transformer);
+        if (!same && !strcmp(transformer, pipelines[i][1]) &&
+            (strstr(name, "ToVideo") || strstr(name, "Control") || strstr(name, "VACE")))
+            return kin_fail(err, KIN_ERR_UNSUPPORTED, "%s: _class_name %s: %s is known, from text",
+                            path, name, pipelines[i][0]);
+    }
+    if (has_part(p, "transformer_2"))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "%s: transformer_2 (two transformers, as Wan 2.2) is not known", path);
+    return KIN_OK;
+}
+
+/* The config of a part must be of the class that the index names. */
+static kin_status check_class(const kin_pipeline *p, const char *dir, const char *part,
+                              const cJSON *config)
+{
+    const char *want = class_of(p->index, part), *got = NULL;
+
+    KIN_TRY(kin_json_get_str(config, "_class_name", &got, &p->ctx->error));
+    if (want && got && strcmp(want, got) != 0)
+        return kin_fail(&p->ctx->error, KIN_ERR_FORMAT,
+                        "%s/%s: model_index.json says %s, its config.json %s", dir, part, want,
+                        got);
+    return KIN_OK;
+}
+
+/* ---- transformer ---- */
+
+/* WISA's parameters: the file that was asked for, else the one beside the transformer's. */
+static kin_status open_physics(kin_pipeline *p, const char *dir, const char *asked)
+{
+    static const char *const places[] = {"", "transformer"};
+    kin_error *err = &p->ctx->error;
+    char folder[KIN_PATH_MAX], path[KIN_PATH_MAX];
+
+    if (asked)
+        return kin_safetensors_open(asked, &p->files->beside[0], err);
+    for (int i = 0; i < 2; i++) {
+        KIN_TRY(kin_path_join(folder, dir, places[i], err));
+        KIN_TRY(kin_path_join(path, folder, KIN_WISA_FILE, err));
+        if (kin_path_exists(path))
+            return kin_safetensors_open(path, &p->files->beside[0], err);
+    }
+    return KIN_OK;
+}
+
+/* An adapter file in the directory is no part of it: its scale is not stored. */
+static void note_adapters(kin_pipeline *p, const char *dir)
+{
+    char path[KIN_PATH_MAX];
+    const size_t used = strlen(p->note);
+
+    if (kin_path_join(path, dir, "pytorch_lora_weights.safetensors", NULL) == KIN_OK &&
+        kin_path_exists(path))
+        snprintf(p->note + used, sizeof(p->note) - used,
+                 "%s%.200s: not applied; --lora FILE:STRENGTH does (WISA: 0.125)", used ? "\n" : "",
+                 path);
+}
+
+static kin_status load_transformer(kin_pipeline *p, const char *dir, const char *phys_weights)
+{
+    const kin_safetensors *files[2];
     kin_error *err = &p->ctx->error;
 
     KIN_TRY(read_config(dir, "transformer", "config.json", KIN_JSON_STRICT, &p->transformer_config,
                         err));
+    KIN_TRY(check_class(p, dir, "transformer", p->transformer_config));
+    KIN_TRY(open_files(p, dir, "transformer", KIN_PIPELINE_TRANSFORMER_FILE, 0));
+    KIN_TRY(open_physics(p, dir, phys_weights));
+    files[0] = p->files->beside[0];
+    files[1] = p->files->file[0];
+    if (kin_wisa_infer(files, p->transformer_config, p->note, sizeof(p->note), err) != KIN_OK)
+        return kin_fail_prefix(err, "%s/transformer", dir);
     KIN_TRY(kin_params_create(&p->params, err));
-    KIN_TRY(kin_model_create(p->transformer_config, p->params, &p->model, err));
-    return open_weights(p, dir, "transformer", KIN_PIPELINE_TRANSFORMER_FILE, 0, p->params, NULL);
+    if (kin_model_create(p->transformer_config, p->params, &p->model, err) != KIN_OK)
+        return kin_fail_prefix(err, "%s/transformer/config.json", dir);
+    note_adapters(p, dir);
+    return bind(p, dir, "transformer", 0, p->params, NULL);
 }
+
+/* ---- text ---- */
 
 static kin_status load_tokenizer(kin_pipeline *p, const char *dir)
 {
@@ -82,63 +188,34 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
         return KIN_OK;
     KIN_TRY(read_config(dir, "text_encoder", "config.json", KIN_JSON_STRICT, &p->text_config, err));
     KIN_TRY(kin_params_create(&p->text_params, err));
-    KIN_TRY(kin_text_encoder_create(p->text_config, p->text_params, &p->text, err));
-    KIN_TRY(open_weights(p, dir, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1, p->text_params,
-                         text_alias));
+    if (kin_text_encoder_create(p->text_config, p->text_params, &p->text, err) != KIN_OK)
+        return kin_fail_prefix(err, "%s/text_encoder/config.json", dir);
+    KIN_TRY(open_files(p, dir, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1));
+    KIN_TRY(bind(p, dir, "text_encoder", 1, p->text_params, text_alias));
     KIN_TRY(load_tokenizer(p, dir));
     return kin_pipeline_check_text(p);
 }
 
-/* vae/ of a model that has one. note: classes that cannot be decoded yet, and a folder that is
- * missing, are left for generation to complain of, so that such a model can be looked at and
- * trained on cached latents */
+/* ---- vae ---- */
+
+/* vae/ of a model that has one. note: a folder that is missing is left for generation to complain
+ * of, so that such a model can be looked at and trained on cached latents */
 static kin_status load_vae(kin_pipeline *p, const char *dir)
 {
-    const cJSON *pair = cJSON_GetObjectItemCaseSensitive(p->index, "vae");
-    const char *name = cJSON_GetStringValue(cJSON_GetArrayItem(pair, 1));
     char folder[KIN_PATH_MAX];
 
-    if (!has_part(p, "vae") || strcmp(name, "AutoencoderKL") != 0)
+    if (!has_part(p, "vae"))
         return KIN_OK;
     KIN_TRY(kin_path_join(folder, dir, "vae", &p->ctx->error));
-    return kin_path_is_dir(folder) ? kin_vae_model_load(p->ctx, folder, &p->vae) : KIN_OK;
-}
-
-/* native clip size and guidance: our own object in model_index.json, else what the transformer's
- * config says */
-static kin_status load_sizes(kin_pipeline *p)
-{
-    static const char *const known[] = {"frames",    "height",        "width", "fps",
-                                        "cfg_scale", "caption_field", NULL};
-    kin_error *err = &p->ctx->error;
-    const kin_model_info *info = kin_model_get_info(p->model);
-    const cJSON *own = cJSON_GetObjectItemCaseSensitive(p->index, "kinema");
-
-    p->frames = info->sample[0] ? info->sample[0] : info->input_size ? 1 : 0;
-    p->height = info->sample[1] ? info->sample[1] : info->input_size;
-    p->width = info->sample[2] ? info->sample[2] : info->input_size;
-    if (p->vae) { /* sizes are in pixels */
-        p->height *= kin_vae_get_info(p->vae->vae)->reduction;
-        p->width *= kin_vae_get_info(p->vae->vae)->reduction;
-    }
-    if (!own || cJSON_IsNull(own))
+    if (!kin_path_is_dir(folder))
         return KIN_OK;
-    KIN_TRY(kin_json_known_keys(own, known, "model_index.json: kinema", err));
-    KIN_TRY(kin_json_get_i64(own, "frames", 1, 1 << 16, &p->frames, err));
-    KIN_TRY(kin_json_get_i64(own, "height", 1, 1 << 16, &p->height, err));
-    KIN_TRY(kin_json_get_i64(own, "width", 1, 1 << 16, &p->width, err));
-    KIN_TRY(kin_json_get_f64(own, "fps", &p->fps, err));
-    KIN_TRY(kin_json_get_f64(own, "cfg_scale", &p->cfg_scale, err));
-    if (!(p->cfg_scale >= 0 && p->cfg_scale <= 1000))
-        return kin_fail(err, KIN_ERR_FORMAT, "model_index.json: cfg_scale %g must lie in 0 to 1000",
-                        p->cfg_scale);
-    return p->fps >= 0 && p->fps <= 1000
-               ? KIN_OK
-               : kin_fail(err, KIN_ERR_FORMAT, "model_index.json: fps %g must lie in 0 to 1000",
-                          p->fps);
+    KIN_TRY(kin_vae_model_load(p->ctx, folder, &p->vae));
+    return check_class(p, dir, "vae", p->vae->config);
 }
 
-static kin_status load_parts(kin_pipeline *p, const char *dir)
+/* ---- all ---- */
+
+static kin_status load_parts(kin_pipeline *p, const char *dir, const kin_load_options *opt)
 {
     kin_error *err = &p->ctx->error;
     char path[KIN_PATH_MAX];
@@ -148,9 +225,8 @@ static kin_status load_parts(kin_pipeline *p, const char *dir)
         return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
     KIN_TRY(kin_path_join(path, dir, "model_index.json", err));
     KIN_TRY(kin_json_read(path, CONFIG_MAX, KIN_JSON_STRICT, &p->index, err));
-    if (!has_part(p, "transformer"))
-        return kin_fail(err, KIN_ERR_FORMAT, "%s: names no transformer", path);
-    KIN_TRY(load_transformer(p, dir));
+    KIN_TRY(check_index(p, path));
+    KIN_TRY(load_transformer(p, dir, opt ? opt->phys_weights : NULL));
     KIN_TRY(load_text(p, dir));
     KIN_TRY(load_vae(p, dir));
     if (has_part(p, "scheduler"))
@@ -159,7 +235,7 @@ static kin_status load_parts(kin_pipeline *p, const char *dir)
     if (!kin_ctx_is_plan(p->ctx))
         snprintf(p->hash, sizeof(p->hash), "%016llx",
                  (unsigned long long)(p->files->hash ^ (p->vae ? p->vae->hash : 0)));
-    return load_sizes(p);
+    return kin_pipeline_set_sizes(p);
 }
 
 static bool is_model_dir(const char *dir)
@@ -217,6 +293,12 @@ static kin_status resolve(const char *dir, char out[KIN_PATH_MAX], kin_error *er
 
 kin_status kin_pipeline_load(kin_ctx *ctx, const char *dir, kin_pipeline **out)
 {
+    return kin_pipeline_load_with(ctx, dir, NULL, out);
+}
+
+kin_status kin_pipeline_load_with(kin_ctx *ctx, const char *dir, const kin_load_options *opt,
+                                  kin_pipeline **out)
+{
     char real[KIN_PATH_MAX];
     kin_pipeline *p;
     kin_status status;
@@ -227,7 +309,7 @@ kin_status kin_pipeline_load(kin_ctx *ctx, const char *dir, kin_pipeline **out)
     if (!p)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "pipeline: out of memory");
     p->ctx = ctx;
-    status = load_parts(p, real);
+    status = load_parts(p, real, opt);
     if (status != KIN_OK) {
         kin_pipeline_destroy(&p);
         return status;

@@ -244,9 +244,26 @@ kin_status kin_pipeline_name_class(kin_pipeline *p, int64_t class_id, const char
 
 int64_t kin_pipeline_text_len(const kin_pipeline *p)
 {
-    const int64_t len = kin_model_get_info(p->model)->text_len;
+    const kin_model_info *info = kin_model_get_info(p->model);
 
-    return len ? len : KIN_PIPELINE_WAN_TEXT_LEN;
+    if (p->text_len || info->text_len)
+        return p->text_len ? p->text_len : info->text_len;
+    if (info->family != KIN_FAMILY_COGVIDEOX)
+        return KIN_PIPELINE_WAN_TEXT_LEN;
+    return info->categories ? KIN_PIPELINE_COG_WISA_TEXT_LEN : KIN_PIPELINE_COG_TEXT_LEN;
+}
+
+kin_status kin_pipeline_set_text_len(kin_pipeline *p, int64_t tokens)
+{
+    const int64_t fixed = kin_model_get_info(p->model)->text_len;
+
+    if (tokens < 2 || (fixed && tokens != fixed))
+        return kin_fail(&p->ctx->error, KIN_ERR_ARG,
+                        "generate: text length %lld must be %s %lld tokens for this model",
+                        (long long)tokens, fixed ? "the" : "at least",
+                        (long long)(fixed ? fixed : 2));
+    p->text_len = tokens;
+    return KIN_OK;
 }
 
 kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
@@ -256,6 +273,8 @@ kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const
     const int64_t n = ids->size[0], len = ids->size[1];
     kin_tensor all, keep;
 
+    if (kin_model_get_info(p->model)->family == KIN_FAMILY_COGVIDEOX)
+        return kin_text_encoder_run(ctx, p->text, ids, NULL, states);
     KIN_TRY(kin_text_encoder_run(ctx, p->text, ids, mask, &all));
     KIN_TRY(KIN_WS(ctx, &keep, all.dtype, n, len, 1));
     for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)

@@ -1,4 +1,4 @@
-/* diffusion/pipeline_parts.h: what pipeline.c, loader.c, saver.c and generate.c share. Internal to
+/* diffusion/pipeline_parts.h: what the files of the pipeline share. Internal to
  * diffusion/. */
 #ifndef KIN_DIFFUSION_PIPELINE_PARTS_H
 #define KIN_DIFFUSION_PIPELINE_PARTS_H
@@ -10,11 +10,17 @@
 enum {
     KIN_PIPELINE_EOS = 1,
     KIN_PIPELINE_WAN_TEXT_LEN = 512, /* of WanPipeline */
+    KIN_PIPELINE_COG_TEXT_LEN = 226, /* of CogVideoXPipeline */
+    KIN_PIPELINE_COG_WISA_TEXT_LEN = 500,
     KIN_PIPELINE_QUANTITIES = 18
 };
 
 #define KIN_PIPELINE_TRANSFORMER_FILE "diffusion_pytorch_model.safetensors"
 #define KIN_PIPELINE_TEXT_FILE "model.safetensors"
+
+/* Native clip size, rate, guidance and steps of a pipeline with all its parts: sizes.c. Fails:
+ * FORMAT. */
+kin_status kin_pipeline_set_sizes(kin_pipeline *p);
 
 /* Text encoder and tokenizer fit the transformer, or FORMAT. */
 kin_status kin_pipeline_check_text(const kin_pipeline *p);

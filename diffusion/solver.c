@@ -66,9 +66,13 @@ static kin_status apply_options(const kin_generate_params *a, kin_scheduler *cfg
 kin_status kin_solver_config(const kin_pipeline *p, const kin_generate_params *a,
                              kin_scheduler *cfg, kin_error *err)
 {
+    const kin_model_info *info = kin_model_get_info(p->model);
     kin_scheduler own;
 
     KIN_TRY(own_scheduler(p, &own, err));
+    /* note: WISA runs on diffusers 0.33, whose levels start below those of later versions */
+    own.early_sigmas =
+        own.class == KIN_SCHEDULER_UNIPC && info->categories && info->family == KIN_FAMILY_WAN;
     *cfg = own;
     if (a->sampler)
         KIN_TRY(kin_sampler_choose(a->sampler, p->scheduler_config, &own, cfg, err));

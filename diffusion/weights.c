@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/path.h"
 #include "tensor/tensor.h"
 
 void kin_files_free(kin_files **files)
@@ -11,6 +12,7 @@ void kin_files_free(kin_files **files)
         return;
     for (int i = 0; i < KIN_FILES_MAX; i++) {
         kin_safetensors_close(&(*files)->file[i]);
+        kin_safetensors_close(&(*files)->beside[i]);
         kin_free((*files)->widened[i]);
     }
     kin_free(*files);
@@ -68,26 +70,47 @@ uint64_t kin_weights_hash(uint64_t h, const kin_safetensors *file)
     return h;
 }
 
-static kin_status find(const kin_safetensors *st, const kin_param *p, kin_weight_alias alias,
-                       kin_tensor *t, int64_t *index, kin_error *err)
+/* The files of one part, and which of their tensors some parameter took. */
+typedef struct source {
+    const kin_safetensors *st[2]; /* those that go first; [0] may be NULL */
+    bool *used[2];
+} source;
+
+/* where a parameter lies */
+typedef struct place {
+    int file;
+    int64_t index;
+} place;
+
+static bool find_name(const source *s, const char *name, place *at)
 {
-    const char *other = alias ? alias(p->name) : NULL;
+    for (at->file = 0; at->file < 2; at->file++) {
+        at->index = s->st[at->file] ? kin_safetensors_find(s->st[at->file], name) : -1;
+        if (at->index >= 0)
+            return true;
+    }
+    return false;
+}
+
+static kin_status find(const source *s, const kin_param *p, kin_weight_alias alias, kin_tensor *t,
+                       place *at, kin_error *err)
+{
+    const char *other = alias ? alias(p->name) : NULL, *path;
     char want[80], got[80];
 
-    *index = kin_safetensors_find(st, p->name);
-    if (*index < 0 && other)
-        *index = kin_safetensors_find(st, other);
-    if (*index < 0)
+    if (!find_name(s, p->name, at) && !(other && find_name(s, other, at)))
         return kin_fail(err, KIN_ERR_FORMAT, "weights: tensor \"%s\" is missing", p->name);
-    KIN_TRY(kin_safetensors_tensor(st, *index, t, err));
+    path = kin_path_base(kin_safetensors_at(s->st[at->file], at->index)->path);
+    KIN_TRY(kin_safetensors_tensor(s->st[at->file], at->index, t, err));
     if (!kin_tensor_same_shape(t, &p->value))
-        return kin_fail(err, KIN_ERR_SHAPE, "weights: \"%s\" is %s, the model needs %s", p->name,
-                        kin_tensor_describe(t, got, sizeof(got)),
+        return kin_fail(err, KIN_ERR_SHAPE, "weights: %s: \"%s\" is %s, the model needs %s", path,
+                        p->name, kin_tensor_describe(t, got, sizeof(got)),
                         kin_tensor_describe(&p->value, want, sizeof(want)));
     if (t->dtype != KIN_DTYPE_F32 && t->dtype != KIN_DTYPE_BF16 && t->dtype != KIN_DTYPE_F16 &&
         t->dtype != KIN_DTYPE_F64)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "weights: \"%s\" has type %s, not a float type",
-                        p->name, kin_dtype_name(t->dtype));
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "weights: %s: \"%s\" has type %s, not a float type", path, p->name,
+                        kin_dtype_name(t->dtype));
     return KIN_OK;
 }
 
@@ -111,79 +134,95 @@ static void widen(const kin_tensor *t, float *out)
         out[i] = (float)kin_tensor_get(t, i);
 }
 
-static kin_status check_left_over(const kin_safetensors *st, const bool *used, kin_error *err)
+static kin_status check_left_over(const source *s, kin_error *err)
 {
-    for (int64_t i = 0; i < kin_safetensors_count(st); i++) {
-        if (!used[i])
-            return kin_fail(err, KIN_ERR_FORMAT,
-                            "weights: tensor \"%s\" belongs to no part of the model",
-                            kin_safetensors_at(st, i)->name);
+    for (int f = 0; f < 2; f++) {
+        for (int64_t i = 0; s->st[f] && i < kin_safetensors_count(s->st[f]); i++) {
+            const kin_safetensors_entry *e = kin_safetensors_at(s->st[f], i);
+
+            /* note: what the file beside replaces is left over by right */
+            if (!s->used[f][i] &&
+                !(f == 1 && s->st[0] && kin_safetensors_find(s->st[0], e->name) >= 0))
+                return kin_fail(err, KIN_ERR_FORMAT,
+                                "weights: %s: tensor \"%s\" belongs to no part of the model",
+                                kin_path_base(e->path), e->name);
+        }
     }
     return KIN_OK;
 }
 
-static kin_status bind_all(kin_files *files, int slot, kin_params *params, kin_weight_alias alias,
-                           bool plan, bool *used, kin_error *err)
+/* one parameter to its tensor, or to its f32 copy at *at, which moves on */
+static kin_status bind_one(kin_files *files, const source *s, kin_param *p, kin_weight_alias alias,
+                           bool plan, char **at, kin_error *err)
 {
-    const kin_safetensors *st = files->file[slot];
+    const kin_safetensors_entry *entry;
+    kin_tensor t, wide;
+    place where;
+
+    KIN_TRY(find(s, p, alias, &t, &where, err));
+    entry = kin_safetensors_at(s->st[where.file], where.index);
+    if (!plan)
+        files->hash = hash_entry(files->hash, entry);
+    if (!stays_mapped(p, &t)) {
+        /* note: in a plan the mapped data stands for the copy that is not made; nothing reads it */
+        wide = kin_tensor_of(plan ? t.data : (void *)*at, KIN_DTYPE_F32, t.ndim, t.size);
+        if (!plan)
+            widen(&t, (float *)(void *)*at);
+        *at += plan ? 0 : padded(p);
+        t = wide;
+    }
+    KIN_TRY(kin_params_bind(p, &t, err));
+    p->mapped = entry->mapped && t.data == entry->data;
+    /* note: the file has been read once, for the hash; what is used is read again */
+    if (entry->mapped && !plan)
+        kin_mapped_drop(entry->data, entry->bytes);
+    return KIN_OK;
+}
+
+static kin_status bind_all(kin_files *files, int slot, const source *s, kin_params *params,
+                           kin_weight_alias alias, bool plan, kin_error *err)
+{
     size_t bytes = 0;
     char *at;
 
     for (int i = 0; i < params->count; i++) {
         kin_tensor t;
-        int64_t index;
+        place where;
 
-        KIN_TRY(find(st, params->list[i], alias, &t, &index, err));
-        used[index] = true;
+        KIN_TRY(find(s, params->list[i], alias, &t, &where, err));
+        s->used[where.file][where.index] = true;
         if (!stays_mapped(params->list[i], &t))
             bytes += padded(params->list[i]);
     }
-    KIN_TRY(check_left_over(st, used, err));
+    KIN_TRY(check_left_over(s, err));
     if (!plan) {
         files->widened[slot] = kin_malloc(bytes);
         if (!files->widened[slot])
             return kin_fail(err, KIN_ERR_MEM, "weights: %zu bytes do not fit", bytes);
     }
     at = files->widened[slot];
-    for (int i = 0; i < params->count; i++) {
-        const kin_safetensors_entry *entry;
-        kin_param *p = params->list[i];
-        kin_tensor t, wide;
-        int64_t index;
-
-        KIN_TRY(find(st, p, alias, &t, &index, err));
-        entry = kin_safetensors_at(st, index);
-        if (!plan)
-            files->hash = hash_entry(files->hash, entry);
-        if (!stays_mapped(p, &t)) {
-            /* note: in a plan the mapped data stands for the copy that is not made; nothing reads
-             * it */
-            wide = kin_tensor_of(plan ? t.data : (void *)at, KIN_DTYPE_F32, t.ndim, t.size);
-            if (!plan)
-                widen(&t, (float *)(void *)at);
-            at += plan ? 0 : padded(p);
-            t = wide;
-        }
-        KIN_TRY(kin_params_bind(p, &t, err));
-        p->mapped = entry->mapped && t.data == entry->data;
-        /* note: the file has been read once, for the hash; what is used is read again */
-        if (entry->mapped && !plan)
-            kin_mapped_drop(entry->data, entry->bytes);
-    }
+    for (int i = 0; i < params->count; i++)
+        KIN_TRY(bind_one(files, s, params->list[i], alias, plan, &at, err));
     return KIN_OK;
 }
 
 kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_weight_alias alias,
                             bool plan, kin_error *err)
 {
-    const int64_t count = kin_safetensors_count(files->file[slot]);
-    bool *used = kin_calloc((size_t)count + 1, sizeof(*used));
+    source s = {.st = {files->beside[slot], files->file[slot]}};
     kin_status status;
 
-    if (!used)
-        return kin_fail(err, KIN_ERR_MEM, "weights: out of memory");
-    status = bind_all(files, slot, params, alias, plan, used, err);
-    kin_free(used);
+    for (int f = 0; f < 2; f++) {
+        const int64_t count = s.st[f] ? kin_safetensors_count(s.st[f]) : 0;
+
+        s.used[f] = kin_calloc((size_t)count + 1, sizeof(bool));
+        if (!s.used[f])
+            KIN_GOTO(kin_fail(err, KIN_ERR_MEM, "weights: out of memory"));
+    }
+    status = bind_all(files, slot, &s, params, alias, plan, err);
+done:
+    kin_free(s.used[0]);
+    kin_free(s.used[1]);
     return status;
 }
 

@@ -10,8 +10,10 @@ enum { KIN_FILES_MAX = 2 };
 
 /* What a loaded pipeline's parameters point into. */
 typedef struct kin_files {
-    kin_safetensors *file[KIN_FILES_MAX]; /* transformer, text encoder */
-    void *widened[KIN_FILES_MAX];         /* f32 copies of what is not kept mapped */
+    kin_safetensors *file[KIN_FILES_MAX];   /* transformer, text encoder */
+    kin_safetensors *beside[KIN_FILES_MAX]; /* further tensors of that part, which go before those
+                                               of the same name; or NULL */
+    void *widened[KIN_FILES_MAX];           /* f32 copies of what is not kept mapped */
     uint64_t hash;
 } kin_files;
 
@@ -21,10 +23,10 @@ void kin_files_free(kin_files **files);
  * single rows, so it may be bf16 or f16 and is used as it lies in the file. */
 bool kin_weight_is_matrix(const kin_param *p);
 
-/* Binds every parameter of the table to a tensor of files->file[slot]: matrices as they are, all
- * others f32 (widened where the file has another type). `alias` gives another name to look for (or
- * NULL). Tensors left over in the file are errors naming the first one. plan: shapes and dtypes
- * only. Fails: FORMAT (missing or left-over tensor), SHAPE, UNSUPPORTED, MEM. */
+/* Binds every parameter of the table to a tensor of files->file[slot] or beside[slot]: matrices as
+ * they are, all others f32 (widened where the file has another type). `alias` gives another name to
+ * look for (or NULL). Tensors left over in the file are errors naming the first one. plan: shapes
+ * and dtypes only. Fails: FORMAT (missing or left-over tensor), SHAPE, UNSUPPORTED, MEM. */
 typedef const char *(*kin_weight_alias)(const char *name);
 kin_status kin_weights_bind(kin_files *files, int slot, kin_params *params, kin_weight_alias alias,
                             bool plan, kin_error *err);

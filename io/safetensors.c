@@ -38,6 +38,7 @@ static const struct dtype_row {
 
 typedef struct shard {
     kin_blob blob;
+    char *path;
     cJSON *header; /* owns the names and the metadata */
     kin_safetensors_entry *list;
     int64_t count;
@@ -202,6 +203,9 @@ static kin_status parse_shard(shard *s, kin_error *err)
 
 static kin_status open_shard(const char *path, shard *s, kin_error *err)
 {
+    s->path = kin_strdup(path);
+    if (!s->path)
+        return kin_fail(err, KIN_ERR_MEM, "safetensors: no memory");
     KIN_TRY(kin_blob_open(path, &s->blob, err));
     kin_status status = parse_shard(s, err);
     if (status != KIN_OK)
@@ -248,6 +252,7 @@ static kin_status finish(kin_safetensors *st, kin_error *err)
         for (int64_t j = 0; j < st->shards[i].count; j++) {
             kin_safetensors_entry *e = &st->list[st->count];
             *e = st->shards[i].list[j];
+            e->path = st->shards[i].path;
             st->by_name[st->count++] = e;
             KIN_TRY(align_entry(st, e, err));
         }
@@ -379,6 +384,7 @@ void kin_safetensors_close(kin_safetensors **st)
         return;
     for (int64_t i = 0; i < (*st)->shard_count; i++) {
         shard *s = &(*st)->shards[i];
+        kin_free(s->path);
         kin_free(s->list);
         cJSON_Delete(s->header);
         kin_blob_close(&s->blob);

@@ -26,7 +26,8 @@ typedef struct kin_safetensors_entry {
     int64_t size[KIN_SAFETENSORS_MAX_DIMS];
     const void *data; /* aligned to its element size */
     size_t bytes;
-    bool mapped; /* data lies in the mapped file itself, see kin_mapped_drop */
+    bool mapped;      /* data lies in the mapped file itself, see kin_mapped_drop */
+    const char *path; /* of the file it lies in, as opened */
 } kin_safetensors_entry;
 
 /* An open file, or the shards of one index. Tensors, names and metadata live until close. */

@@ -51,6 +51,13 @@ done:
     return status;
 }
 
+double kin_guidance_dynamic(double g, double t, int steps)
+{
+    const double base = ((double)steps - t) / (double)steps;
+
+    return 1.0 + g * ((1.0 - cos(acos(-1.0) * pow(base, 5.0))) / 2.0);
+}
+
 /* standard deviation of n values, unbiased */
 static double deviation(const float *x, int64_t n)
 {

@@ -16,6 +16,11 @@ kin_status kin_guidance_mix(kin_ctx *ctx, const kin_tensor *u, const kin_tensor 
 kin_status kin_guidance_mix_multi(kin_ctx *ctx, const kin_tensor *u, const kin_tensor *m,
                                   const kin_tensor *c, float g, float gp, kin_tensor *y);
 
+/* CogVideoX's guidance that follows the time, of diffusers' use_dynamic_cfg and WISA: 1 + g (1 -
+ * cos(pi ((N-t)/N)^5)) / 2. note: t is the raw time, up to 999, and N the number of steps, so that
+ * the base is negative and large for most t. */
+double kin_guidance_dynamic(double g, double t, int steps);
+
 /* Lin et al. 2023 (arXiv 2305.08891), section 3.4: y <- phi y std(c)/std(y) + (1-phi) y, the
  * standard deviations (n-1) of each sample over its first `channels` channels, which alone change.
  * y, c [B,C,...] f32, contiguous, of one shape. No tape. Fails: SHAPE. */

@@ -438,7 +438,7 @@ static kin_status dpm_levels(plan *p)
         return KIN_OK;
     }
     if (c->flow_sigmas) {
-        (dpm ? dpm_flow_sigmas : unipc_flow_sigmas)(p);
+        (dpm || c->early_sigmas ? dpm_flow_sigmas : unipc_flow_sigmas)(p);
         return KIN_OK;
     }
     const int last = dpm ? last_time(p) : c->train_steps;

@@ -95,6 +95,7 @@ typedef struct kin_scheduler {
     double shift_terminal;                                 /* 0: none */
     bool shift_linear; /* time_shift_type "linear" (else "exponential") */
     bool invert_sigmas;
+    bool early_sigmas; /* UniPC: flow sigmas as diffusers 0.33 has them (those of DPM); no key */
 
     /* of the clean estimate */
     bool clip;

@@ -189,7 +189,7 @@ static void test_generate(void **state)
     /* without the folder the model loads, but makes no pictures */
     assert_ok(kin_path_join(vae, dir, "vae", &err), &err);
     assert_ok(kin_path_remove_tree(vae, &err), &err);
-    assert_int_equal(generate(ctx, dir, 1, 0, one), KIN_ERR_UNSUPPORTED);
+    assert_int_equal(generate(ctx, dir, 1, 0, one), KIN_ERR_FORMAT);
     assert_non_null(strstr(ctx->error.text, "VAE"));
     kin_ctx_destroy(&dry);
     kin_ctx_destroy(&two);

@@ -12,12 +12,8 @@ typedef struct later_row {
     const char *why;
 } later_row;
 
-static const char cogvideox[] = "CogVideoX belongs to later work";
-
 static const later_row rows[] = {
     {"prompt_clean", NULL, NULL, "prompt cleaning belongs to later work"},
-    {"cogvideox_cfg", NULL, NULL, cogvideox},
-    {"wan_pipeline", NULL, NULL, "UniPC and the Wan VAE belong to later work"},
 };
 
 /* "a.b" in nested objects. */
