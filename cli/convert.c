@@ -85,14 +85,18 @@ static kin_status pth_to_safetensors(conversion *c, const char *in)
 
 static kin_status from_pth(conversion *c, const char *in, const cJSON *given)
 {
+    const char *vae = kin_args_text(c->args, "vae");
+    char folder[KIN_PATH_MAX];
     const kin_official_options opt = {.given = given,
                                       .part = c->ema ? KIN_IMPORT_EMA : KIN_IMPORT_MODEL,
                                       .dtype = c->dtype,
                                       .max_shard = c->max_shard,
-                                      .vae = kin_args_text(c->args, "vae")};
+                                      .vae = vae ? folder : NULL};
     kin_strbuf notes = {0};
     int64_t step = 0;
     kin_status status;
+    if (vae && kin_pipeline_vae_folder(vae, folder, c->err) != KIN_OK)
+        return c->err->status = KIN_ERR_FORMAT;
     if (kin_args_bool(c->args, "with-optimizer")) {
         if (opt.vae)
             return kin_fail(c->err, KIN_ERR_ARG, "convert: --vae is for model directories");

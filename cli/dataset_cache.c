@@ -21,14 +21,15 @@ static void on_message(void *user, const char *text)
     kin_progress_note(user, "%s", text);
 }
 
-/* Folder of the VAE: DIR/vae, or DIR itself. */
+/* Folder of the VAE: DIR itself, its vae/, or the newest averages of a run. */
 static kin_status find_vae(const char *dir, char out[KIN_PATH_MAX], kin_error *err)
 {
-    char inside[KIN_PATH_MAX], *real;
+    char folder[KIN_PATH_MAX], *real;
     KIN_TRY(kin_cli_need_input("VAE", dir, err));
-    KIN_TRY(kin_path_join(inside, dir, "vae", err));
+    if (kin_pipeline_vae_folder(dir, folder, err) != KIN_OK)
+        return err->status = KIN_ERR_FORMAT;
     /* note: the whole path is noted in the cache, so that training finds it from any folder */
-    real = realpath(kin_path_is_dir(inside) ? inside : dir, NULL);
+    real = realpath(folder, NULL);
     if (!real || snprintf(out, KIN_PATH_MAX, "%s", real) >= KIN_PATH_MAX) {
         free(real);
         return kin_fail(err, KIN_ERR_IO, "dataset cache: %s: no such folder", dir);

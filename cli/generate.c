@@ -175,6 +175,9 @@ static kin_status sample(kin_generation *g, kin_error *err)
 static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
 {
     KIN_TRY(kin_cli_load(g->args, ctx, model_dir, &g->pipeline, err));
+    if (kin_model_vae(g->pipeline->model))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "generate: %s is an autoencoder alone, which makes nothing", model_dir);
     kin_generation_set_params(g);
     g->params.progress = on_progress;
     g->params.emit = on_clip;

@@ -116,10 +116,23 @@ static void show_params(const char *title, const kin_params *params)
     }
 }
 
+static void show_vae(const kin_pipeline *p)
+{
+    const kin_vae_info *info = kin_vae_get_info(kin_model_vae(p->model));
+    printf("class: %s, %lld latent channels, pictures %lldx smaller, scaling_factor %g\n",
+           info->class_name, (long long)info->latent_channels, (long long)info->reduction,
+           (double)info->scaling_factor);
+    show_params("vae", p->params);
+}
+
 static void show_model(const kin_pipeline *p, const char *dir)
 {
     const kin_model_info *info = kin_model_get_info(p->model);
     printf("model: %s\nfamily: %s\nhash: %s\n", dir, kin_family_name(info->family), p->hash);
+    if (info->family == KIN_FAMILY_VAE) {
+        show_vae(p);
+        return;
+    }
     if (p->frames)
         printf("clip: %lld frames %lldx%lld, %g fps\n", (long long)p->frames, (long long)p->width,
                (long long)p->height, p->fps);

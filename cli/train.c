@@ -21,12 +21,21 @@ static void on_report(void *user, const kin_train_report *r)
 {
     kin_progress *p = user;
     char text[256], eta[32];
-    const bool classes = r->accuracy >= 0;
-    int n = snprintf(text, sizeof text,
-                     "loss %.4f  %s %.4f  grad %.2f  lr %.2g  %.2f it/s  %.0f %s/s  ETA %s",
-                     r->loss, classes ? "accuracy" : "mse", classes ? r->accuracy : r->mse,
-                     r->grad_norm, r->lr, r->it_per_s, r->tokens_per_s,
-                     classes ? "pixels" : "tokens", kin_progress_time(r->eta_s, eta));
+    const bool classes = r->accuracy >= 0, vae = r->rec >= 0;
+    int n =
+        snprintf(text, sizeof text,
+                 "loss %.4f  %s %.4f  grad %.2f  lr %.2g  %.2f it/s  %.0f %s/s  ETA %s", r->loss,
+                 classes ? "accuracy"
+                 : vae   ? "rec"
+                         : "mse",
+                 classes ? r->accuracy
+                 : vae   ? r->rec
+                         : r->mse,
+                 r->grad_norm, r->lr, r->it_per_s, r->tokens_per_s,
+                 classes ? "pixels"
+                 : vae   ? "latents"
+                         : "tokens",
+                 kin_progress_time(r->eta_s, eta));
     if (r->expert_share_min >= 0 && (size_t)n < sizeof text)
         n += snprintf(text + n, sizeof text - (size_t)n, "  experts %.0f-%.0f %%",
                       100 * r->expert_share_min, 100 * r->expert_share_max);
@@ -44,14 +53,20 @@ static void on_message(void *user, const char *text)
     kin_progress_note(user, "%s", text);
 }
 
+static bool classifies(const kin_train_options *opt)
+{
+    return opt->objective && strcmp(opt->objective, "classify") == 0;
+}
+
 /* Refuses a bad configuration before anything is written. */
 static kin_status check_config(const kin_train_options *opt, kin_error *err)
 {
+    const kin_train_overrides over = {opt->data, opt->steps, opt->objective};
     kin_train_config config = {0};
-    if (!opt->config && !opt->classify)
+    if (!opt->config && !classifies(opt))
         return KIN_OK;
-    KIN_TRY(opt->config ? kin_train_config_read(opt->config, opt->data, opt->steps, &config, err)
-                        : kin_train_config_classifier(opt->data, opt->steps, &config, err));
+    KIN_TRY(opt->config ? kin_train_config_read(opt->config, &over, &config, err)
+                        : kin_train_config_classifier(&over, &config, err));
     kin_train_config_free(&config);
     return KIN_OK;
 }
@@ -60,18 +75,20 @@ static kin_status check_config(const kin_train_options *opt, kin_error *err)
 static kin_status take_checkpoint(const kin_args *args, kin_train_options *opt,
                                   kin_progress *progress, kin_error *err)
 {
+    const kin_train_overrides over = {opt->data, opt->steps, opt->objective};
     const char *from = kin_args_text(args, "resume-from");
     kin_train_config config = {0};
     kin_strbuf notes = {0};
     int64_t step = 0;
     if (!from)
         return KIN_OK;
-    if (opt->resume || opt->dry_run || !opt->config)
+    if (opt->resume || !opt->config)
         return kin_fail(err, KIN_ERR_ARG,
-                        "train: --resume-from starts a run: it needs -c, and neither --resume nor "
-                        "--dry-run");
+                        "train: --resume-from starts a run: it needs -c, and no --resume");
     KIN_TRY(kin_cli_need_input("checkpoint", from, err));
-    KIN_TRY(kin_train_config_read(opt->config, opt->data, opt->steps, &config, err));
+    if (opt->dry_run) /* note: the first checkpoint changes nothing in what a run takes */
+        return KIN_OK;
+    KIN_TRY(kin_train_config_read(opt->config, &over, &config, err));
     kin_status status = KIN_OK;
     if (!config.transformer)
         status = kin_fail(err, KIN_ERR_ARG, "train: --resume-from needs \"transformer\" in %s",
@@ -97,7 +114,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         .data = kin_args_text(args, "data"),
         .run = kin_args_text(args, "output"),
         .resume = kin_args_bool(args, "resume"),
-        .classify = kin_args_text(args, "objective") != NULL,
+        .objective = kin_args_text(args, "objective"),
         .steps = kin_args_int(args, "steps"),
         .dry_run = kin_args_bool(args, "dry-run"),
         .force = kin_args_bool(args, "force"),
@@ -108,13 +125,13 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
     };
     if (!opt.run)
         return kin_fail(err, KIN_ERR_ARG, "train: needs a run folder (-o DIR)");
-    if (opt.classify && opt.config)
+    if (classifies(&opt) && opt.config)
         return kin_fail(err, KIN_ERR_ARG,
                         "train: --objective classify brings its own configuration; one of yours "
                         "(-c) names a KinemaImageClassifier as transformer");
-    if (opt.classify && !opt.data && !opt.resume)
+    if (classifies(&opt) && !opt.data && !opt.resume)
         return kin_fail(err, KIN_ERR_ARG, "train: --objective classify needs images (--data PATH)");
-    if (!opt.config && !opt.resume && !opt.classify)
+    if (!opt.config && !opt.resume && !classifies(&opt))
         return kin_fail(err, KIN_ERR_ARG, "train: needs a configuration (-c FILE)");
     if (opt.config)
         KIN_TRY(kin_cli_need_input("configuration", opt.config, err));

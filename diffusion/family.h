@@ -11,10 +11,13 @@ struct kin_model {
     kin_status (*forward)(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                           kin_model_output *out);
     void (*fill_tables)(const kin_model *model); /* NULL: nothing to fill */
+    void (*set_checkpointing)(kin_model *model); /* NULL: forward looks at `checkpoint` */
     void (*destroy)(
         kin_model *model); /* frees the family's struct, whose first member is kin_model */
 };
 
+kin_status kin_autoencoder_create(const cJSON *config, kin_params *params, kin_model **out,
+                                  kin_error *err);
 kin_status kin_classifier_model_create(const cJSON *config, kin_params *params, kin_model **out,
                                        kin_error *err);
 kin_status kin_dit_create(const cJSON *config, kin_params *params, kin_model **out, kin_error *err);

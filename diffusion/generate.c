@@ -91,6 +91,10 @@ static kin_status check_params(const generation *g)
     if (info->family == KIN_FAMILY_CLASSIFIER)
         return kin_fail(err, KIN_ERR_ARG,
                         "generate: this model tells classes apart, it makes nothing");
+    if (info->family == KIN_FAMILY_VAE)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "generate: this model is an autoencoder alone (dataset cache -m, convert "
+                        "--vae take it)");
     if (a->count < 1 || a->batch < 1)
         return kin_fail(err, KIN_ERR_ARG, "generate: count %lld and batch %lld must be at least 1",
                         (long long)a->count, (long long)a->batch);

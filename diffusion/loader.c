@@ -220,12 +220,16 @@ static kin_status load_parts(kin_pipeline *p, const char *dir, const kin_load_op
     kin_error *err = &p->ctx->error;
     char path[KIN_PATH_MAX];
 
+    KIN_TRY(kin_path_join(path, dir, "model_index.json", err));
+    KIN_TRY(kin_json_read(path, CONFIG_MAX, KIN_JSON_STRICT, &p->index, err));
+    if (!has_part(p, "transformer") && has_part(p, "vae")) {
+        KIN_TRY(kin_path_join(path, dir, "vae", err));
+        return kin_pipeline_read_autoencoder(p, path);
+    }
+    KIN_TRY(check_index(p, path));
     p->files = kin_calloc(1, sizeof(*p->files));
     if (!p->files)
         return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
-    KIN_TRY(kin_path_join(path, dir, "model_index.json", err));
-    KIN_TRY(kin_json_read(path, CONFIG_MAX, KIN_JSON_STRICT, &p->index, err));
-    KIN_TRY(check_index(p, path));
     KIN_TRY(load_transformer(p, dir, opt ? opt->phys_weights : NULL));
     KIN_TRY(load_text(p, dir));
     KIN_TRY(load_vae(p, dir));
@@ -270,7 +274,7 @@ static kin_status read_latest(const char *run, char out[KIN_PATH_MAX], kin_error
 }
 
 /* model directory, checkpoint-N (its weights), or run folder (EMA of the newest checkpoint) */
-static kin_status resolve(const char *dir, char out[KIN_PATH_MAX], kin_error *err)
+kin_status kin_pipeline_resolve(const char *dir, char out[KIN_PATH_MAX], kin_error *err)
 {
     char run[KIN_PATH_MAX], latest[KIN_PATH_MAX];
 
@@ -304,7 +308,7 @@ kin_status kin_pipeline_load_with(kin_ctx *ctx, const char *dir, const kin_load_
     kin_status status;
 
     *out = NULL;
-    KIN_TRY(resolve(dir, real, &ctx->error));
+    KIN_TRY(kin_pipeline_resolve(dir, real, &ctx->error));
     p = kin_calloc(1, sizeof(*p));
     if (!p)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "pipeline: out of memory");

@@ -18,11 +18,14 @@ static const family_row families[] = {
     {"CogVideoXTransformer3DModel", kin_cogvideox_create},
     {"DiTTransformer2DModel", kin_dit_create},
     {"KinemaImageClassifier", kin_classifier_model_create},
+    {"AutoencoderKL", kin_autoencoder_create},
+    {"AutoencoderKLWan", kin_autoencoder_create},
+    {"AutoencoderKLCogVideoX", kin_autoencoder_create},
 };
 
 const char *kin_family_name(kin_family family)
 {
-    static const char *const names[] = {"dit", "wan", "cogvideox", "kinema", "classifier"};
+    static const char *const names[] = {"dit", "wan", "cogvideox", "kinema", "classifier", "vae"};
 
     return names[family];
 }
@@ -48,8 +51,9 @@ kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model *
     }
     return kin_fail(err, KIN_ERR_UNSUPPORTED,
                     "model: _class_name \"%s\" must be KinemaTransformer3DModel, "
-                    "WanTransformer3DModel, CogVideoXTransformer3DModel, DiTTransformer2DModel or "
-                    "KinemaImageClassifier",
+                    "WanTransformer3DModel, CogVideoXTransformer3DModel, DiTTransformer2DModel, "
+                    "KinemaImageClassifier, AutoencoderKL, AutoencoderKLWan or "
+                    "AutoencoderKLCogVideoX",
                     name);
 }
 
@@ -69,6 +73,8 @@ const kin_model_info *kin_model_get_info(const kin_model *model)
 void kin_model_set_checkpointing(kin_model *model, bool on)
 {
     model->checkpoint = on;
+    if (model->set_checkpointing)
+        model->set_checkpointing(model);
 }
 
 void kin_model_set_diffmoe_infer(kin_model *model, bool batch)
@@ -100,7 +106,8 @@ kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_mod
     const int64_t batch = in->x ? in->x->size[0] : 0;
 
     *out = (kin_model_output){0};
-    if (model->info.family == KIN_FAMILY_CLASSIFIER && batch > 0)
+    if ((model->info.family == KIN_FAMILY_CLASSIFIER || model->info.family == KIN_FAMILY_VAE) &&
+        batch > 0)
         return model->forward(ctx, model, in, out);
     if (!in->x || !in->t || batch < 1)
         return kin_fail(&ctx->error, KIN_ERR_ARG, "model: x and t must be given");

@@ -13,7 +13,8 @@ typedef enum kin_family {
     KIN_FAMILY_WAN,
     KIN_FAMILY_COGVIDEOX,
     KIN_FAMILY_KINEMA,
-    KIN_FAMILY_CLASSIFIER /* tells classes of images apart; makes nothing */
+    KIN_FAMILY_CLASSIFIER, /* tells classes of images apart; makes nothing */
+    KIN_FAMILY_VAE         /* an autoencoder alone: forward gives x back; makes nothing */
 } kin_family;
 const char *kin_family_name(kin_family family); /* "dit", "wan", ... */
 
@@ -38,7 +39,7 @@ typedef struct kin_model_info {
     int64_t experts;    /* routed experts per MoE layer, 0 = dense */
     const char *router; /* by its config name: "dense", "promoe_tc", ... */
     int64_t num_layers;
-    int64_t input_size; /* dit: height = width of x; else 0 */
+    int64_t input_size; /* dit: height = width of x; VAE of images: what it is made for; else 0 */
     int64_t sample[3];  /* kinema: sample_frames, sample_height, sample_width of the config, 0 =
                            unknown */
     int64_t inner;      /* width D of the tokens */
@@ -46,8 +47,8 @@ typedef struct kin_model_info {
 } kin_model_info;
 
 typedef struct kin_model_input {
-    const kin_tensor *x;     /* dit, classifier [B,C,H,W]; video [B,C,F,H,W] f32 */
-    const kin_tensor *t;     /* [B] f32, 0..1000; classifier: none */
+    const kin_tensor *x;     /* dit, classifier [B,C,H,W]; video [B,C,F,H,W] f32; VAE as it says */
+    const kin_tensor *t;     /* [B] f32, 0..1000; classifier, VAE: none */
     const kin_tensor *label; /* dit: i32 [B] after dropout */
     const kin_tensor *text;  /* [B,T,text_dim]; may be a node (joint training of the encoder) */
     const kin_tensor *null;  /* u8 [B] or NULL (none) : kinema. dit derives it from the label */
@@ -71,6 +72,8 @@ kin_status kin_model_create(const cJSON *config, kin_params *params, kin_model *
                             kin_error *err);
 void kin_model_destroy(kin_model **model);
 const kin_model_info *kin_model_get_info(const kin_model *model);
+/* The autoencoder of a model that is one, else NULL. */
+const struct kin_vae *kin_model_vae(const kin_model *model);
 /* Start values of all parameters (kin_params_init) and of the fixed tables (dit: pos_embed). */
 void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed);
 /* Fills only the fixed tables (dit: pos_embed), for weights that come without them. */

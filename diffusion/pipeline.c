@@ -104,12 +104,31 @@ static kin_status duplicate(const cJSON *from, cJSON **to, kin_error *err)
     return *to ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
 }
 
-/* model_index.json of a new model */
-static kin_status make_index(kin_pipeline *p, kin_error *err)
+const char *kin_pipeline_part(const kin_pipeline *p)
 {
+    return kin_model_vae(p->model) ? "vae" : "transformer";
+}
+
+/* model_index.json of an autoencoder alone */
+static kin_status vae_index(kin_pipeline *p)
+{
+    const char *const pair[] = {"diffusers", kin_vae_get_info(kin_model_vae(p->model))->class_name};
+
+    p->index = cJSON_CreateObject();
+    if (!p->index || !cJSON_AddStringToObject(p->index, "_class_name", "KinemaPipeline") ||
+        !cJSON_AddItemToObject(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
+        return kin_fail(&p->ctx->error, KIN_ERR_MEM, "pipeline: out of memory");
+    return KIN_OK;
+}
+
+kin_status kin_pipeline_make_index(kin_pipeline *p)
+{
+    kin_error *err = &p->ctx->error;
     const char *name = NULL;
     cJSON *pair;
 
+    if (kin_model_vae(p->model))
+        return vae_index(p);
     KIN_TRY(
         kin_json_parse(pipeline_index, strlen(pipeline_index), KIN_JSON_STRICT, &p->index, err));
     KIN_TRY(kin_json_get_str(p->transformer_config, "_class_name", &name, err));
@@ -173,7 +192,7 @@ static kin_status create_parts(kin_pipeline *p, const cJSON *transformer, const 
     p->frames = info->sample[0];
     p->height = info->sample[1] ? info->sample[1] : info->input_size;
     p->width = info->sample[2] ? info->sample[2] : info->input_size;
-    return make_index(p, err);
+    return kin_pipeline_make_index(p);
 }
 
 kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder,

@@ -4,6 +4,7 @@
 #ifndef KIN_DIFFUSION_PIPELINE_H
 #define KIN_DIFFUSION_PIPELINE_H
 
+#include "base/path.h"
 #include "diffusion/guided.h"
 #include "diffusion/model.h"
 #include "diffusion/vae_model.h"
@@ -52,6 +53,11 @@ typedef struct kin_load_options {
 } kin_load_options;
 kin_status kin_pipeline_load_with(kin_ctx *ctx, const char *dir, const kin_load_options *opt,
                                   kin_pipeline **out);
+/* The autoencoder alone of DIR, as the model of a pipeline: a vae/ folder, or what has one in it (a
+ * model directory, a run folder). */
+kin_status kin_pipeline_load_autoencoder(kin_ctx *ctx, const char *dir, kin_pipeline **out);
+/* That folder itself. Fails: FORMAT (there is none), IO. */
+kin_status kin_pipeline_vae_folder(const char *dir, char out[KIN_PATH_MAX], kin_error *err);
 /* A new, untrained pipeline from configs (borrowed; copied) and tokenizer bytes; parameters
  * allocated in f32 with gradients and started from `seed`. */
 kin_status kin_pipeline_create(kin_ctx *ctx, const cJSON *transformer, const cJSON *text_encoder,

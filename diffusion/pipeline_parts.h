@@ -3,6 +3,7 @@
 #ifndef KIN_DIFFUSION_PIPELINE_PARTS_H
 #define KIN_DIFFUSION_PIPELINE_PARTS_H
 
+#include "base/path.h"
 #include "diffusion/pipeline.h"
 #include "diffusion/weights.h"
 #include "samplers/sampler.h"
@@ -21,6 +22,15 @@ enum {
 /* Native clip size, rate, guidance and steps of a pipeline with all its parts: sizes.c. Fails:
  * FORMAT. */
 kin_status kin_pipeline_set_sizes(kin_pipeline *p);
+/* The folder of the pipeline's model: "transformer", or "vae" of an autoencoder alone. */
+const char *kin_pipeline_part(const kin_pipeline *p);
+/* model_index.json of a model that came without one. Fails: MEM. */
+kin_status kin_pipeline_make_index(kin_pipeline *p);
+/* The model directory that DIR means: itself, or the newest checkpoint's averages of a run folder.
+ * Fails: IO, FORMAT. */
+kin_status kin_pipeline_resolve(const char *dir, char out[KIN_PATH_MAX], kin_error *err);
+/* autoencoder.c: the autoencoder of a folder as the model of an empty pipeline. */
+kin_status kin_pipeline_read_autoencoder(kin_pipeline *p, const char *folder);
 
 /* Text encoder and tokenizer fit the transformer, or FORMAT. */
 kin_status kin_pipeline_check_text(const kin_pipeline *p);

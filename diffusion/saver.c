@@ -198,8 +198,8 @@ static kin_status write_all(const save_job *j)
 {
     const kin_pipeline *p = j->p;
 
-    KIN_TRY(write_json(j, "transformer", "config.json", p->transformer_config));
-    KIN_TRY(write_weights(j, "transformer", KIN_PIPELINE_TRANSFORMER_FILE, 0, p->params));
+    KIN_TRY(write_json(j, kin_pipeline_part(p), "config.json", p->transformer_config));
+    KIN_TRY(write_weights(j, kin_pipeline_part(p), KIN_PIPELINE_TRANSFORMER_FILE, 0, p->params));
     if (p->text_params) {
         KIN_TRY(write_json(j, "text_encoder", "config.json", p->text_config));
         KIN_TRY(write_weights(j, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1, p->text_params));

@@ -30,7 +30,7 @@ kin_status kin_train_bench_open(kin_ctx *ctx, const char *config, double (*clock
     b->t.ctx = ctx;
     b->t.opt = &b->opt;
     b->opt.config = config;
-    KIN_GOTO(kin_train_config_read(config, NULL, 0, &b->t.cfg, &ctx->error));
+    KIN_GOTO(kin_train_config_read(config, NULL, &b->t.cfg, &ctx->error));
     KIN_GOTO(kin_train_config_adopt(&b->t.cfg, ctx));
     KIN_GOTO(kin_trainer_setup(&b->t, NULL));
     b->t.task.forward_done = on_forward_done;

@@ -311,6 +311,8 @@ static kin_status load_averages(const char *dir, int table, kin_optimizer *o, ki
             continue;
         if (!st) {
             KIN_TRY(kin_path_join(path, dir, folder[table], err));
+            if (table == 0 && !kin_path_is_dir(path)) /* an autoencoder alone */
+                KIN_TRY(kin_path_join(path, dir, "ema/vae", err));
             KIN_TRY(kin_safetensors_open_dir(path, file[table], &st, err));
         }
         KIN_GOTO(copy_in(st, s->param->name, s, s->ema, err));

@@ -7,11 +7,16 @@
 #include "diffusion/preset.h"
 #include "training/section.h"
 
-/* Side of the images of a model whose samples are images with labels, else 0. */
+/* Side of the images of a model that takes images, else 0. */
 static int64_t image_side(const cJSON *transformer)
 {
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(transformer, "_class_name"),
-                *size = cJSON_GetObjectItemCaseSensitive(transformer, "input_size");
+                *size = cJSON_GetObjectItemCaseSensitive(transformer, "input_size"),
+                *sample = cJSON_GetObjectItemCaseSensitive(transformer, "sample_size");
+    if (cJSON_IsString(name) && strcmp(name->valuestring, "AutoencoderKL") == 0)
+        return cJSON_IsNumber(sample) && sample->valuedouble >= 1 && sample->valuedouble <= 16384
+                   ? (int64_t)sample->valuedouble
+                   : 32;
     if (cJSON_IsString(name) ? strcmp(name->valuestring, "DiTTransformer2DModel") != 0 &&
                                    strcmp(name->valuestring, "KinemaImageClassifier") != 0
                              : !size)
@@ -133,9 +138,13 @@ static kin_status parse_data(const kin_section *root, const char *dir, const cha
     c->data.held_out = 0;
     c->data.cache_mb = 1024;
     c->data.flip = -1;
-    KIN_TRY(kin_section_i64(&s, "frames", 1, 4096, &c->data.frames));
-    KIN_TRY(kin_section_i64(&s, "height", 1, 8192, &c->data.height));
-    KIN_TRY(kin_section_i64(&s, "width", 1, 8192, &c->data.width));
+    /* an autoencoder that is not read yet takes any size; 0: the one it is made for */
+    const bool open = c->autoencoder && !c->transformer;
+    if (open)
+        c->data.frames = c->data.height = c->data.width = 0;
+    KIN_TRY(kin_section_i64(&s, "frames", open ? 0 : 1, 4096, &c->data.frames));
+    KIN_TRY(kin_section_i64(&s, "height", open ? 0 : 1, 8192, &c->data.height));
+    KIN_TRY(kin_section_i64(&s, "width", open ? 0 : 1, 8192, &c->data.width));
     KIN_TRY(kin_section_f64(&s, "fps", 0.01, 1000, &c->data.fps));
     KIN_TRY(kin_section_i64(&s, "held_out", 0, 1000000, &c->data.held_out));
     KIN_TRY(kin_section_i64(&s, "cache_mb", 0, 1 << 24, &c->data.cache_mb));
@@ -191,22 +200,59 @@ static kin_status parse_reports(const kin_section *root, kin_train_config *c)
     return kin_section_i64(&s, "keep", 1, 1000000, &c->checkpoint.keep);
 }
 
-static kin_status parse_root(const kin_section *root, const char *dir, int64_t steps,
+/* objective.kind, which --objective may say too; an autoencoder's config says it by itself */
+static kin_status parse_kind(const kin_section *root, const char *asked, const cJSON *vae,
                              kin_train_config *c)
 {
-    char compute[8] = "", precision[8] = "";
-    int64_t seed = 1;
+    cJSON *obj = cJSON_GetObjectItemCaseSensitive(root->obj, "objective");
+    const cJSON *kind = cJSON_GetObjectItemCaseSensitive(obj, "kind");
+    const char *said = cJSON_IsString(kind) ? kind->valuestring : NULL;
+    c->autoencoder = vae || strcmp(asked ? asked : said ? said : "", "vae") == 0;
+    if (!c->autoencoder)
+        return KIN_OK;
+    if (said && strcmp(said, "vae") != 0)
+        return kin_fail(root->err, KIN_ERR_ARG,
+                        "train config: objective.kind \"%s\" must be vae for an autoencoder", said);
+    if (!obj)
+        KIN_TRY(kin_section_put(root, "objective", cJSON_CreateObject()));
+    const kin_section s = {cJSON_GetObjectItemCaseSensitive(root->obj, "objective"), "objective",
+                           root->err};
+    return kin_section_put(&s, "kind", cJSON_CreateString("vae"));
+}
+
+/* what is trained */
+static kin_status parse_model(const kin_section *root, const char *dir, const char *asked,
+                              kin_train_config *c)
+{
+    const cJSON *vae;
     KIN_TRY(kin_section_object(root, "transformer", &c->transformer));
+    KIN_TRY(kin_section_object(root, "vae", &vae));
+    KIN_TRY(parse_kind(root, asked, vae, c));
+    if (c->transformer && c->autoencoder)
+        return kin_fail(root->err, KIN_ERR_ARG,
+                        "train config: the objective vae trains an autoencoder: \"vae\" or "
+                        "init_from, no transformer");
     if (c->transformer)
         KIN_TRY(
             kin_preset_expand(cJSON_GetObjectItemCaseSensitive(c->json, "transformer"), root->err));
     KIN_TRY(kin_section_object(root, "text_encoder", &c->text_encoder));
     KIN_TRY(kin_section_object(root, "scheduler", &c->scheduler));
     KIN_TRY(kin_section_path(root, "init_from", dir, c->init_from));
+    if (c->autoencoder && (c->text_encoder || c->scheduler))
+        return kin_fail(root->err, KIN_ERR_ARG,
+                        "train config: an autoencoder has no text_encoder and no scheduler");
+    c->transformer = c->autoencoder ? vae : c->transformer;
     c->image = c->transformer ? image_side(c->transformer) : 0;
     if (!c->transformer == !c->init_from[0])
-        return kin_fail(root->err, KIN_ERR_ARG,
-                        "train config: needs either transformer or init_from");
+        return kin_fail(root->err, KIN_ERR_ARG, "train config: needs either %s or init_from",
+                        c->autoencoder ? "vae" : "transformer");
+    return KIN_OK;
+}
+
+static kin_status parse_root(const kin_section *root, int64_t steps, kin_train_config *c)
+{
+    char compute[8] = "", precision[8] = "";
+    int64_t seed = 1;
     KIN_TRY(kin_section_i64(root, "seed", 0, INT64_C(1) << 53, &seed));
     c->seed = (uint64_t)seed;
     c->batch = c->accumulation = 1;
@@ -235,8 +281,9 @@ static kin_status parse_root(const kin_section *root, const char *dir, int64_t s
     return KIN_OK;
 }
 
-kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data,
-                                  int64_t steps, kin_train_config *c, kin_error *err)
+kin_status kin_train_config_parse(const cJSON *json, const char *dir,
+                                  const kin_train_overrides *given, kin_train_config *c,
+                                  kin_error *err)
 {
     static const char *const known[] = {"transformer",
                                         "text_encoder",
@@ -257,7 +304,9 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char
                                         "validation",
                                         "samples",
                                         "checkpoint",
+                                        "vae",
                                         NULL};
+    const kin_train_overrides over = given ? *given : (kin_train_overrides){0};
     kin_status status = KIN_OK;
     memset(c, 0, sizeof *c);
     kin_sim_options_default(&c->data.sim);
@@ -268,9 +317,10 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char
         return kin_fail(err, KIN_ERR_MEM, "train config: out of memory");
     kin_section root = {c->json, "train config", err};
     KIN_GOTO(kin_json_known_keys(c->json, known, "train config", err));
-    KIN_GOTO(parse_root(&root, dir, steps, c));
+    KIN_GOTO(parse_model(&root, dir, over.objective, c));
+    KIN_GOTO(parse_root(&root, over.steps, c));
     KIN_GOTO(parse_tokenizer(&root, dir, c));
-    KIN_GOTO(parse_data(&root, dir, data, c));
+    KIN_GOTO(parse_data(&root, dir, over.data, c));
     KIN_GOTO(kin_section_optimizer(&root, c));
     KIN_GOTO(kin_section_objective(&root, c));
     KIN_GOTO(parse_reports(&root, c));
@@ -280,7 +330,7 @@ done:
     return status;
 }
 
-kin_status kin_train_config_read(const char *path, const char *data, int64_t steps,
+kin_status kin_train_config_read(const char *path, const kin_train_overrides *over,
                                  kin_train_config *out, kin_error *err)
 {
     char dir[KIN_PATH_MAX];
@@ -288,12 +338,12 @@ kin_status kin_train_config_read(const char *path, const char *data, int64_t ste
     memset(out, 0, sizeof *out);
     KIN_TRY(kin_path_dir(dir, path, err));
     KIN_TRY(kin_json_read(path, 16 << 20, KIN_JSON_ALLOW_INFINITY, &json, err));
-    kin_status status = kin_train_config_parse(json, dir, data, steps, out, err);
+    kin_status status = kin_train_config_parse(json, dir, over, out, err);
     cJSON_Delete(json);
     return status == KIN_OK ? KIN_OK : kin_fail_prefix(err, "%s", path);
 }
 
-kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_train_config *out,
+kin_status kin_train_config_classifier(const kin_train_overrides *over, kin_train_config *out,
                                        kin_error *err)
 {
     static const char text[] =
@@ -305,7 +355,7 @@ kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_trai
     cJSON *json = NULL;
     memset(out, 0, sizeof *out);
     KIN_TRY(kin_json_parse(text, sizeof text - 1, KIN_JSON_STRICT, &json, err));
-    kin_status status = kin_train_config_parse(json, NULL, data, steps, out, err);
+    kin_status status = kin_train_config_parse(json, NULL, over, out, err);
     cJSON_Delete(json);
     return status;
 }
@@ -367,7 +417,7 @@ kin_status kin_train_config_compatible(const kin_train_config *c, const cJSON *s
 {
     kin_train_config old;
     /* note: parsed again, so that keys of later releases have their defaults in it */
-    KIN_TRY(kin_train_config_parse(saved, NULL, NULL, 0, &old, err));
+    KIN_TRY(kin_train_config_parse(saved, NULL, NULL, &old, err));
     kin_status status = compare(c->json, old.json, "", err);
     if (status == KIN_OK)
         status = compare(old.json, c->json, "", err);

@@ -10,6 +10,7 @@
 #include "diffusion/losses.h"
 #include "physics/simulate.h"
 #include "training/optimizer.h"
+#include "training/vae_objective.h"
 
 enum { KIN_TRAIN_MAX_SIGMAS = 16, KIN_TRAIN_MAX_BATCH = 65536 };
 
@@ -20,9 +21,11 @@ typedef enum kin_caption_field {
 
 typedef struct kin_train_config {
     cJSON *json; /* resolved tree; the pointers below lead into it */
-    const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given */
+    const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given; with `autoencoder`
+                                                            transformer is the VAE's config */
     char init_from[KIN_PATH_MAX]; /* a model directory to start from, or "" */
-    int64_t image; /* side of the images the transformer above takes; 0: it takes clips */
+    int64_t image; /* side of the images the transformer above takes; 0: it takes clips, or it
+                      is not given */
     uint64_t seed;
     int64_t steps, batch, accumulation, log_every;
     bool has_compute, has_precision, checkpointing; /* has: given in the file */
@@ -55,6 +58,8 @@ typedef struct kin_train_config {
     kin_objective_options objective;
     bool use_ddpm; /* objective.kind "ddpm", else "flow" */
     kin_ddpm_options ddpm;
+    bool autoencoder; /* objective.kind "vae": then this and not the above */
+    kin_vae_objective vae;
 
     struct {
         int64_t every; /* 0: never */
@@ -71,16 +76,24 @@ typedef struct kin_train_config {
     } checkpoint;
 } kin_train_config;
 
-/* Reads and checks the file; paths in it are relative to its folder. data, steps: overrides (NULL,
- * 0: none). Fails: IO, FORMAT (unknown key: the nearest known one is named), ARG. Free with
- * kin_train_config_free. */
-kin_status kin_train_config_read(const char *path, const char *data, int64_t steps,
+/* What stands above the file. */
+typedef struct kin_train_overrides {
+    const char *data;      /* NULL: none */
+    int64_t steps;         /* 0: none */
+    const char *objective; /* objective.kind, NULL: none */
+} kin_train_overrides;
+
+/* Reads and checks the file; paths in it are relative to its folder. over: NULL for none. Fails:
+ * IO, FORMAT (unknown key: the nearest known one is named), ARG. Free with kin_train_config_free.
+ */
+kin_status kin_train_config_read(const char *path, const kin_train_overrides *over,
                                  kin_train_config *out, kin_error *err);
 /* The same from a tree, which is copied; dir: the folder of relative paths. */
-kin_status kin_train_config_parse(const cJSON *json, const char *dir, const char *data,
-                                  int64_t steps, kin_train_config *out, kin_error *err);
+kin_status kin_train_config_parse(const cJSON *json, const char *dir,
+                                  const kin_train_overrides *over, kin_train_config *out,
+                                  kin_error *err);
 /* The small image classifier whose features judge pictures (docs/training.md), on class folders. */
-kin_status kin_train_config_classifier(const char *data, int64_t steps, kin_train_config *out,
+kin_status kin_train_config_classifier(const kin_train_overrides *over, kin_train_config *out,
                                        kin_error *err);
 /* Sets the context's types of products from the configuration; a precision that the file leaves
  * open is the context's, noted in the resolved tree unless it is the default. Fails: MEM. */

@@ -79,7 +79,7 @@ kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c)
     kin_optimizer_options *o = &c->optimizer;
     kin_section s;
     *o = kin_optimizer_options_default();
-    if (c->image)
+    if (c->image && !c->autoencoder)
         o->max_grad_norm = 0.5; /* as published for image models */
     KIN_TRY(kin_section_child(root, "optimizer", known, &s));
     KIN_TRY(kin_section_f64(&s, "lr", 0, 10, &o->lr));
@@ -99,7 +99,7 @@ kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c)
 /* keys of the DDPM objective, which stand in the resolved tree where it is chosen alone */
 static kin_status parse_ddpm(const kin_section *s, kin_train_config *c)
 {
-    static const char *const kinds[] = {"flow", "ddpm", NULL};
+    static const char *const kinds[] = {"flow", "ddpm", "vae", NULL};
     static const char *const schedules[] = {"linear", "squaredcos_cap_v2", NULL};
     static const char *const predictions[] = {"epsilon", "sample", "v_prediction", NULL};
     static const char *const variances[] = {"learned_range", "fixed_large", "fixed_small", NULL};
@@ -131,6 +131,20 @@ static kin_status parse_ddpm(const kin_section *s, kin_train_config *c)
     return KIN_OK;
 }
 
+/* what an autoencoder is trained on */
+static kin_status parse_vae(const kin_section *root, kin_train_config *c)
+{
+    static const char *const known[] = {"kind", "reconstruction", "kl_weight", NULL};
+    static const char *const errors[] = {"l1", "l2", NULL};
+    kin_section s;
+    int error = 0;
+    c->vae = kin_vae_objective_default();
+    KIN_TRY(kin_section_child(root, "objective", known, &s));
+    KIN_TRY(kin_section_pick(&s, "reconstruction", errors, &error));
+    c->vae.squared = error == 1;
+    return kin_section_f64(&s, "kl_weight", 0, 1e6, &c->vae.kl_weight);
+}
+
 kin_status kin_section_objective(const kin_section *root, kin_train_config *c)
 {
     static const char *const known[] = {"weighting_scheme",
@@ -149,12 +163,20 @@ kin_status kin_section_objective(const kin_section *root, kin_train_config *c)
                                         "prediction_type",
                                         "variance_type",
                                         "rescale_learned_sigmas",
+                                        "reconstruction",
+                                        "kl_weight",
                                         NULL};
     kin_objective_options *o = &c->objective;
     char scheme[32] = "logit_normal", loss[16] = "wisa";
     kin_section s;
     *o = kin_objective_options_default();
+    if (c->autoencoder)
+        return parse_vae(root, c);
     KIN_TRY(kin_section_child(root, "objective", known, &s));
+    if (cJSON_HasObjectItem(s.obj, "reconstruction") || cJSON_HasObjectItem(s.obj, "kl_weight"))
+        return kin_fail(s.err, KIN_ERR_ARG,
+                        "train config: objective.reconstruction and kl_weight: this needs "
+                        "objective.kind vae");
     KIN_TRY(parse_ddpm(&s, c));
     KIN_TRY(kin_section_str(&s, "weighting_scheme", scheme, sizeof scheme, true));
     KIN_TRY(kin_time_scheme_parse(scheme, &o->scheme, s.err));

@@ -98,6 +98,8 @@ kin_status kin_train_clean(kin_ctx *ctx, const kin_train_task *task, const kin_b
     KIN_TRY(batch->shape.latent
                 ? draw_latents(ctx, task, batch, step, info->input_size > 0, &in->x0)
                 : make_x0(ctx, batch, info->input_size > 0, &in->x0));
+    if (info->family == KIN_FAMILY_VAE)
+        return KIN_OK;
     if (info->input_size)
         return upload(ctx, KIN_DTYPE_I32, batch->label, n, 0, &in->label);
     if (batch->shape.state_dim) {
@@ -353,11 +355,6 @@ int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label)
     return right;
 }
 
-static bool is_classifier(const kin_train_task *task)
-{
-    return kin_model_get_info(task->pipe->model)->family == KIN_FAMILY_CLASSIFIER;
-}
-
 static kin_status classify(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                            kin_train_losses *sum)
 {
@@ -379,19 +376,63 @@ static kin_status classify(kin_ctx *ctx, const kin_train_task *task, const kin_t
     return kin_tape_backward(ctx, &loss, NULL, 1);
 }
 
+/* noise [B,L,...] of the posterior, sample by sample */
+static kin_status latent_noise(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                               uint32_t step, const kin_tensor *x, kin_tensor *noise)
+{
+    KIN_TRY(kin_vae_objective_shape(ctx, kin_model_vae(task->pipe->model), x, noise));
+    for (int64_t b = 0; b < batch->size; b++) {
+        const kin_rng rng = {task->seed, KIN_RNG_LATENT, batch->first + (uint64_t)b, step};
+        kin_tensor z = kin_tensor_select(noise, 0, b);
+        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &z));
+    }
+    return KIN_OK;
+}
+
+static kin_status reconstruct(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                              kin_train_losses *sum)
+{
+    kin_vae_losses l;
+    KIN_TRY(kin_vae_objective_losses(ctx, kin_model_vae(task->pipe->model), &task->vae, &in->x0,
+                                     &in->noise, &l));
+    if (!kin_ctx_is_plan(ctx)) {
+        if (!isfinite(scalar(&l.total)))
+            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite",
+                            scalar(&l.total));
+        sum->total += scalar(&l.total);
+        sum->rec += scalar(&l.rec);
+        sum->kl += scalar(&l.kl);
+        sum->has_rec = true;
+    }
+    if (task->forward_done)
+        task->forward_done(task->user);
+    return kin_tape_backward(ctx, &l.total, NULL, 1);
+}
+
+static kin_status draw_inputs(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
+                              uint32_t step, kin_train_inputs *in)
+{
+    const kin_family family = kin_model_get_info(task->pipe->model)->family;
+    if (family != KIN_FAMILY_CLASSIFIER && family != KIN_FAMILY_VAE)
+        return kin_train_draw(ctx, task, batch, step, in);
+    KIN_TRY(kin_train_clean(ctx, task, batch, step, in));
+    return family == KIN_FAMILY_VAE ? latent_noise(ctx, task, batch, step, &in->x0, &in->noise)
+                                    : KIN_OK;
+}
+
 kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                                 uint32_t step, kin_train_losses *sum)
 {
     const size_t mark = kin_ws_mark(ctx);
     kin_train_inputs in;
     kin_status status = KIN_OK;
-    if (is_classifier(task))
-        KIN_GOTO(kin_train_clean(ctx, task, batch, step, &in));
-    else
-        KIN_GOTO(kin_train_draw(ctx, task, batch, step, &in));
+    KIN_GOTO(draw_inputs(ctx, task, batch, step, &in));
     KIN_GOTO(kin_tape_begin(ctx));
-    status =
-        is_classifier(task) ? classify(ctx, task, &in, sum) : recorded_step(ctx, task, &in, sum);
+    switch (kin_model_get_info(task->pipe->model)->family) {
+    case KIN_FAMILY_CLASSIFIER: status = classify(ctx, task, &in, sum); break;
+    case KIN_FAMILY_VAE: status = reconstruct(ctx, task, &in, sum); break;
+    default: status = recorded_step(ctx, task, &in, sum); break;
+    }
     kin_tape_end(ctx);
 done:
     kin_ws_release(ctx, mark);

@@ -1,7 +1,8 @@
 /* training/objective.h: one micro-batch of training: inputs from stored samples and counter-based
  * draws, forward, loss, backward. Rectified flow or DDPM with NATIVE's condition dropout, the text
  * encoder trained with the transformer; Wan and CogVideoX as WISA fine-tunes them, on cached
- * latents and text states. Classifiers of images: cross-entropy of their labels. */
+ * latents and text states. Classifiers of images: cross-entropy of their labels. Autoencoders:
+ * reconstruction and divergence. */
 #ifndef KIN_TRAINING_OBJECTIVE_H
 #define KIN_TRAINING_OBJECTIVE_H
 
@@ -9,6 +10,7 @@
 #include "diffusion/pipeline.h"
 #include "training/levels.h"
 #include "training/loader.h"
+#include "training/vae_objective.h"
 
 /* What a forward of a batch reads; tensors in the workspace. data NULL: the model has no such
  * input. */
@@ -38,6 +40,7 @@ typedef struct kin_train_task {
     kin_pipeline *pipe;
     kin_objective_options objective;
     const kin_ddpm *ddpm;     /* NULL: rectified flow */
+    kin_vae_objective vae;    /* of an autoencoder */
     const kin_levels *levels; /* NULL, or the levels of the published fine-tuning */
     uint64_t seed;
     float latent_scale, latent_shift;          /* of cached latents: x0 = (z - shift) * scale */
@@ -81,7 +84,8 @@ kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin
 typedef struct kin_train_losses {
     double total, flow, vb, bce, classifier, aux;
     double accuracy; /* share of labels that are right */
-    bool has_flow, has_vb, has_bce, has_aux, has_accuracy;
+    double rec, kl;  /* of autoencoders, see kin_vae_losses */
+    bool has_flow, has_vb, has_bce, has_aux, has_accuracy, has_rec;
 } kin_train_losses;
 
 /* While recording: forward, loss, backward of inputs that are ready; losses are added to *sum.

@@ -109,13 +109,17 @@ static kin_status new_pipeline(kin_trainer *t)
     const kin_train_config *c = &t->cfg;
     cJSON *scheduler = NULL;
     KIN_TRY(get_tokenizer(t));
-    if (!c->scheduler)
+    if (!c->scheduler && !c->autoencoder)
         KIN_TRY(default_scheduler(t, &scheduler));
     kin_status status =
         kin_pipeline_create(t->ctx, c->transformer, c->text_encoder, t->spiece, t->spiece_bytes,
                             c->scheduler ? c->scheduler : scheduler, c->seed, &t->pipe);
     cJSON_Delete(scheduler);
     KIN_TRY(status);
+    if (c->autoencoder) { /* which takes any size */
+        t->pipe->frames = t->pipe->height = t->pipe->width = 0;
+        return KIN_OK;
+    }
     t->pipe->frames = c->data.frames;
     t->pipe->height = c->data.height;
     t->pipe->width = c->data.width;
@@ -138,13 +142,35 @@ static kin_status count_classes(kin_trainer *t)
 
 static kin_status load_pipeline(kin_trainer *t, const char *dir)
 {
-    KIN_TRY(kin_pipeline_load(t->ctx, dir, &t->pipe));
+    if (t->cfg.autoencoder)
+        KIN_TRY(kin_pipeline_load_autoencoder(t->ctx, dir, &t->pipe));
+    else
+        KIN_TRY(kin_pipeline_load(t->ctx, dir, &t->pipe));
+    if (!t->cfg.autoencoder && kin_model_vae(t->pipe->model))
+        return kin_fail(&t->ctx->error, KIN_ERR_ARG,
+                        "train: %s is an autoencoder; objective.kind must be vae (--objective vae)",
+                        dir);
     return kin_pipeline_make_trainable(t->pipe);
+}
+
+/* The samples of an autoencoder whose configuration was not at hand have its own size. */
+static void adopt_size(kin_trainer *t)
+{
+    const kin_vae_info *info = kin_vae_get_info(kin_model_vae(t->pipe->model));
+    if (!t->cfg.data.height)
+        t->cfg.data.height = info->sample_size;
+    if (!t->cfg.data.width)
+        t->cfg.data.width = t->cfg.data.height;
+    if (!t->cfg.data.frames)
+        t->cfg.data.frames = info->frame_reduction > 1 ? 4 * info->frame_reduction + 1 : 1;
 }
 
 static kin_status check_pipeline(kin_trainer *t)
 {
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    if (t->cfg.autoencoder)
+        return kin_vae_objective_check(kin_model_vae(t->pipe->model), t->cfg.data.frames,
+                                       t->cfg.data.height, t->cfg.data.width, &t->ctx->error);
     if (info->input_size) {
         if (kin_source_classes(t->source) > info->num_classes)
             return kin_fail(&t->ctx->error, KIN_ERR_ARG,
@@ -169,6 +195,8 @@ static kin_status set_objective(kin_trainer *t)
     const kin_train_config *c = &t->cfg;
     kin_error *err = &t->ctx->error;
     bool flow;
+    if (c->autoencoder)
+        return KIN_OK;
     KIN_TRY(kin_pipeline_is_flow(t->pipe, &flow, err));
     if (t->pipe->scheduler_config && flow == c->use_ddpm)
         return kin_fail(err, KIN_ERR_ARG,
@@ -214,7 +242,7 @@ static kin_status set_text(kin_trainer *t)
     const kin_model_info *info = kin_model_get_info(t->pipe->model);
     kin_null_text *null = &t->task.null_text;
     const int64_t len = kin_pipeline_text_len(t->pipe);
-    if (info->input_size)
+    if (info->input_size || t->cfg.autoencoder)
         return KIN_OK;
     kin_source_set_tokenizer(t->source, t->pipe->tokenizer, len);
     null->ids = kin_calloc((size_t)len, sizeof *null->ids);
@@ -243,6 +271,8 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     if (from) {
         KIN_TRY(load_pipeline(t, from));
         classes = kin_model_get_info(t->pipe->model)->input_size > 0;
+        if (t->cfg.autoencoder)
+            adopt_size(t);
     }
     if (classes)
         t->cfg.data.frames = 1;
@@ -253,13 +283,15 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
     }
     KIN_TRY(check_pipeline(t));
     KIN_TRY(set_objective(t));
-    if (classes)
+    if (classes && !t->cfg.autoencoder)
         KIN_TRY(name_classes(t));
-    t->pipe->cfg_scale = t->cfg.samples.cfg_scale;
+    if (!t->cfg.autoencoder)
+        t->pipe->cfg_scale = t->cfg.samples.cfg_scale;
     KIN_TRY(set_text(t));
     kin_model_set_checkpointing(t->pipe->model, t->cfg.checkpointing);
     t->task.pipe = t->pipe;
     t->task.objective = t->cfg.objective;
+    t->task.vae = t->cfg.vae;
     if (classes)
         t->task.objective.condition_dropout = kin_model_get_info(t->pipe->model)->class_dropout;
     t->task.seed = t->cfg.seed;

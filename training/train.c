@@ -50,12 +50,18 @@ static kin_status train_step(kin_trainer *t, kin_train_losses *losses, kin_optim
     losses->classifier *= scale;
     losses->aux *= scale;
     losses->accuracy *= scale;
+    losses->rec *= scale;
+    losses->kl *= scale;
     return kin_optimizer_step(t->ctx, t->optim, scale, update);
 }
 
-static bool is_classifier(const kin_trainer *t)
+static kin_status draw_samples(kin_trainer *t)
 {
-    return kin_model_get_info(t->pipe->model)->family == KIN_FAMILY_CLASSIFIER;
+    switch (kin_model_get_info(t->pipe->model)->family) {
+    case KIN_FAMILY_CLASSIFIER: return KIN_OK;
+    case KIN_FAMILY_VAE: return t->held_out.size > 0 ? kin_trainer_reconstructions(t) : KIN_OK;
+    default: return kin_trainer_samples(t);
+    }
 }
 
 static bool due(int64_t step, int64_t every)
@@ -78,8 +84,8 @@ static kin_status after_step(kin_trainer *t, const kin_train_losses *losses,
     } else if (due(t->step, c->validation.every) && t->held_out.size > 0) {
         KIN_TRY(kin_trainer_validate(t));
     }
-    if (due(t->step, c->samples.every) && !is_classifier(t)) {
-        kin_status status = kin_trainer_samples(t);
+    if (due(t->step, c->samples.every)) {
+        kin_status status = draw_samples(t);
         if (status == KIN_ERR_NUMERIC)
             kin_trainer_message(t, "step %" PRId64 ": no sample grid: %s", t->step,
                                 t->ctx->error.text);
@@ -141,10 +147,12 @@ static kin_status read_config(kin_trainer *t, char checkpoint[KIN_PATH_MAX])
         KIN_TRY(kin_path_join(saved, o->run, "config.json", err));
         path = saved;
     }
-    if (!path && !o->classify)
+    const bool classify = o->objective && strcmp(o->objective, "classify") == 0;
+    const kin_train_overrides over = {o->data, o->steps, classify ? NULL : o->objective};
+    if (!path && !classify)
         return kin_fail(err, KIN_ERR_ARG, "train: a configuration file must be given");
-    KIN_TRY(path ? kin_train_config_read(path, o->data, o->steps, &t->cfg, err)
-                 : kin_train_config_classifier(o->data, o->steps, &t->cfg, err));
+    KIN_TRY(path ? kin_train_config_read(path, &over, &t->cfg, err)
+                 : kin_train_config_classifier(&over, &t->cfg, err));
     KIN_TRY(kin_train_config_adopt(&t->cfg, t->ctx));
     if (!o->resume)
         return KIN_OK;

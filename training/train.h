@@ -15,18 +15,20 @@ typedef struct kin_train_report {
     double expert_share_min, expert_share_max; /* over MoE layers, -1 without experts */
     double val_loss;                           /* -1 where no validation ran at this step */
     double accuracy;                           /* of a classifier, else -1 */
+    double rec;                                /* of an autoencoder, else -1 */
 } kin_train_report;
 
 typedef struct kin_train_options {
-    const char *config; /* train.json */
-    bool classify;      /* without config: kin_train_config_classifier */
-    const char *data;   /* dataset: json, folder or tar; overrides the config's "data" */
-    const char *run;    /* run folder */
-    bool resume;        /* go on from run/latest, exactly */
-    int64_t steps;      /* > 0 overrides the config */
-    bool dry_run;       /* plan only: fills peak_bytes */
-    bool force;         /* start although the plan does not fit */
-    int64_t stop_at;    /* > 0: save and stop after this step as a signal would (tests) */
+    const char *config;    /* train.json */
+    const char *objective; /* "vae": objective.kind; "classify": kin_train_config_classifier,
+                              without config; NULL: the configuration's */
+    const char *data;      /* dataset: json, folder or tar; overrides the config's "data" */
+    const char *run;       /* run folder */
+    bool resume;           /* go on from run/latest, exactly */
+    int64_t steps;         /* > 0 overrides the config */
+    bool dry_run;          /* plan only: fills peak_bytes */
+    bool force;            /* start although the plan does not fit */
+    int64_t stop_at;       /* > 0: save and stop after this step as a signal would (tests) */
     /* Polled after every step: a signal number asks to save and stop. */
     int (*interrupted)(void *user);
     void (*report)(void *user, const kin_train_report *r);

@@ -61,6 +61,10 @@ void kin_trainer_watch_experts(kin_trainer *t, bool on);
 kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *losses,
                                 const kin_optimizer_report *update);
 kin_status kin_trainer_validate(kin_trainer *t);
+
+/* samples.c: run/samples/STEP.png. A value that is not finite is NUMERIC. */
 kin_status kin_trainer_samples(kin_trainer *t);
+/* Held-out samples in pairs, each above what the autoencoder gives back. */
+kin_status kin_trainer_reconstructions(kin_trainer *t);
 
 #endif

@@ -25,8 +25,7 @@ kin_status kin_validation_read(kin_source *source, kin_batch *out, kin_error *er
     return KIN_OK;
 }
 
-/* Samples [at, at+n) of a batch, sharing its memory. */
-static kin_batch part_of(const kin_batch *all, int64_t at, int64_t n)
+kin_batch kin_batch_part(const kin_batch *all, int64_t at, int64_t n)
 {
     const kin_sample s = kin_batch_sample(all, at);
     kin_batch part = *all;
@@ -107,7 +106,7 @@ static kin_status validate_part(kin_ctx *ctx, const kin_train_task *task, const 
                                 kin_validation_result *sum)
 {
     const size_t mark = kin_ws_mark(ctx);
-    const kin_batch part = part_of(all, at, n);
+    const kin_batch part = kin_batch_part(all, at, n);
     kin_train_inputs in;
     kin_tensor text;
     kin_status status = KIN_OK;
@@ -165,11 +164,46 @@ kin_status kin_validate_classes(kin_ctx *ctx, const kin_train_task *task, const 
     int64_t right = 0;
     *loss = 0;
     for (int64_t at = 0; at < n; at += batch) {
-        const kin_batch part = part_of(held_out, at, n - at < batch ? n - at : batch);
+        const kin_batch part = kin_batch_part(held_out, at, n - at < batch ? n - at : batch);
         KIN_TRY(classes_of_part(ctx, task, &part, loss, &right));
     }
     *loss /= (double)n;
     *accuracy = (double)right / (double)n;
+    return KIN_OK;
+}
+
+static kin_status vae_of_part(kin_ctx *ctx, const kin_train_task *task, const kin_batch *part,
+                              double sum[3])
+{
+    const size_t mark = kin_ws_mark(ctx);
+    const kin_vae *vae = kin_model_vae(task->pipe->model);
+    kin_train_inputs in;
+    kin_vae_losses l;
+    kin_status status = KIN_OK;
+    KIN_GOTO(kin_train_clean(ctx, task, part, 0, &in));
+    KIN_GOTO(kin_vae_objective_shape(ctx, vae, &in.x0, &in.noise));
+    KIN_GOTO(kin_fill(ctx, &in.noise, 0));
+    KIN_GOTO(kin_vae_objective_losses(ctx, vae, &task->vae, &in.x0, &in.noise, &l));
+    const kin_tensor *const loss[3] = {&l.total, &l.rec, &l.kl};
+    for (int i = 0; i < 3 && !kin_ctx_is_plan(ctx); i++)
+        sum[i] += kin_tensor_get(loss[i], 0) * (double)part->size;
+done:
+    kin_ws_release(ctx, mark);
+    return status;
+}
+
+kin_status kin_validate_vae(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
+                            int64_t batch, double *total, double *rec, double *kl)
+{
+    const int64_t n = held_out->size;
+    double sum[3] = {0};
+    for (int64_t at = 0; at < n; at += batch) {
+        const kin_batch part = kin_batch_part(held_out, at, n - at < batch ? n - at : batch);
+        KIN_TRY(vae_of_part(ctx, task, &part, sum));
+    }
+    *total = sum[0] / (double)n;
+    *rec = sum[1] / (double)n;
+    *kl = sum[2] / (double)n;
     return KIN_OK;
 }
 

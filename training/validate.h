@@ -33,6 +33,13 @@ kin_status kin_validate(kin_ctx *ctx, const kin_train_task *task, const kin_batc
 kin_status kin_validate_classes(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
                                 int64_t batch, double *loss, double *accuracy);
 
+/* Losses of an autoencoder that decodes the posterior's mean, with the weights the parameters show;
+ * batch: samples per forward. */
+kin_status kin_validate_vae(kin_ctx *ctx, const kin_train_task *task, const kin_batch *held_out,
+                            int64_t batch, double *total, double *rec, double *kl);
+/* Samples [at, at+n) of a batch, sharing its memory. */
+kin_batch kin_batch_part(const kin_batch *all, int64_t at, int64_t n);
+
 /* Hidden layers of the time and quantity MLPs: mean before the activation, and how much the
  * activation varies over inputs (rms over units of the standard deviation). A spread near 0 means
  * the MLP is dead: its output no longer depends on the input. */

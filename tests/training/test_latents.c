@@ -166,7 +166,7 @@ static void the_posterior_is_drawn_at_each_step(void **state)
     cache("vae", 3);
     snprintf(path, sizeof path, "%s/draw.json", images_dir);
     write_latent_config(path);
-    assert_ok(kin_train_config_read(path, NULL, 0, &c, &err), &err);
+    assert_ok(kin_train_config_read(path, NULL, &c, &err), &err);
     assert_ok(kin_source_open(&c, true, NULL, NULL, &s, &err), &err);
     const kin_sample_shape shape = kin_source_shape(s);
     assert_ok(kin_batch_alloc(&shape, 1, &b, &err), &err);

@@ -97,7 +97,7 @@ static void training_goes_on(void **state)
               &err);
     tiny_open(&b, dir, "other", 1);
     write_config(b.config);
-    assert_ok(kin_train_config_read(b.config, NULL, 0, &c, &err), &err);
+    assert_ok(kin_train_config_read(b.config, NULL, &c, &err), &err);
     assert_ok(
         kin_official_to_run(in_dir("ckpt_step_2.pth"), b.run, c.transformer, &notes, &step, &err),
         &err);

@@ -16,7 +16,7 @@ static kin_status parse(const char *rest, kin_train_config *c, kin_error *err)
     cJSON *json;
     snprintf(text, sizeof text, "%s%s}", minimal, rest);
     assert_ok(kin_json_parse(text, strlen(text), KIN_JSON_STRICT, &json, err), err);
-    kin_status status = kin_train_config_parse(json, NULL, NULL, 0, c, err);
+    kin_status status = kin_train_config_parse(json, NULL, NULL, c, err);
     cJSON_Delete(json);
     return status;
 }
@@ -34,7 +34,7 @@ static void defaults_are_written_back(void **state)
     const cJSON *o = cJSON_GetObjectItem(c.json, "objective");
     assert_true(cJSON_GetObjectItem(o, "condition_dropout")->valuedouble == 0.1);
     /* the resolved tree reads to the same configuration */
-    assert_ok(kin_train_config_parse(c.json, NULL, NULL, 0, &again, &err), &err);
+    assert_ok(kin_train_config_parse(c.json, NULL, NULL, &again, &err), &err);
     assert_true(cJSON_Compare(c.json, again.json, true));
     assert_ok(kin_train_config_compatible(&c, again.json, &err), &err);
     kin_train_config_free(&again);
@@ -86,11 +86,14 @@ static void data_can_be_given_in_three_ways(void **state)
     cJSON *json;
     (void)state;
     assert_ok(kin_json_parse(text, sizeof text - 1, KIN_JSON_STRICT, &json, &err), &err);
-    assert_ok(kin_train_config_parse(json, "/base", NULL, 7, &c, &err), &err);
+    assert_ok(kin_train_config_parse(json, "/base", &(kin_train_overrides){.steps = 7}, &c, &err),
+              &err);
     assert_string_equal(c.data.path, "/base/clips/wisa.json");
     assert_int_equal(c.steps, 7);
     kin_train_config_free(&c);
-    assert_ok(kin_train_config_parse(json, "/base", "/other", 0, &c, &err), &err);
+    assert_ok(
+        kin_train_config_parse(json, "/base", &(kin_train_overrides){.data = "/other"}, &c, &err),
+        &err);
     assert_string_equal(c.data.path, "/other");
     kin_train_config_free(&c);
     cJSON_Delete(json);
@@ -98,12 +101,14 @@ static void data_can_be_given_in_three_ways(void **state)
     assert_ok(kin_json_parse("{\"transformer\":{},\"data\":{\"simulate\":{}}}", 41, KIN_JSON_STRICT,
                              &json, &err),
               &err);
-    assert_ok(kin_train_config_parse(json, NULL, "/other", 0, &c, &err), &err);
+    assert_ok(
+        kin_train_config_parse(json, NULL, &(kin_train_overrides){.data = "/other"}, &c, &err),
+        &err);
     assert_false(c.data.simulate);
     kin_train_config_free(&c);
     cJSON_Delete(json);
     assert_ok(kin_json_parse("{\"transformer\":{}}", 18, KIN_JSON_STRICT, &json, &err), &err);
-    assert_int_equal(kin_train_config_parse(json, NULL, NULL, 0, &c, &err), KIN_ERR_ARG);
+    assert_int_equal(kin_train_config_parse(json, NULL, NULL, &c, &err), KIN_ERR_ARG);
     cJSON_Delete(json);
 }
 

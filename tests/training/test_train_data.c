@@ -102,13 +102,13 @@ static void files_give_what_the_simulator_gives(void **state)
              "\"width\":16}}",
              folder);
     assert_ok(kin_json_parse(text, strlen(text), KIN_JSON_STRICT, &json, &err), &err);
-    assert_ok(kin_train_config_parse(json, NULL, NULL, 0, &cf, &err), &err);
+    assert_ok(kin_train_config_parse(json, NULL, NULL, &cf, &err), &err);
     cJSON_Delete(json);
     snprintf(text, sizeof text,
              "{\"transformer\":{},\"data\":{\"simulate\":{\"seed\":1,\"count\":6},\"frames\":4,"
              "\"height\":16,\"width\":16}}");
     assert_ok(kin_json_parse(text, strlen(text), KIN_JSON_STRICT, &json, &err), &err);
-    assert_ok(kin_train_config_parse(json, NULL, NULL, 0, &cs, &err), &err);
+    assert_ok(kin_train_config_parse(json, NULL, NULL, &cs, &err), &err);
     cJSON_Delete(json);
     assert_ok(kin_source_open(&cf, false, NULL, NULL, &files, &err), &err);
     assert_ok(kin_source_open(&cs, false, NULL, NULL, &sim, &err), &err);
@@ -156,7 +156,7 @@ static void batches_from_the_middle_are_the_same(void **state)
     size_t bytes = 0;
     (void)state;
     assert_ok(kin_json_parse(text, sizeof text - 1, KIN_JSON_STRICT, &json, &err), &err);
-    assert_ok(kin_train_config_parse(json, NULL, NULL, 0, &c, &err), &err);
+    assert_ok(kin_train_config_parse(json, NULL, NULL, &c, &err), &err);
     cJSON_Delete(json);
     /* the whole way with a cache, then from batch 8 on without one */
     for (int pass = 0; pass < 2; pass++) {
@@ -262,7 +262,7 @@ static void real_clips_are_read(void **state)
              "\"width\":16,\"held_out\":2,\"caption_field\":\"captions+phys_law\"}}",
              root);
     assert_ok(kin_json_parse(text, strlen(text), KIN_JSON_STRICT, &json, &err), &err);
-    assert_ok(kin_train_config_parse(json, NULL, NULL, 0, &c, &err), &err);
+    assert_ok(kin_train_config_parse(json, NULL, NULL, &c, &err), &err);
     cJSON_Delete(json);
     assert_ok(kin_source_open(&c, false, NULL, NULL, &s, &err), &err);
     assert_int_equal(kin_source_count(s), 4);

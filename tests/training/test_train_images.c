@@ -12,7 +12,7 @@ static kin_source *open_source(const char *extra, kin_train_config *c)
     kin_source *s;
     snprintf(path, sizeof path, "%s/source.json", images_dir);
     write_config(path, extra, 0.1, 1000);
-    assert_ok(kin_train_config_read(path, NULL, 0, c, &err), &err);
+    assert_ok(kin_train_config_read(path, NULL, c, &err), &err);
     assert_ok(kin_source_open(c, true, NULL, NULL, &s, &err), &err);
     return s;
 }
