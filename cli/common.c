@@ -148,17 +148,48 @@ static kin_status add_loras(const kin_args *args, kin_pipeline *model, kin_error
     return status;
 }
 
+/* What was inferred, line by line. */
+static void tell(const kin_args *args, const char *note)
+{
+    kin_progress p;
+    kin_cli_progress(args, &p);
+    while (*note) {
+        size_t n = strcspn(note, "\n");
+        kin_progress_note(&p, "%.*s", (int)n, note);
+        note += n + (note[n] == '\n');
+    }
+}
+
+/* Whatever is wrong with a model's files: the input is bad. */
+static kin_status blame_files(kin_error *err)
+{
+    if (err->status != KIN_ERR_MEM && err->status != KIN_ERR_INTERRUPTED)
+        err->status = KIN_ERR_FORMAT;
+    return err->status;
+}
+
 kin_status kin_cli_load(const kin_args *args, kin_ctx *ctx, const char *dir, kin_pipeline **out,
                         kin_error *err)
 {
     const unsigned verb = args->verb->verb, infer = KIN_VERB_GENERATE | KIN_VERB_EVALUATE;
-    kin_status status = kin_pipeline_load(ctx, dir, out);
+    const unsigned models = infer | KIN_VERB_INSPECT | KIN_VERB_CONVERT;
+    const kin_load_options opt = {.phys_weights =
+                                      verb & models ? kin_args_text(args, "phys-weights") : NULL};
+    bool flow;
+    kin_status status = kin_pipeline_load_with(ctx, dir, &opt, out);
     if (status != KIN_OK) {
         *err = ctx->error;
-        err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
-        return err->status;
+        return blame_files(err);
     }
-    if (verb & (infer | KIN_VERB_INSPECT | KIN_VERB_CONVERT))
+    if (verb & infer && (*out)->scheduler_config &&
+        kin_pipeline_is_flow(*out, &flow, err) != KIN_OK) {
+        kin_pipeline_destroy(out);
+        kin_fail_prefix(err, "%s", dir);
+        return blame_files(err);
+    }
+    if (!kin_ctx_is_plan(ctx))
+        tell(args, (*out)->note);
+    if (verb & models)
         status = add_loras(args, *out, err);
     if (verb & infer)
         kin_model_set_diffmoe_infer((*out)->model,

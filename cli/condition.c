@@ -46,13 +46,25 @@ done:
     return status;
 }
 
-bool kin_condition_with_law(const kin_pipeline *p)
+static bool is_published(const kin_pipeline *p)
+{
+    const kin_family family = kin_model_get_info(p->model)->family;
+    return family == KIN_FAMILY_WAN || family == KIN_FAMILY_COGVIDEOX;
+}
+
+const char *kin_condition_physics(const kin_args *args, const kin_pipeline *p)
+{
+    const char *said = kin_args_text(args, "physics");
+    return !said && is_published(p) && !kin_model_get_info(p->model)->categories ? "none" : said;
+}
+
+bool kin_condition_with_law(const kin_pipeline *p, bool file)
 {
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(p->index, "kinema");
     const cJSON *field = cJSON_GetObjectItemCaseSensitive(own, "caption_field");
     if (cJSON_IsString(field))
         return strcmp(field->valuestring, "captions+phys_law") == 0;
-    return kin_model_get_info(p->model)->family == KIN_FAMILY_WAN;
+    return file && is_published(p);
 }
 
 static kin_status make(const char *prompt, const char *physics, double seconds,

@@ -8,9 +8,12 @@
 #include "physics/annotation.h"
 
 /* True if the model was trained on captions followed by the law text: model_index.json "kinema":
- * {"caption_field": "captions+phys_law"}, or a model of the WISA family, whose official prompt that
- * is. */
-bool kin_condition_with_law(const kin_pipeline *p);
+ * {"caption_field": "captions+phys_law"}; Wan and CogVideoX: where an annotation is given (`file`),
+ * as WISA's official prompt has it, but no law of our own behind a bare prompt. */
+bool kin_condition_with_law(const kin_pipeline *p, bool file);
+/* What --physics says, "none" where nothing is said and the model knows no physics (Wan and
+ * CogVideoX without WISA); may be NULL. */
+const char *kin_condition_physics(const kin_args *args, const kin_pipeline *p);
 
 /* prompt NULL: none. physics: NULL = rules over the prompt's words, "none" = zeros and the bare
  * prompt, else the name of a JSON file with one annotation record (training or inference form; an

@@ -102,7 +102,7 @@ static kin_status make_prompts(evaluation *e, kin_error *err)
                                    c->truth.width, &asked, NULL, err));
         kin_free(c->frames);
         c->frames = NULL;
-        if (!kin_condition_with_law(e->pipeline))
+        if (!kin_condition_with_law(e->pipeline, true))
             e->priors[i].caption[e->priors[i].caption_bytes] = '\0';
         e->prompts[i] = e->priors[i].caption;
         memcpy(e->prior + i * KIN_PHYS_CATEGORIES, e->priors[i].prior, sizeof e->priors[i].prior);

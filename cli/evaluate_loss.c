@@ -66,7 +66,7 @@ static kin_status open_data(suite *s, kin_error *err)
         s->other[i] = i;
         if (kin_annotation_read(s->ds->records[i].json, NULL, &s->priors[i], err) != KIN_OK)
             return kin_fail_prefix(err, "record %lld", (long long)s->ds->records[i].index);
-        if (!kin_condition_with_law(s->pipeline) && s->priors[i].caption)
+        if (!kin_condition_with_law(s->pipeline, true) && s->priors[i].caption)
             s->priors[i].caption[s->priors[i].caption_bytes] = '\0';
     }
     if (shuffled)

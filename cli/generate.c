@@ -1,9 +1,13 @@
 /* cli/generate.c: `kinema generate`: flags to pipeline parameters, clips to files. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
+#include "cli/from_latents.h"
 #include "cli/generation.h"
+#include "cli/sampled.h"
 #include "cli/signals.h"
 
 /* ---- from the sampler to files ---- */
@@ -64,16 +68,108 @@ static kin_status on_clip(void *user, int64_t clip, const kin_tensor *frames)
     kin_generation *g = user;
     if (kin_ctx_is_plan(g->pipeline->ctx))
         return KIN_OK;
+    clip += g->decoded;
     KIN_TRY(kin_writer_put(g->writer, clip_number(g, clip), frames, &g->pipeline->ctx->error));
     /* the rest of a batch may have a long decoding before it */
     return kin_signals_check("generate", &g->pipeline->ctx->error);
+}
+
+/* Sampling is done: what may take long to decode is safe from here on. */
+static kin_status on_sampled(void *user, int64_t clip, const kin_tensor *latents)
+{
+    kin_generation *g = user;
+    kin_error *err = &g->pipeline->ctx->error;
+    char path[KIN_PATH_MAX];
+    if (kin_ctx_is_plan(g->pipeline->ctx))
+        return KIN_OK;
+    KIN_TRY(kin_sampled_path(&g->output, clip_number(g, g->decoded + clip), path, err));
+    return kin_sampled_write(path, latents, g->settings_text, g->pipeline->vae->hash, err);
 }
 
 /* In the writer's thread. */
 static kin_status write_clip(void *user, int64_t clip, const kin_tensor *frames, kin_error *err)
 {
     const kin_generation *g = user;
-    return kin_output_put(&g->output, clip, frames, err);
+    char path[KIN_PATH_MAX];
+    KIN_TRY(kin_output_put(&g->output, clip, frames, err));
+    if (!g->keeps || kin_args_bool(g->args, "save-latents"))
+        return KIN_OK;
+    KIN_TRY(kin_sampled_path(&g->output, clip, path, err));
+    unlink(path);
+    return KIN_OK;
+}
+
+/* ---- latents of an earlier run ---- */
+
+/* True if a run with these settings left the latents of this clip. */
+static bool is_sampled(kin_generation *g, int64_t clip, const cJSON *settings)
+{
+    char path[KIN_PATH_MAX], why[512] = "";
+    kin_sampled s = {0};
+    kin_error err = {0};
+    if (kin_sampled_path(&g->output, clip, path, &err) != KIN_OK || !kin_path_exists(path))
+        return false;
+    const bool good = kin_sampled_open(path, &s, &err) == KIN_OK &&
+                      kin_sampled_matches(&s, settings, why, sizeof why);
+    kin_sampled_close(&s);
+    if (good)
+        kin_progress_note(&g->progress, "%s: sampled by an earlier run, to be decoded", path);
+    else
+        kin_progress_note(&g->progress, "%s: not used (%s), sampling anew", path,
+                          why[0] ? why : err.text);
+    return good;
+}
+
+/* Puts the clips that are only to be decoded before the others. */
+static kin_status find_sampled(kin_generation *g, kin_error *err)
+{
+    int64_t *list = g->resume.missing;
+    cJSON *settings = NULL;
+    if (!g->keeps || kin_args_bool(g->args, "force"))
+        return KIN_OK;
+    KIN_TRY(kin_json_parse(g->settings_text, strlen(g->settings_text), KIN_JSON_STRICT, &settings,
+                           err));
+    for (int64_t i = 0; i < g->params.count; i++) {
+        if (!is_sampled(g, clip_number(g, i), settings))
+            continue;
+        int64_t clip = list ? list[i] : 0;
+        if (list) /* note: the order of both parts stays */
+            memmove(list + g->ready + 1, list + g->ready, (size_t)(i - g->ready) * sizeof *list);
+        if (list)
+            list[g->ready] = clip;
+        g->ready++;
+    }
+    cJSON_Delete(settings);
+    return KIN_OK;
+}
+
+static kin_status decode_one(kin_generation *g, int64_t clip, kin_error *err)
+{
+    char path[KIN_PATH_MAX];
+    kin_sampled s;
+    kin_status status;
+    KIN_TRY(kin_sampled_path(&g->output, clip_number(g, clip), path, err));
+    status = kin_sampled_open(path, &s, err);
+    if (status == KIN_OK) {
+        status = kin_pipeline_decode(g->pipeline, &g->params, 0, &s.latents);
+        if (status != KIN_OK)
+            *err = g->pipeline->ctx->error;
+    }
+    kin_sampled_close(&s);
+    return status;
+}
+
+/* Decodes what is sampled, then samples the rest. */
+static kin_status make_clips(kin_generation *g, kin_error *err)
+{
+    for (; g->decoded < g->ready; g->decoded++)
+        KIN_TRY(decode_one(g, g->decoded, err));
+    if (!g->params.count)
+        return KIN_OK;
+    kin_status status = kin_pipeline_generate(g->pipeline, &g->params);
+    if (status != KIN_OK)
+        *err = g->pipeline->ctx->error;
+    return status;
 }
 
 /* ---- the run ---- */
@@ -86,7 +182,8 @@ static size_t clip_bytes(const kin_generation *g)
 /* A batch that is being encoded, and one clip more. */
 static int64_t writer_slots(const kin_generation *g)
 {
-    return g->params.batch + 1 < g->params.count ? g->params.batch + 1 : g->params.count;
+    const int64_t clips = g->ready + g->params.count;
+    return g->params.batch + 1 < clips ? g->params.batch + 1 : clips;
 }
 
 /* Which clips are to be made: all of them, or those that a series lacks. */
@@ -106,7 +203,7 @@ static kin_status prepare(kin_generation *g, const char *model_dir, kin_error *e
     if (g->condition.caption)
         kin_progress_note(&g->progress, "physics: %s",
                           kin_prior_describe(&g->condition, buf, sizeof buf));
-    return KIN_OK;
+    return find_sampled(g, err);
 }
 
 static int64_t label_of(void *user, int64_t i)
@@ -147,15 +244,16 @@ static void begin_progress(kin_generation *g)
 /* Samples and writes; what was sampled before a failure or a signal is written all the same. */
 static kin_status sample(kin_generation *g, kin_error *err)
 {
-    kin_ctx *ctx = g->pipeline->ctx;
     kin_error write_error = {0};
-    int64_t written = 0;
+    int64_t written = 0, before = g->count - g->params.count;
     if (!g->params.count)
         return KIN_OK;
+    g->params.count -= g->ready;
+    if (g->params.sample_index)
+        g->params.sample_index += g->ready;
     KIN_TRY(kin_writer_start(write_clip, g, writer_slots(g), clip_bytes(g), &g->writer, err));
     begin_progress(g);
-    kin_status status = kin_pipeline_generate(g->pipeline, &g->params);
-    *err = ctx->error;
+    kin_status status = make_clips(g, err);
     kin_status wrote = kin_writer_finish(&g->writer, &written, &write_error);
     if (status == KIN_OK && wrote != KIN_OK) {
         *err = write_error;
@@ -166,8 +264,7 @@ static kin_status sample(kin_generation *g, kin_error *err)
     kin_progress_end(&g->progress);
     if (status != KIN_OK && g->series)
         kin_progress_note(&g->progress, "%s: %lld of %lld are there; the same command goes on",
-                          g->output.name, (long long)(g->count - g->params.count + written),
-                          (long long)g->count);
+                          g->output.name, (long long)(before + written), (long long)g->count);
     return status == KIN_OK ? told : status;
 }
 
@@ -181,8 +278,11 @@ static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir,
     kin_generation_set_params(g);
     g->params.progress = on_progress;
     g->params.emit = on_clip;
+    g->params.sampled = on_sampled;
+    g->params.vae_tiling |= g->tiled;
     g->params.user = g;
     KIN_TRY(kin_generation_set_sizes(g, err));
+    KIN_TRY(kin_generation_set_inputs(g, err));
     KIN_TRY(kin_generation_set_classes(g, err));
     KIN_TRY(kin_generation_set_prompt(g, err));
     if (!kin_ctx_is_plan(ctx))
@@ -227,6 +327,25 @@ static kin_status plan(kin_generation *g, const char *model_dir, uint64_t *peak,
     return status;
 }
 
+/* Where memory is short for decoding a video whole, tiles that would fit. */
+static kin_status plan_tiles(kin_generation *g, const char *model_dir, uint64_t *peak,
+                             kin_error *err)
+{
+    const uint64_t left = kin_cli_memory_left();
+    uint64_t less = 0;
+    if (!g->keeps || !left || *peak <= left || kin_args_bool(g->args, "vae-tiling"))
+        return KIN_OK;
+    g->tiled = true;
+    KIN_TRY(plan(g, model_dir, &less, err));
+    g->tiled = less < *peak;
+    if (!g->tiled)
+        return KIN_OK;
+    kin_progress_note(&g->progress, "memory: %.1f MB do not fit; decoding in tiles: %.1f MB",
+                      (double)*peak / 1e6, (double)less / 1e6);
+    *peak = less;
+    return KIN_OK;
+}
+
 static kin_status generate(kin_generation *g, kin_error *err)
 {
     char model_dir[KIN_PATH_MAX];
@@ -235,6 +354,7 @@ static kin_status generate(kin_generation *g, kin_error *err)
     KIN_TRY(kin_generation_check_flags(g, err));
     KIN_TRY(kin_cli_model(g->args, model_dir, err));
     KIN_TRY(plan(g, model_dir, &peak, err));
+    KIN_TRY(plan_tiles(g, model_dir, &peak, err));
     if (kin_args_bool(g->args, "dry-run")) {
         printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)peak, (double)peak / 1e6);
         return KIN_OK;
@@ -250,6 +370,8 @@ static kin_status generate(kin_generation *g, kin_error *err)
 kin_status kin_cmd_generate(const kin_args *args, kin_error *err)
 {
     kin_generation g = {.args = args, .resume.record.fd = -1};
+    if (kin_args_text(args, "from-latents"))
+        return kin_generate_from_latents(args, err);
     kin_cli_progress(args, &g.progress);
     kin_status status = generate(&g, err);
     kin_free(g.class_text);

@@ -20,6 +20,16 @@ static char *text_without_place(const cJSON *settings)
     return text;
 }
 
+/* FNV-1a over the bytes */
+static uint64_t hash_tensor(const kin_tensor *t)
+{
+    const size_t bytes = (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype);
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (size_t i = 0; i < bytes; i++)
+        h = (h ^ ((const unsigned char *)t->data)[i]) * UINT64_C(1099511628211);
+    return h;
+}
+
 kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir, kin_error *err)
 {
     char buf[512];
@@ -45,9 +55,19 @@ kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir
                  {"height", (double)g->params.height},
                  {"fps", g->fps},
                  {"cfg-scale", (double)g->params.cfg_scale}};
+    if (cJSON_HasObjectItem(g->settings, "steps"))
+        cJSON_SetNumberValue(cJSON_GetObjectItem(g->settings, "steps"), g->params.steps);
     for (size_t i = 0; ok && i < sizeof sizes / sizeof sizes[0]; i++) {
         cJSON_DeleteItemFromObject(g->settings, sizes[i].name);
         ok = cJSON_AddNumberToObject(g->settings, sizes[i].name, sizes[i].value);
+    }
+    if (g->params.noise) {
+        snprintf(buf, sizeof buf, "%016llx", (unsigned long long)hash_tensor(&g->noise));
+        ok = ok && cJSON_AddStringToObject(own, "noise_hash", buf);
+    }
+    if (ok && g->tiled) {
+        cJSON_DeleteItemFromObject(g->settings, "vae-tiling");
+        ok = cJSON_AddBoolToObject(g->settings, "vae-tiling", true);
     }
     g->settings_text = ok ? text_without_place(g->settings) : NULL;
     if (!g->settings_text)

@@ -1,4 +1,5 @@
 /* cli/generate_setup.c: from the flags of `kinema generate` to the parameters of a generation. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -57,6 +58,31 @@ void kin_generation_set_params(kin_generation *g)
     p->allow_flat = kin_args_bool(a, "allow-flat");
     p->vae_tiling = kin_args_bool(a, "vae-tiling");
     p->vae_tile = kin_args_int(a, "vae-tile");
+    g->keeps = g->pipeline->vae && kin_vae_get_info(g->pipeline->vae->vae)->video;
+}
+
+kin_status kin_generation_set_inputs(kin_generation *g, kin_error *err)
+{
+    const int64_t tokens = kin_args_int(g->args, "max-sequence-length");
+    const char *text = kin_args_text(g->args, "noise"), *name;
+    char path[KIN_PATH_MAX];
+    kin_status status = KIN_OK;
+    if (tokens && kin_pipeline_set_text_len(g->pipeline, tokens) != KIN_OK) {
+        *err = g->pipeline->ctx->error;
+        return err->status;
+    }
+    if (!text)
+        return KIN_OK;
+    name = strrchr(text, ':');
+    if (snprintf(path, sizeof path, "%.*s", name ? (int)(name - text) : KIN_PATH_MAX, text) >=
+        KIN_PATH_MAX)
+        return kin_fail(err, KIN_ERR_ARG, "--noise: the name is too long");
+    KIN_TRY(kin_cli_need_input("noise", path, err));
+    KIN_GOTO(kin_safetensors_open(path, &g->noise_file, err));
+    KIN_GOTO(kin_safetensors_get(g->noise_file, name ? name + 1 : "latents", &g->noise, err));
+    g->params.noise = &g->noise;
+done:
+    return status == KIN_OK ? KIN_OK : kin_fail_prefix(err, "noise %s", path);
 }
 
 kin_status kin_generation_set_sizes(kin_generation *g, kin_error *err)
@@ -115,9 +141,11 @@ kin_status kin_generation_set_prompt(kin_generation *g, kin_error *err)
 {
     if (g->classes.n)
         return KIN_OK;
-    return kin_condition_make(kin_args_text(g->args, "prompt"), kin_args_text(g->args, "physics"),
-                              (double)g->params.frames / g->fps,
-                              kin_condition_with_law(g->pipeline), &g->condition, err);
+    const char *physics = kin_condition_physics(g->args, g->pipeline);
+    return kin_condition_make(
+        kin_args_text(g->args, "prompt"), physics, (double)g->params.frames / g->fps,
+        kin_condition_with_law(g->pipeline, physics && strcmp(physics, "none")), &g->condition,
+        err);
 }
 
 static kin_status set_texts(kin_generation *g, kin_error *err)
@@ -180,5 +208,6 @@ void kin_generation_release(kin_generation *g)
     g->settings = NULL;
     cJSON_free(g->settings_text);
     g->settings_text = NULL;
+    kin_safetensors_close(&g->noise_file);
     kin_pipeline_destroy(&g->pipeline);
 }

@@ -8,6 +8,7 @@
 #include "cli/output.h"
 #include "cli/resume.h"
 #include "cli/writer.h"
+#include "io/safetensors.h"
 #include "physics/prior_rules.h"
 
 typedef struct kin_generation {
@@ -29,6 +30,14 @@ typedef struct kin_generation {
     const char **prompts, **negatives;
     float *prior, *quant;
     int32_t *labels;
+    kin_safetensors *noise_file; /* of --noise */
+    kin_tensor noise;
+    /* models with a VAE of videos: latents are kept in a file until their clip is written */
+    bool keeps;
+    bool tiled; /* decoding in tiles, since memory is short */
+    int64_t
+        ready; /* the first so many of the clips to make have their latents from an earlier run */
+    int64_t decoded; /* ... and so many of them have been handed on */
     double fps, started;
     int64_t reported; /* finished clips that the user was told of */
 } kin_generation;
@@ -41,6 +50,8 @@ void kin_generation_set_params(kin_generation *g);
 kin_status kin_generation_set_sizes(kin_generation *g, kin_error *err);
 kin_status kin_generation_set_classes(kin_generation *g, kin_error *err);
 kin_status kin_generation_set_prompt(kin_generation *g, kin_error *err);
+/* Length of the text and the first latents, where the flags say something of them. */
+kin_status kin_generation_set_inputs(kin_generation *g, kin_error *err);
 /* The conditions of the clips to make. */
 kin_status kin_generation_set_conditions(kin_generation *g, kin_error *err);
 /* The settings as used, sizes and guidance of the model included; saved beside the output and in

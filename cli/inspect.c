@@ -161,8 +161,9 @@ static kin_status draw_routing(const kin_args *args, kin_pipeline *p, kin_error 
                         "inspect: routing maps of class-conditional models are drawn by evaluate "
                         "--suite routing -o");
     KIN_TRY(kin_condition_make(
-        prompt ? prompt : "a red ball bounces on the floor", kin_args_text(args, "physics"),
-        p->fps > 0 ? (double)p->frames / p->fps : 2, kin_condition_with_law(p), &condition, err));
+        prompt ? prompt : "a red ball bounces on the floor", kin_condition_physics(args, p),
+        p->fps > 0 ? (double)p->frames / p->fps : 2,
+        kin_condition_with_law(p, kin_args_text(args, "physics") != NULL), &condition, err));
     kin_routing_map_params params = {.condition = &condition,
                                      .steps = (int)kin_args_int(args, "steps"),
                                      .seed = (uint64_t)kin_args_int(args, "seed"),

@@ -47,7 +47,9 @@ kin_status kin_cli_sampling_check(const kin_args *args, kin_error *err)
 
 void kin_cli_sampling(const kin_args *args, const kin_pipeline *model, kin_generate_params *p)
 {
-    p->steps = (int)kin_args_int(args, "steps");
+    p->steps = model->steps && kin_args_source(args, "steps") <= KIN_SOURCE_DEFAULT
+                   ? model->steps
+                   : (int)kin_args_int(args, "steps");
     p->sampler = kin_args_text(args, "sampling-method");
     p->spacing = kin_args_text(args, "timestep-spacing");
     p->eta = (float)kin_args_real(args, "eta");
@@ -58,6 +60,9 @@ void kin_cli_sampling(const kin_args *args, const kin_pipeline *model, kin_gener
     p->cfg_mode = strcmp(kin_args_text(args, "cfg-mode"), "multi") ? KIN_CFG_PLAIN : KIN_CFG_MULTI;
     if (kin_args_text(args, "cfg-interval"))
         parse_interval(kin_args_text(args, "cfg-interval"), p->cfg_interval, NULL);
+    p->dynamic_cfg = !strcmp(kin_args_text(args, "dynamic-cfg"), "on")    ? KIN_DYNAMIC_ON
+                     : !strcmp(kin_args_text(args, "dynamic-cfg"), "off") ? KIN_DYNAMIC_OFF
+                                                                          : KIN_DYNAMIC_AUTO;
     p->cfg_rescale = (float)kin_args_real(args, "cfg-rescale");
     p->seed = (uint64_t)kin_args_int(args, "seed");
 }

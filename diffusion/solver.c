@@ -11,7 +11,9 @@
 static kin_status own_scheduler(const kin_pipeline *p, kin_scheduler *cfg, kin_error *err)
 {
     *cfg = kin_scheduler_default(KIN_SCHEDULER_FLOW_EULER);
-    return p->scheduler_config ? kin_scheduler_read(p->scheduler_config, cfg, err) : KIN_OK;
+    if (!p->scheduler_config || kin_scheduler_read(p->scheduler_config, cfg, err) == KIN_OK)
+        return KIN_OK;
+    return err ? kin_fail_prefix(err, "scheduler/scheduler_config.json") : KIN_ERR_FORMAT;
 }
 
 kin_status kin_pipeline_is_flow(const kin_pipeline *p, bool *flow, kin_error *err)
