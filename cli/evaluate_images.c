@@ -18,16 +18,29 @@ static kin_status on_progress(void *user, const char *what, int64_t done, int64_
     return kin_signals_check("evaluate", err);
 }
 
-static bool add_errors(cJSON *root, const double *at, double mean)
+static bool add_times(cJSON *root, const char *key, const kin_image_loss *loss, const double *at)
 {
-    cJSON *o = cJSON_AddObjectToObject(root, "velocity_error");
+    cJSON *o = cJSON_AddObjectToObject(root, key);
     for (int k = 0; o && k < KIN_IMAGE_LOSS_TIMES; k++) {
         char name[32];
-        snprintf(name, sizeof name, "%g", (double)kin_image_loss_sigma[k]);
+        snprintf(name, sizeof name, "%g", loss->time[k]);
         if (!cJSON_AddNumberToObject(o, name, at[k]))
             return false;
     }
-    return o && cJSON_AddNumberToObject(root, "mean", mean);
+    return o != NULL;
+}
+
+static bool add_errors(cJSON *root, const kin_image_loss *loss, const double *at, double mean)
+{
+    return add_times(root, loss->ddpm ? "prediction_error" : "velocity_error", loss, at) &&
+           cJSON_AddNumberToObject(root, "mean", mean);
+}
+
+static bool add_bound(cJSON *root, const kin_image_loss *loss)
+{
+    return !loss->has_vb || (add_times(root, "bound_bits", loss, loss->vb) &&
+                             cJSON_AddNumberToObject(root, "bound_mean", loss->vb_mean) &&
+                             cJSON_AddNumberToObject(root, "hybrid", loss->mean + loss->vb_mean));
 }
 
 static bool add_linear(cJSON *root, const kin_image_loss *loss)
@@ -36,7 +49,7 @@ static bool add_linear(cJSON *root, const kin_image_loss *loss)
         return cJSON_AddNullToObject(root, "linear_denoiser") != NULL;
     cJSON *o = cJSON_AddObjectToObject(root, "linear_denoiser");
     return o && cJSON_AddNumberToObject(o, "training_images", (double)loss->training_images) &&
-           add_errors(o, loss->linear_at, loss->linear_mean);
+           add_errors(o, loss, loss->linear_at, loss->linear_mean);
 }
 
 static kin_status report(const kin_args *args, const kin_pipeline *pipeline,
@@ -45,7 +58,8 @@ static kin_status report(const kin_args *args, const kin_pipeline *pipeline,
     cJSON *root;
     KIN_TRY(kin_evaluate_report_open(args, "loss", "model_hash", pipeline->hash, &root, err));
     bool ok = cJSON_AddNumberToObject(root, "images", (double)loss->images) &&
-              add_errors(root, loss->at, loss->mean) && add_linear(root, loss);
+              add_errors(root, loss, loss->at, loss->mean) && add_bound(root, loss) &&
+              add_linear(root, loss);
     return kin_evaluate_report_close(root, KIN_OK, ok, err);
 }
 

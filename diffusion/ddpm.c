@@ -35,6 +35,31 @@ kin_status kin_ddpm_make(const kin_ddpm_options *opt, kin_ddpm *out, kin_error *
     return status;
 }
 
+kin_status kin_ddpm_of_scheduler(const kin_scheduler *s, kin_ddpm *out, kin_error *err)
+{
+    double *beta, *ab = NULL;
+    kin_status status;
+
+    *out = (kin_ddpm){.opt = {.schedule = s->beta_schedule,
+                              .steps = s->train_steps,
+                              .prediction = s->prediction,
+                              .variance = s->variance == KIN_VARIANCE_LEARNED_RANGE
+                                              ? KIN_VARIANCE_LEARNED_RANGE
+                                              : KIN_VARIANCE_FIXED_SMALL}};
+    if (s->flow_sigmas || s->prediction == KIN_PREDICT_FLOW)
+        return kin_fail(err, KIN_ERR_ARG, "ddpm: %s of this model is that of a flow",
+                        kin_scheduler_name(s->class));
+    beta = kin_malloc((size_t)s->train_steps * sizeof(*beta));
+    if (!beta)
+        return kin_fail(err, KIN_ERR_MEM, "ddpm: no memory for %d steps", s->train_steps);
+    status = kin_alphas_cumprod(s, beta, &ab, err);
+    if (status == KIN_OK)
+        status = kin_process_make(beta, s->train_steps, NULL, 0, &out->process, err);
+    kin_free(ab);
+    kin_free(beta);
+    return status;
+}
+
 void kin_ddpm_free(kin_ddpm *d)
 {
     kin_process_free(&d->process);

@@ -23,6 +23,9 @@ typedef struct kin_ddpm {
 } kin_ddpm;
 /* Free with kin_ddpm_free. Fails: ARG (a schedule without f64 form, a variance LEARNED), MEM. */
 kin_status kin_ddpm_make(const kin_ddpm_options *opt, kin_ddpm *out, kin_error *err);
+/* The process of a scheduler with betas (any class of them), as its own tables have it. A variance
+ * other than learned_range counts as fixed. Free likewise. Fails: ARG (a flow), FORMAT, MEM. */
+kin_status kin_ddpm_of_scheduler(const kin_scheduler *s, kin_ddpm *out, kin_error *err);
 void kin_ddpm_free(kin_ddpm *d);
 /* The scheduler_config.json that samples such a model: DDPMScheduler, linspace times, no clipping.
  * *out: cJSON_Delete. Fails: MEM. */

@@ -1,5 +1,6 @@
 #include "training/image_loss.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,19 +9,49 @@
 #include "training/wiener.h"
 
 enum { TIMES = KIN_IMAGE_LOSS_TIMES };
-const float kin_image_loss_sigma[TIMES] = {0.162f, 0.262f, 0.338f, 0.405f, 0.469f,
-                                           0.531f, 0.595f, 0.662f, 0.738f, 0.838f};
+static const float flow_sigma[TIMES] = {0.162f, 0.262f, 0.338f, 0.405f, 0.469f,
+                                        0.531f, 0.595f, 0.662f, 0.738f, 0.838f};
 
 typedef struct suite {
     const kin_image_loss_options *opt;
     kin_image_loss *out;
     kin_source *source;
     kin_train_task task;
+    kin_ddpm ddpm;        /* of task.ddpm */
+    float level[TIMES];   /* what kin_validate takes: sigma, or the share of the process */
+    float mixed[TIMES];   /* sigma of the flow that has the same ratio of noise to image */
+    double factor[TIMES]; /* from the squared error of that flow's velocity to that of the model */
     kin_batch batch;
     float *values; /* images and noise of a batch, [2,B,dim] */
     int64_t dim;   /* values of one image */
     kin_wiener wiener;
 } suite;
+
+/* The flow x_t / (a + b) of a process x_t = a x0 + b n has sigma = b / (a + b) and estimates the
+ * same x0, whose squared error is sigma^2 times that of its velocity; those of n and of a n - b x0
+ * are a^2/b^2 and 1/b^2 times it. */
+static void set_times(suite *s)
+{
+    const kin_process *p = s->task.ddpm ? &s->task.ddpm->process : NULL;
+    s->out->ddpm = p != NULL;
+    for (int k = 0; k < TIMES; k++) {
+        s->level[k] = s->mixed[k] = flow_sigma[k];
+        s->out->time[k] = round(1e3 * (double)flow_sigma[k]) / 1e3;
+        s->factor[k] = 1;
+        if (!p)
+            continue;
+        s->level[k] = ((float)k + 0.5f) / TIMES;
+        const int step = (int)lrintf(s->level[k] * (float)(p->n - 1));
+        const double a = sqrt(p->ab[step]), b = sqrt(1 - p->ab[step]), sigma = b / (a + b);
+        s->mixed[k] = (float)sigma;
+        s->out->time[k] = p->time[step];
+        s->factor[k] = sigma * sigma;
+        if (s->ddpm.opt.prediction == KIN_PREDICT_EPSILON)
+            s->factor[k] *= a * a / (b * b);
+        else if (s->ddpm.opt.prediction == KIN_PREDICT_V)
+            s->factor[k] /= b * b;
+    }
+}
 
 static kin_status open_source(suite *s, kin_error *err)
 {
@@ -131,15 +162,15 @@ static kin_status measure_linear(suite *s, int64_t n, kin_error *err)
         const kin_rng rng = {s->task.seed, KIN_RNG_VALIDATE, s->batch.first + (uint64_t)b, 0};
         kin_rng_normal(&rng, 0, s->dim, noise + b * s->dim);
     }
-    return kin_wiener_error(&s->wiener, s->values, noise, n, kin_image_loss_sigma, TIMES,
-                            s->out->linear_at, err);
+    return kin_wiener_error(&s->wiener, s->values, noise, n, s->mixed, TIMES, s->out->linear_at,
+                            err);
 }
 
 static kin_status measure_part(suite *s, int64_t at, int64_t n, kin_error *err)
 {
     kin_validation_options opt = {.sigmas = TIMES, .batch = n, .seed = s->task.seed};
     kin_validation_result result;
-    memcpy(opt.sigma, kin_image_loss_sigma, sizeof kin_image_loss_sigma);
+    memcpy(opt.sigma, s->level, sizeof s->level);
     s->batch.first = (uint64_t)at;
     for (int64_t b = 0; b < n; b++) {
         kin_sample sample = kin_batch_sample(&s->batch, b);
@@ -151,8 +182,10 @@ static kin_status measure_part(suite *s, int64_t at, int64_t n, kin_error *err)
         *err = s->task.pipe->ctx->error;
         return err->status;
     }
-    for (int k = 0; k < TIMES; k++)
+    for (int k = 0; k < TIMES; k++) {
         s->out->at[k] += result.at[k] * (double)n;
+        s->out->vb[k] += result.vb[k] * (double)n;
+    }
     return s->out->has_linear ? measure_linear(s, n, err) : KIN_OK;
 }
 
@@ -166,21 +199,15 @@ static kin_status measure(suite *s, kin_error *err)
     }
     for (int k = 0; k < TIMES; k++) {
         out->at[k] /= (double)out->images;
-        out->linear_at[k] /= (double)out->images;
+        out->vb[k] /= (double)out->images;
+        out->linear_at[k] *= s->factor[k] / (double)out->images;
+        out->vb_mean += out->vb[k] / TIMES;
         out->mean += out->at[k] / TIMES;
         out->linear_mean += out->linear_at[k] / TIMES;
     }
+    out->has_vb = s->task.ddpm && s->ddpm.opt.variance == KIN_VARIANCE_LEARNED_RANGE;
     return out->mean < 1e30 ? KIN_OK
                             : kin_fail(err, KIN_ERR_NUMERIC, "loss: %g is not finite", out->mean);
-}
-
-static kin_status need_flow(const kin_pipeline *pipeline, kin_error *err)
-{
-    bool flow;
-    KIN_TRY(kin_pipeline_is_flow(pipeline, &flow, err));
-    return flow ? KIN_OK
-                : kin_fail(err, KIN_ERR_UNSUPPORTED,
-                           "loss: the suite measures flows, and this model's scheduler is none");
 }
 
 kin_status kin_image_loss_run(kin_pipeline *pipeline, const kin_image_loss_options *opt,
@@ -189,12 +216,14 @@ kin_status kin_image_loss_run(kin_pipeline *pipeline, const kin_image_loss_optio
     suite s = {.opt = opt, .out = out, .task = {.pipe = pipeline, .seed = opt->seed}};
     kin_status status = KIN_OK;
     *out = (kin_image_loss){0};
-    KIN_GOTO(need_flow(pipeline, err));
+    KIN_GOTO(kin_train_process(pipeline, &s.ddpm, &s.task, err));
+    set_times(&s);
     KIN_GOTO(open_source(&s, err));
     KIN_GOTO(make_buffers(&s, err));
     KIN_GOTO(fit_linear(&s, err));
     status = measure(&s, err);
 done:
+    kin_ddpm_free(&s.ddpm);
     kin_wiener_free(&s.wiener);
     kin_batch_free(&s.batch);
     kin_source_close(&s.source);

@@ -5,10 +5,10 @@
 
 #include "diffusion/pipeline.h"
 
-/* The middle of each tenth of the logit-normal distribution from which training draws its times,
- * so that the plain mean of the errors stands for the training objective. */
+/* The middle of each tenth of the distribution from which training draws its times (flows:
+ * logit-normal levels; DDPM: all steps alike), so that the plain mean of the errors stands for the
+ * training objective. */
 enum { KIN_IMAGE_LOSS_TIMES = 10 };
-extern const float kin_image_loss_sigma[KIN_IMAGE_LOSS_TIMES];
 
 typedef struct kin_image_loss_options {
     const char *data; /* class folders */
@@ -23,8 +23,13 @@ typedef struct kin_image_loss_options {
 
 typedef struct kin_image_loss {
     int64_t images, training_images;
-    /* mean((v - target)^2) at each time, and their mean */
+    bool ddpm;                         /* the model's scheduler is not one of a flow */
+    double time[KIN_IMAGE_LOSS_TIMES]; /* sigma of a flow, or the step */
+    /* mean((y - target)^2) at each time, and their mean: of the velocity, or of what the DDPM
+     * predicts */
     double at[KIN_IMAGE_LOSS_TIMES], mean;
+    bool has_vb; /* a learned variance: its bound in bits, to be added for the hybrid loss */
+    double vb[KIN_IMAGE_LOSS_TIMES], vb_mean;
     /* of the affine denoiser; absent for images of more than KIN_EIGEN_MAX values */
     bool has_linear;
     double linear_at[KIN_IMAGE_LOSS_TIMES], linear_mean;

@@ -75,6 +75,21 @@ static kin_status draw_latents(kin_ctx *ctx, const kin_train_task *task, const k
     return KIN_OK;
 }
 
+kin_status kin_train_process(const kin_pipeline *p, kin_ddpm *ddpm, kin_train_task *task,
+                             kin_error *err)
+{
+    kin_scheduler s;
+    bool flow;
+    task->ddpm = NULL;
+    KIN_TRY(kin_pipeline_is_flow(p, &flow, err));
+    if (flow)
+        return KIN_OK;
+    KIN_TRY(kin_scheduler_read(p->scheduler_config, &s, err));
+    KIN_TRY(kin_ddpm_of_scheduler(&s, ddpm, err));
+    task->ddpm = ddpm;
+    return KIN_OK;
+}
+
 /* A workspace copy of host values. */
 static kin_status upload(kin_ctx *ctx, kin_dtype dtype, const void *data, int64_t a, int64_t b,
                          kin_tensor *out)

@@ -51,6 +51,10 @@ typedef struct kin_train_task {
     void *user;
 } kin_train_task;
 
+/* What the pipeline's scheduler says for task->ddpm: a process, kept in *ddpm (kin_ddpm_free), or
+ * for a flow NULL. Fails: as the scheduler's configuration is read. */
+kin_status kin_train_process(const kin_pipeline *p, kin_ddpm *ddpm, kin_train_task *task,
+                             kin_error *err);
 /* step: of the draw from the posterior of cached latents (0: validation). x0, ids, mask, null,
  * prior, quant, label of a batch as they are stored, without dropout. Fails: ARG for a model that
  * does not take RGB clips of this size; MEM. */

@@ -21,6 +21,7 @@ typedef struct probe {
     int64_t done;
     /* samples from a source */
     kin_train_task task;
+    kin_ddpm ddpm; /* of task.ddpm */
     kin_source *source;
     bool held_out;
     kin_batch batch;
@@ -114,7 +115,7 @@ static kin_status own_velocity(kin_ctx *ctx, void *user, const kin_tensor *x, fl
     probe *s = user;
     if (s->opt->progress)
         KIN_TRY(s->opt->progress(s->opt->user, s->done, s->out->samples, &ctx->error));
-    s->stats->level = nearest_level(t / 1000.0f);
+    s->stats->level = nearest_level(t / (s->task.ddpm ? (float)s->ddpm.process.n - 1 : 1000.0f));
     return kin_guided_output(ctx, &s->guided, x, sigma, t, step, v);
 }
 
@@ -133,7 +134,8 @@ static kin_status run_own(probe *s, int64_t n, kin_schedule *schedule)
         KIN_TRY(ctx->k->randn(ctx, &rng, 0, &row));
         ((int32_t *)label.data)[b] = (int32_t)((s->done + b) % s->info->num_classes);
     }
-    s->guided = (kin_guided){.model = s->pipe->model, .scale = 1, .label = &label};
+    s->guided = (kin_guided){
+        .model = s->pipe->model, .raw = s->task.ddpm != NULL, .scale = 1, .label = &label};
     return kin_sampler_run(ctx, &args, &x);
 }
 
@@ -156,6 +158,19 @@ static kin_status run_part(probe *s, int64_t n, kin_schedule *schedule, kin_erro
     return status;
 }
 
+/* A flow as the options say; a DDPM by DDIM, which draws nothing. */
+static kin_status own_schedule(const probe *s, kin_schedule *schedule, kin_error *err)
+{
+    const kin_schedule_request request = {.steps = s->opt->steps};
+    kin_scheduler own, ddim;
+    if (!s->task.ddpm)
+        return kin_schedule_flow(s->opt->steps, s->opt->shift, schedule, err);
+    KIN_TRY(kin_scheduler_read(s->pipe->scheduler_config, &own, err));
+    KIN_TRY(kin_sampler_choose("ddim", s->pipe->scheduler_config, &own, &ddim, err));
+    ddim.eta = 0;
+    return kin_schedule_make(&ddim, &request, schedule, err);
+}
+
 static kin_status run_all(probe *s, kin_schedule *schedule, kin_error *err)
 {
     const int64_t samples = s->out->samples,
@@ -164,7 +179,7 @@ static kin_status run_all(probe *s, kin_schedule *schedule, kin_error *err)
         const kin_sample_shape shape = kin_source_shape(s->source);
         KIN_TRY(kin_batch_alloc(&shape, most, &s->batch, err));
     } else {
-        KIN_TRY(kin_schedule_flow(s->opt->steps, s->opt->shift, schedule, err));
+        KIN_TRY(own_schedule(s, schedule, err));
     }
     while (s->done < samples) {
         const int64_t n = samples - s->done < most ? samples - s->done : most;
@@ -178,19 +193,6 @@ static kin_status run_all(probe *s, kin_schedule *schedule, kin_error *err)
                           "routing: the model's forward reports no routing of %lld tokens",
                           (long long)s->stats->tokens)
                : KIN_OK;
-}
-
-/* Noise levels here are those of a flow. */
-static kin_status check_flow(const kin_pipeline *p, kin_error *err)
-{
-    kin_scheduler cfg;
-    if (!p->scheduler_config)
-        return KIN_OK;
-    KIN_TRY(kin_scheduler_read(p->scheduler_config, &cfg, err));
-    return kin_scheduler_is_flow(&cfg)
-               ? KIN_OK
-               : kin_fail(err, KIN_ERR_UNSUPPORTED,
-                          "routing: the model's scheduler is not one of a flow");
 }
 
 static kin_status make_grid(const probe *s, kin_error *err)
@@ -217,7 +219,7 @@ kin_status kin_routing_measure(kin_pipeline *pipeline, const kin_routing_options
                .task = {.pipe = pipeline, .seed = opt->seed}};
     kin_status status;
     *out = (kin_routing_report){.samples = opt->count};
-    KIN_GOTO(check_flow(pipeline, err));
+    KIN_GOTO(kin_train_process(pipeline, &s.ddpm, &s.task, err));
     KIN_GOTO(make_grid(&s, err));
     KIN_GOTO(kin_routing_stats_init(s.stats, s.info, pipeline->params, LEVELS,
                                     out->grid[0] * out->grid[1] * out->grid[2] + s.info->has_token,
@@ -229,6 +231,7 @@ kin_status kin_routing_measure(kin_pipeline *pipeline, const kin_routing_options
     status = run_all(&s, &schedule, err);
 done:
     kin_schedule_free(&schedule);
+    kin_ddpm_free(&s.ddpm);
     kin_batch_free(&s.batch);
     kin_source_close(&s.source);
     return status;

@@ -7,6 +7,7 @@
 #include "diffusion/pipeline.h"
 #include "diffusion/routing_stats.h"
 
+/* Noise levels: sigma of a flow, share of the steps of a DDPM. */
 enum { KIN_ROUTING_LEVELS = 5 };
 extern const float kin_routing_sigma[KIN_ROUTING_LEVELS];
 

@@ -72,7 +72,7 @@ static kin_status fixed_noise(kin_ctx *ctx, uint64_t seed, const kin_batch *part
 }
 
 static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in,
-                           const kin_tensor *text, float sigma, double *error)
+                           const kin_tensor *text, float sigma, double *error, double *vb)
 {
     const size_t mark = kin_ws_mark(ctx);
     const int64_t n = in->x0.size[0];
@@ -87,6 +87,8 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
             .x0 = &in->x0, .xt = &in->xt, .target = &in->target, .index = in->index.data};
         KIN_GOTO(kin_ddpm_loss(ctx, task->ddpm, &ddpm, &out.y, &terms));
         loss = terms.mse;
+        if (terms.vb.data && !kin_ctx_is_plan(ctx))
+            *vb += kin_tensor_get(&terms.vb, 0) * (double)n;
     } else if (in->ab.data) {
         KIN_GOTO(kin_clean_of_v(ctx, &in->xt, &out.y, &in->ab, &v));
         KIN_GOTO(kin_mse(ctx, &v, &in->x0, NULL, &loss));
@@ -116,7 +118,7 @@ static kin_status validate_part(kin_ctx *ctx, const kin_train_task *task, const 
     KIN_GOTO(fixed_noise(ctx, opt->seed, &part, &in));
     KIN_GOTO(kin_train_encode(ctx, task, &in, &text));
     for (int i = 0; i < opt->sigmas; i++)
-        KIN_GOTO(error_at(ctx, task, &in, &text, opt->sigma[i], &sum->at[i]));
+        KIN_GOTO(error_at(ctx, task, &in, &text, opt->sigma[i], &sum->at[i], &sum->vb[i]));
 done:
     kin_ws_release(ctx, mark);
     return status;
@@ -133,6 +135,7 @@ kin_status kin_validate(kin_ctx *ctx, const kin_train_task *task, const kin_batc
     }
     for (int i = 0; i < opt->sigmas; i++) {
         out->at[i] /= (double)held_out->size;
+        out->vb[i] /= (double)held_out->size;
         out->mean += out->at[i] / opt->sigmas;
     }
     return KIN_OK;

@@ -20,7 +20,8 @@ typedef struct kin_validation_options {
 typedef struct kin_validation_result {
     double mean;
     double at[KIN_TRAIN_MAX_SIGMAS]; /* mean((v - target)^2) per noise level, any prediction
-                                        converted to v */
+                                        converted to v; of a DDPM that of its own prediction */
+    double vb[KIN_TRAIN_MAX_SIGMAS]; /* of a DDPM with a learned variance: the bound, in bits */
 } kin_validation_result;
 
 /* With the weights the parameters show; nothing is dropped or flipped. Fails as the forward does.

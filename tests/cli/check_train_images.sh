@@ -104,7 +104,18 @@ expect 0 "ADM's sections, three guided channels" "$kinema" generate -m ddpm --cl
 expect 0 "ddim" "${draw[@]}" --sampling-method ddim --eta 0.3 -o "c/%d.png"
 expect 0 "dpm++2m" "${draw[@]}" --sampling-method dpm++2m -o "ee/%d.png"
 expect 2 "a flow shift" "${draw[@]}" --flow-shift 3 -o "ff/%d.png"
-expect 1 "the loss suite measures flows" "$kinema" evaluate --suite loss -m ddpm --data set -q
+expect 0 "its loss" "$kinema" evaluate --suite loss -m ddpm --data set -q
+has out '"prediction_error":'
+has out '"hybrid":'
+has out '"949":' # ten of the thousand steps
+cp out one
+expect 0 "its loss again" "$kinema" evaluate --suite loss -m ddpm --data set -t 1 -q
+that "noise and steps are fixed" cmp <(grep -A 99 '"images"' one) <(grep -A 99 '"images"' out)
+sed -e 's/"dense"/"diffmoe"/' -e 's/"learn_sigma": true/"learn_sigma": true, "MoE_config": {"num_experts": 4}/' q.json >qm.json
+expect 0 "DDPM with experts" "$kinema" train -c qm.json --data set -o ddpm-moe -q
+expect 0 "its routing on own samples" "$kinema" evaluate --suite routing -m ddpm-moe --count 3 --steps 4 -q
+has out "own sampling"
+expect 0 "and on a set" "$kinema" evaluate --suite routing -m ddpm-moe --data set -q
 sed 's/"learn_sigma": true/"learn_sigma": false/' q.json >baq.json
 expect 2 "a learned variance without its channels" "$kinema" train -c baq.json --data set -o bad -q
 has err "learn_sigma"
