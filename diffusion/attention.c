@@ -38,20 +38,47 @@ static kin_status project(kin_ctx *ctx, const kin_wan_attention *a, const kin_te
     return KIN_OK;
 }
 
+/* y = residual + gate * to_out(attention(q, k, v)) */
+static kin_status attend(kin_ctx *ctx, const kin_wan_attention *a, const kin_tensor *q,
+                         const kin_tensor *k, const kin_tensor *v, const kin_tensor *residual,
+                         const kin_tensor *gate, kin_tensor *y)
+{
+    kin_tensor o;
+
+    KIN_TRY(kin_attention(ctx, q, k, v, NULL, &o));
+    o = KIN_RESHAPE(&o, q->size[0], q->size[1], a->width);
+    return kin_linear_residual(ctx, &o, a->o_w, a->o_b, residual, gate, y);
+}
+
 kin_status kin_wan_attention_forward(kin_ctx *ctx, const kin_wan_attention *a, const kin_tensor *x,
                                      const kin_tensor *context, const kin_tensor *cos,
                                      const kin_tensor *sin, const kin_tensor *residual,
                                      const kin_tensor *gate, kin_tensor *y)
 {
     const kin_tensor *keys = context ? context : x;
-    kin_tensor q, k, v, o;
+    kin_tensor q, k, v;
 
     KIN_TRY(project(ctx, a, x, a->q_w, a->q_b, a->nq, cos, sin, &q));
     KIN_TRY(project(ctx, a, keys, a->k_w, a->k_b, a->nk, cos, sin, &k));
     KIN_TRY(project(ctx, a, keys, a->v_w, a->v_b, NULL, NULL, NULL, &v));
-    KIN_TRY(kin_attention(ctx, &q, &k, &v, NULL, &o));
-    o = KIN_RESHAPE(&o, x->size[0], x->size[1], a->width);
-    return kin_linear_residual(ctx, &o, a->o_w, a->o_b, residual, gate, y);
+    return attend(ctx, a, &q, &k, &v, residual, gate, y);
+}
+
+kin_status kin_wan_attention_keys(kin_ctx *ctx, const kin_wan_attention *a,
+                                  const kin_tensor *context, kin_tensor *k, kin_tensor *v)
+{
+    KIN_TRY(project(ctx, a, context, a->k_w, a->k_b, a->nk, NULL, NULL, k));
+    return project(ctx, a, context, a->v_w, a->v_b, NULL, NULL, NULL, v);
+}
+
+kin_status kin_wan_attention_cross(kin_ctx *ctx, const kin_wan_attention *a, const kin_tensor *x,
+                                   const kin_tensor *k, const kin_tensor *v,
+                                   const kin_tensor *residual, kin_tensor *y)
+{
+    kin_tensor q;
+
+    KIN_TRY(project(ctx, a, x, a->q_w, a->q_b, a->nq, NULL, NULL, &q));
+    return attend(ctx, a, &q, k, v, residual, NULL, y);
 }
 
 void kin_dit_attention_register(kin_params *params, const char *prefix, int64_t width,

@@ -20,6 +20,13 @@ kin_status kin_wan_attention_forward(kin_ctx *ctx, const kin_wan_attention *a, c
                                      const kin_tensor *context, const kin_tensor *cos,
                                      const kin_tensor *sin, const kin_tensor *residual,
                                      const kin_tensor *gate, kin_tensor *y);
+/* Keys and values [B,T,A,d] of a context [B,T,D] for cross-attention (no rotary), and the attention
+ * with them: kin_wan_attention_forward in two parts. */
+kin_status kin_wan_attention_keys(kin_ctx *ctx, const kin_wan_attention *a,
+                                  const kin_tensor *context, kin_tensor *k, kin_tensor *v);
+kin_status kin_wan_attention_cross(kin_ctx *ctx, const kin_wan_attention *a, const kin_tensor *x,
+                                   const kin_tensor *k, const kin_tensor *v,
+                                   const kin_tensor *residual, kin_tensor *y);
 
 /* DiT: one qkv map [3*heads*d, D], optional affine LayerNorm (eps 1e-5) of q and k over the head.
  */

@@ -10,6 +10,9 @@ struct kin_model {
     bool infer_batch; /* see kin_model_set_diffmoe_infer */
     kin_status (*forward)(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                           kin_model_output *out);
+    /* NULL: no cross-attention. Values of kv are allocated */
+    kin_status (*cache_text)(kin_ctx *ctx, const kin_model *model, const kin_tensor *text,
+                             kin_text_cache *cache);
     void (*fill_tables)(const kin_model *model); /* NULL: nothing to fill */
     void (*set_checkpointing)(kin_model *model); /* NULL: forward looks at `checkpoint` */
     void (*destroy)(

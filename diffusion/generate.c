@@ -421,6 +421,7 @@ static kin_status run_batch(generation *g)
     if (g->p->text_params && g->first + g->n >= g->params->count)
         ctx->packed -= kin_params_drop_packs(g->p->text_params);
     KIN_TRY(make_noise(g, &x));
+    KIN_TRY(kin_guided_cache(ctx, &g->guided, &x));
     KIN_TRY(kin_sampler_run(ctx, &args, &x));
     return emit_all(g, &x);
 }

@@ -25,19 +25,25 @@ static bool in_interval(const kin_guided *g, float t)
 }
 
 /* The branches that a guidance needs, in the order of the published samplers: c, m, u. */
-static int list_branches(const kin_guided *g, float t, kin_branch out[MAX_BRANCHES])
+static int list_all(const kin_guided *g, kin_branch out[MAX_BRANCHES])
 {
     int n = 0;
 
     out[n++] = KIN_BRANCH_COND;
-    if (!in_interval(g, t))
-        return n;
     if (g->mode == KIN_CFG_PLAIN && (g->scale == 1.0f || (is_dit(g) && g->scale < 1.0f)))
         return n;
     if (g->mode == KIN_CFG_MULTI)
         out[n++] = KIN_BRANCH_TEXT;
     out[n++] = KIN_BRANCH_UNCOND;
     return n;
+}
+
+/* those of one time: c alone outside the interval */
+static int list_branches(const kin_guided *g, float t, kin_branch out[MAX_BRANCHES])
+{
+    const int n = list_all(g, out);
+
+    return in_interval(g, t) ? n : 1;
 }
 
 /* out [n*B,...]: part[i] in rows i*B..; a NULL part gives zeros */
@@ -125,6 +131,25 @@ static kin_status read_output(kin_ctx *ctx, const kin_guided *g, const branch_in
     return kin_contiguous(ctx, &part, out);
 }
 
+/* The part of g->cache that belongs to these branches. note: m has c's text; where branches run one
+ * by one the cache holds it once */
+static kin_status find_cache(kin_ctx *ctx, const kin_guided *g, const kin_branch *branch, int n,
+                             int64_t batch, kin_text_cache *cache, const kin_text_cache **out)
+{
+    kin_branch all[MAX_BRANCHES];
+    const int count = list_all(g, all);
+    const bool shared = g->cache.rows < count * batch;
+    int64_t first = 0;
+
+    *out = NULL;
+    if (!g->cache.kv)
+        return KIN_OK;
+    if (branch[0] != KIN_BRANCH_COND)
+        first = branch[0] == KIN_BRANCH_TEXT ? !shared : g->cache.rows / batch - 1;
+    *out = cache;
+    return kin_text_cache_rows(ctx, g->model, &g->cache, first * batch, n * batch, cache);
+}
+
 /* outputs of n branches in one forward; v[i] [B,C,...] are the caller's */
 static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
                                float t, int step, const kin_branch *branch, int n, kin_tensor *v)
@@ -134,6 +159,7 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
     const size_t mark = kin_ws_mark(ctx);
     branch_input b;
     kin_model_input in = {.x = &b.x, .t = &b.t};
+    kin_text_cache cache;
     kin_model_output out;
     kin_tensor all;
 
@@ -147,6 +173,7 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
             stack_input(ctx, branch, n, g->label, g->label, g->null_label, &b.label, &in.label));
     } else {
         KIN_TRY(stack_input(ctx, branch, n, g->text, g->text, g->uncond_text, &b.text, &in.text));
+        KIN_TRY(find_cache(ctx, g, branch, n, batch, &cache, &in.cache));
         KIN_TRY(stack_input(ctx, branch, n, g->null, g->null, g->uncond_null, &b.null, &in.null));
         KIN_TRY(stack_input(ctx, branch, n, g->prior, NULL, NULL, &b.prior, &in.prior));
         KIN_TRY(stack_input(ctx, branch, n, g->quant, NULL, NULL, &b.quant, &in.quant));
@@ -166,12 +193,34 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
     return KIN_OK;
 }
 
-static int64_t count_patches(const kin_guided *g, const kin_tensor *x)
+/* Whether n branches run as one batch. note: where the batch is one pool they stay apart, as
+ * published */
+static bool runs_stacked(const kin_guided *g, const kin_tensor *x, int n)
 {
     const kin_model_info *info = kin_model_get_info(g->model);
+    const int64_t patches = kin_tensor_numel(x) /
+                            (info->in_channels * info->patch[0] * info->patch[1] * info->patch[2]);
 
-    return kin_tensor_numel(x) /
-           (info->in_channels * info->patch[0] * info->patch[1] * info->patch[2]);
+    return n * patches <= STACKED_PATCHES && !kin_model_pools_batch(g->model);
+}
+
+kin_status kin_guided_cache(kin_ctx *ctx, kin_guided *g, const kin_tensor *x)
+{
+    kin_branch branch[MAX_BRANCHES];
+    const kin_tensor *part[MAX_BRANCHES];
+    const int n = list_all(g, branch);
+    const bool stacked = runs_stacked(g, x, n);
+    kin_tensor text;
+    int parts = 0;
+
+    if (is_dit(g) || !g->text)
+        return KIN_OK;
+    for (int i = 0; i < n; i++) {
+        if (branch[i] != KIN_BRANCH_TEXT || stacked)
+            part[parts++] = branch[i] == KIN_BRANCH_UNCOND ? g->uncond_text : g->text;
+    }
+    KIN_TRY(stack(ctx, part, parts, &text));
+    return kin_model_cache_text(ctx, g->model, &text, &g->cache);
 }
 
 /* channels from `first` on of the unguided c, kept aside, back into y */
@@ -245,8 +294,7 @@ kin_status kin_guided_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor
     n = list_branches(g, t, branch);
     for (int i = 1; i < n; i++)
         KIN_TRY(kin_ws_tensor(ctx, y->dtype, y->ndim, y->size, &of[i]));
-    /* note: where the batch is one pool the branches stay apart, as published */
-    each = n * count_patches(g, x) <= STACKED_PATCHES && !kin_model_pools_batch(g->model) ? n : 1;
+    each = runs_stacked(g, x, n) ? n : 1;
     for (int i = 0; i < n; i += each)
         KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
     KIN_TRY(mix(ctx, g, t, branch, n, x->size[1], of));

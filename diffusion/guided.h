@@ -30,9 +30,14 @@ typedef struct kin_guided {
     /* gate draws u [phys_blocks,B,phys_heads] for one branch of one step; NULL: no flips */
     kin_status (*draws)(kin_ctx *ctx, void *user, int step, kin_branch branch, kin_tensor *u);
     void *user;
+    kin_text_cache cache; /* kin_guided_cache; all zero: none */
     /* dit */
     const kin_tensor *label, *null_label; /* i32 [B] */
 } kin_guided;
+
+/* Makes what the text gives to every step of a sampling of x, in the workspace: g->cache. The bytes
+ * of the output stay the same. Recording must be off. */
+kin_status kin_guided_cache(kin_ctx *ctx, kin_guided *g, const kin_tensor *x);
 
 /* y [B,C,...] (allocated by the caller, contiguous) = guided output for x at sigma, model time t: C
  * = in_channels, or with `raw` all output channels. Variance channels are those of c. The workspace

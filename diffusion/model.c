@@ -118,6 +118,38 @@ kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_mod
     return model->forward(ctx, model, in, out);
 }
 
+kin_status kin_model_cache_text(kin_ctx *ctx, const kin_model *model, const kin_tensor *text,
+                                kin_text_cache *out)
+{
+    *out = (kin_text_cache){.rows = text->size[0]};
+    if (!model->cache_text)
+        return KIN_OK;
+    if (ctx->tape)
+        return kin_fail(&ctx->error, KIN_ERR_ARG, "model: a text cache is for inference");
+    if (text->ndim != 3 || text->size[2] != model->info.text_dim)
+        return kin_fail(&ctx->error, KIN_ERR_SHAPE, "model: text must be [B,T,%lld]",
+                        (long long)model->info.text_dim);
+    out->kv = kin_ws_bytes(ctx, 2 * (size_t)model->info.num_layers * sizeof(*out->kv));
+    return out->kv ? model->cache_text(ctx, model, text, out) : ctx->error.status;
+}
+
+kin_status kin_text_cache_rows(kin_ctx *ctx, const kin_model *model, const kin_text_cache *cache,
+                               int64_t first, int64_t n, kin_text_cache *out)
+{
+    const int64_t count = 2 * model->info.num_layers;
+
+    *out = *cache;
+    if (!cache->kv || (first == 0 && n == cache->rows))
+        return KIN_OK;
+    out->rows = n;
+    out->kv = kin_ws_bytes(ctx, (size_t)count * sizeof(*out->kv));
+    if (!out->kv)
+        return ctx->error.status;
+    for (int64_t i = 0; i < count; i++)
+        out->kv[i] = kin_tensor_slice(&cache->kv[i], 0, first, n);
+    return KIN_OK;
+}
+
 /* inv[b] = 1 / max(sigma[b], 0.05) */
 static kin_status inverse_sigma(kin_ctx *ctx, const kin_tensor *sigma, kin_tensor *inv)
 {

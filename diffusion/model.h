@@ -46,15 +46,23 @@ typedef struct kin_model_info {
     bool has_token;     /* a physical token stands before the video tokens */
 } kin_model_info;
 
+/* What the cross-attentions of a model make of a text: the same at every step of a sampling. */
+typedef struct kin_text_cache {
+    kin_tensor *kv; /* [2 * num_layers]: keys and values [B,T,heads,d] of each layer; NULL: the
+                       model keeps none */
+    int64_t rows;   /* B */
+} kin_text_cache;
+
 typedef struct kin_model_input {
     const kin_tensor *x;     /* dit, classifier [B,C,H,W]; video [B,C,F,H,W] f32; VAE as it says */
     const kin_tensor *t;     /* [B] f32, 0..1000; classifier, VAE: none */
     const kin_tensor *label; /* dit: i32 [B] after dropout */
     const kin_tensor *text;  /* [B,T,text_dim]; may be a node (joint training of the encoder) */
-    const kin_tensor *null;  /* u8 [B] or NULL (none) : kinema. dit derives it from the label */
-    const kin_tensor *prior; /* [B,29] or NULL = 0 */
-    const kin_tensor *quant; /* [B,18] or NULL = 0 */
-    const kin_tensor *u;     /* [phys_blocks,B,phys_heads] uniform draws or NULL = no flips */
+    const kin_text_cache *cache; /* of that text, or NULL: made anew */
+    const kin_tensor *null;      /* u8 [B] or NULL (none) : kinema. dit derives it from the label */
+    const kin_tensor *prior;     /* [B,29] or NULL = 0 */
+    const kin_tensor *quant;     /* [B,18] or NULL = 0 */
+    const kin_tensor *u;         /* [phys_blocks,B,phys_heads] uniform draws or NULL = no flips */
 } kin_model_input;
 
 typedef struct kin_model_output {
@@ -78,6 +86,14 @@ const struct kin_vae *kin_model_vae(const kin_model *model);
 void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed);
 /* Fills only the fixed tables (dit: pos_embed), for weights that come without them. */
 void kin_model_fill_tables(const kin_model *model);
+
+/* Makes the cache of text [B,T,text_dim] in the workspace, for forwards without recording; bits are
+ * those of forwards without it. Models without cross-attention: out->kv NULL. Fails: SHAPE, MEM. */
+kin_status kin_model_cache_text(kin_ctx *ctx, const kin_model *model, const kin_tensor *text,
+                                kin_text_cache *out);
+/* Rows [first, first + n) of a cache as views. Fails: MEM. */
+kin_status kin_text_cache_rows(kin_ctx *ctx, const kin_model *model, const kin_text_cache *cache,
+                               int64_t first, int64_t n, kin_text_cache *out);
 
 /* Taps (ctx->tap) carry the golden names: "blocks.0", "phys_blocks.1", "layers.1.in",
  * "layers.1.assign", "gates", ... */

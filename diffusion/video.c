@@ -184,6 +184,7 @@ typedef struct video_layer {
     int index;
     bool want_aux, counted; /* see kin_moe_call */
     kin_tensor null;        /* u8 [B]; data NULL: no null samples */
+    const kin_tensor *kv;   /* keys and values of the text, made before; NULL: made here */
     kin_tensor cos, sin, phys_cos, phys_sin,
         gates; /* gates [B,P] of the physical block that follows */
 } video_layer;
@@ -227,7 +228,10 @@ static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_t
     n = a;
     if (b->norm2_w)
         KIN_TRY(kin_layernorm(ctx, &a, b->norm2_w, b->norm2_b, NULL, NULL, eps, &n));
-    KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &text, NULL, NULL, &a, NULL, &h));
+    if (l->kv)
+        KIN_TRY(kin_wan_attention_cross(ctx, &b->attn2, &n, &l->kv[0], &l->kv[1], &a, &h));
+    else
+        KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &text, NULL, NULL, &a, NULL, &h));
     KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
     KIN_TRY(feed_forward(ctx, l, &x, &h, &m[5], out));
     tap(ctx, l->m, TAP_BLOCK, l->index, &out[0]);
@@ -279,6 +283,11 @@ static kin_status check_input(kin_ctx *ctx, const video_model *m, const kin_mode
         return kin_fail(&ctx->error, KIN_ERR_SHAPE,
                         "video transformer: text must be [%lld,%lld,%lld]", (long long)p->batch,
                         (long long)c->text_len, (long long)c->text_dim);
+    if (in->cache && in->cache->kv && (ctx->tape || in->cache->rows != p->batch))
+        return kin_fail(&ctx->error, KIN_ERR_ARG,
+                        "video transformer: a text cache of %lld rows for %lld samples%s",
+                        (long long)in->cache->rows, (long long)p->batch,
+                        ctx->tape ? ", while recording" : "");
     if (in->u && (in->u->ndim != 3 || in->u->size[0] != m->phys_count))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "video transformer: u must be [%lld,%lld,%lld]",
                         (long long)m->phys_count, (long long)p->batch, (long long)c->mopa.heads);
@@ -321,6 +330,9 @@ static kin_status embed_condition(kin_ctx *ctx, const video_model *m, const kin_
     KIN_TRY(kin_linear(ctx, &s, m->time_proj_w, m->time_proj_b, &tp));
     kin_tap(ctx, &tp, "timestep_proj");
     p->tp = KIN_RESHAPE(&tp, p->batch, 6, m->width);
+    p->text = *in->text;
+    if (in->cache && in->cache->kv)
+        return KIN_OK; /* the blocks do without */
     KIN_TRY(kin_mlp_forward(ctx, &m->text, in->text, &p->text));
     kin_tap(ctx, &p->text, "text");
     return KIN_OK;
@@ -390,6 +402,8 @@ static kin_status run_blocks(kin_ctx *ctx, const video_model *m, const kin_model
                                 .phys_sin = p->phys_sin};
         if (input->null)
             args[i].null = *input->null;
+        if (input->cache && input->cache->kv)
+            args[i].kv = &input->cache->kv[2 * i];
         if (m->blocks[i].phys >= 0)
             args[i].gates = kin_tensor_select(&p->gates, 0, m->blocks[i].phys);
         has_aux[i] = want_aux && m->blocks[i].is_moe;
@@ -452,6 +466,33 @@ static kin_status video_forward(kin_ctx *ctx, const kin_model *model, const kin_
     return head(ctx, m, in, &p, &h, out);
 }
 
+static kin_status video_cache_text(kin_ctx *ctx, const kin_model *model, const kin_tensor *text,
+                                   kin_text_cache *cache)
+{
+    const video_model *m = (const video_model *)model;
+    const int64_t heads = m->cfg.heads;
+    size_t mark;
+    kin_tensor tokens;
+
+    for (int64_t i = 0; i < 2 * m->cfg.num_layers; i++)
+        KIN_TRY(KIN_WS(ctx, &cache->kv[i], text->dtype, text->size[0], text->size[1], heads,
+                       m->width / heads));
+    mark = kin_ws_mark(ctx);
+    KIN_TRY(kin_mlp_forward(ctx, &m->text, text, &tokens));
+    kin_tap(ctx, &tokens, "text");
+    for (int64_t i = 0; i < m->cfg.num_layers; i++) {
+        const size_t inner = kin_ws_mark(ctx);
+        kin_tensor k, v;
+
+        KIN_TRY(kin_wan_attention_keys(ctx, &m->blocks[i].attn2, &tokens, &k, &v));
+        KIN_TRY(kin_copy_into(ctx, &k, &cache->kv[2 * i]));
+        KIN_TRY(kin_copy_into(ctx, &v, &cache->kv[2 * i + 1]));
+        kin_ws_release(ctx, inner);
+    }
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
 /* --- creation --- */
 
 static void video_destroy(kin_model *model)
@@ -491,6 +532,7 @@ static void fill_info(video_model *m, kin_family family)
                                     .inner = m->width,
                                     .has_token = c->classifier};
     m->base.forward = video_forward;
+    m->base.cache_text = video_cache_text;
 }
 
 static kin_status build(video_model *m, kin_family family, kin_params *params, kin_error *err)
