@@ -301,12 +301,6 @@ static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir,
     return status;
 }
 
-/* Weights beside their packed forms. */
-static uint64_t value_bytes(const kin_params *params)
-{
-    return params ? kin_params_resident_bytes(params) - kin_params_pack_bytes(params) : 0;
-}
-
 /* Runs the same code on shapes alone; *peak: bytes the whole process will hold. */
 static kin_status plan(kin_generation *g, const char *model_dir, uint64_t *peak, kin_error *err)
 {
@@ -314,12 +308,11 @@ static kin_status plan(kin_generation *g, const char *model_dir, uint64_t *peak,
     KIN_TRY(kin_cli_context(g->args, true, &ctx, err));
     kin_status status = run_on(g, ctx, model_dir, err);
     if (status == KIN_OK) {
-        uint64_t bytes = kin_cli_memory_used() + ctx->peak;
+        uint64_t bytes = kin_cli_memory_used() + g->pipeline->planned;
         bytes += kin_output_bytes(&g->output, g->params.frames, g->params.height, g->params.width);
         bytes += kin_writer_bytes(writer_slots(g), clip_bytes(g));
         if (g->series)
             bytes += (uint64_t)g->count * sizeof *g->resume.missing;
-        bytes += value_bytes(g->pipeline->params) + value_bytes(g->pipeline->text_params);
         *peak = bytes;
     }
     kin_generation_release(g);

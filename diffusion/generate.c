@@ -17,6 +17,12 @@ typedef struct generation {
     int calls;        /* of the model, for one batch */
     int64_t size[3];  /* frames, height, width of what is sampled */
     int64_t first, n; /* clips of the running batch */
+    bool video_vae;   /* sampling and decoding are long: each has the memory to itself */
+    /* states [1,T,text_dim] and null flag of the prompt and the negative one, where all clips have
+     * the same; data NULL: each batch encodes its own */
+    kin_tensor same[2];
+    uint8_t same_null[2];
+    size_t peak; /* of the phases so far: ctx->peak begins anew with each */
     kin_guided guided;
     kin_tensor text, uncond_text, null, uncond_null, prior, quant, label, null_label;
 } generation;
@@ -181,35 +187,64 @@ static kin_status rows(generation *g, const float *all, int64_t width, kin_tenso
     return KIN_OK;
 }
 
+static const char *text_at(const char *const *texts, int64_t i)
+{
+    return texts && texts[i] ? texts[i] : "";
+}
+
 /* Texts are encoded one by one: a clip's bytes must not depend on its neighbours. Where a text is
  * that of the clip before, so is the result. */
-static kin_status encode(generation *g, const char *const *texts, kin_tensor *states,
-                         kin_tensor *null)
+static kin_status encode(generation *g, int which, kin_tensor *states, kin_tensor *null)
 {
+    const char *const *texts = which ? g->params->negatives : g->params->prompts;
     kin_ctx *ctx = g->p->ctx;
-    const kin_model_info *info = kin_model_get_info(g->p->model);
     const int64_t len = kin_pipeline_text_len(g->p);
+    kin_tensor one = g->same[which], flag;
 
-    KIN_TRY(KIN_WS(ctx, states, KIN_DTYPE_F32, g->n, len, info->text_dim));
+    KIN_TRY(
+        KIN_WS(ctx, states, KIN_DTYPE_F32, g->n, len, kin_model_get_info(g->p->model)->text_dim));
     KIN_TRY(KIN_WS(ctx, null, KIN_DTYPE_U8, g->n));
     for (int64_t i = 0; i < g->n; i++) {
         const size_t mark = kin_ws_mark(ctx);
-        const char *text = texts && texts[g->first + i] ? texts[g->first + i] : "";
-        const char *before = i && texts && texts[g->first + i - 1] ? texts[g->first + i - 1] : "";
-        kin_tensor one, flag, at = kin_tensor_slice(states, 0, i, 1);
+        const char *text = text_at(texts, g->first + i);
+        kin_tensor at = kin_tensor_slice(states, 0, i, 1);
+        uint8_t *to = (uint8_t *)null->data + i;
 
-        if (i && !strcmp(text, before)) {
+        if (g->same[which].data) {
+            *to = g->same_null[which];
+        } else if (i && !strcmp(text, text_at(texts, g->first + i - 1))) {
             one = kin_tensor_slice(states, 0, i - 1, 1);
-            KIN_TRY(kin_copy_into(ctx, &one, &at));
-            ((uint8_t *)null->data)[i] = ((uint8_t *)null->data)[i - 1];
-            continue;
+            *to = to[-1];
+        } else {
+            KIN_TRY(kin_pipeline_encode(g->p, &text, 1, &one, &flag));
+            kin_tap(ctx, &one, which ? "negative_prompt_embeds" : "prompt_embeds");
+            *to = *(const uint8_t *)flag.data;
         }
-        KIN_TRY(kin_pipeline_encode(g->p, &text, 1, &one, &flag));
-        kin_tap(ctx, &one,
-                texts == g->params->prompts ? "prompt_embeds" : "negative_prompt_embeds");
         KIN_TRY(kin_copy_into(ctx, &one, &at));
-        ((uint8_t *)null->data)[i] = ((const uint8_t *)flag.data)[0];
         kin_ws_release(ctx, mark);
+    }
+    return KIN_OK;
+}
+
+/* The texts of all clips at once, where they are the same, as from the command line. */
+static kin_status encode_same(generation *g)
+{
+    const kin_generate_params *a = g->params;
+    kin_tensor states[2], null[2];
+
+    if (!g->p->text_params || a->count <= a->batch)
+        return KIN_OK; /* one batch does it itself */
+    for (int64_t i = 1; i < a->count; i++) {
+        if (strcmp(text_at(a->prompts, i), text_at(a->prompts, 0)) != 0 ||
+            strcmp(text_at(a->negatives, i), text_at(a->negatives, 0)) != 0)
+            return KIN_OK;
+    }
+    g->n = 1;
+    for (int k = 0; k < 2; k++)
+        KIN_TRY(encode(g, k, &states[k], &null[k]));
+    for (int k = 0; k < 2; k++) {
+        g->same[k] = states[k];
+        g->same_null[k] = *(const uint8_t *)null[k].data;
     }
     return KIN_OK;
 }
@@ -277,8 +312,8 @@ static kin_status set_conditions(generation *g)
                              .user = g};
     if (info->family == KIN_FAMILY_DIT)
         return set_labels(g);
-    KIN_TRY(encode(g, a->prompts, &g->text, &g->null));
-    KIN_TRY(encode(g, a->negatives, &g->uncond_text, &g->uncond_null));
+    KIN_TRY(encode(g, 0, &g->text, &g->null));
+    KIN_TRY(encode(g, 1, &g->uncond_text, &g->uncond_null));
     g->guided.text = &g->text;
     g->guided.null = &g->null;
     g->guided.uncond_text = &g->uncond_text;
@@ -376,9 +411,8 @@ static kin_status emit(const kin_pipeline *p, const kin_generate_params *a, int6
 static kin_status emit_all(const generation *g, const kin_tensor *x)
 {
     const kin_generate_params *a = g->params;
-    const bool video = g->p->vae && kin_vae_get_info(g->p->vae->vae)->video;
 
-    for (int64_t i = 0; i < g->n && a->sampled && video; i++) {
+    for (int64_t i = 0; i < g->n && a->sampled && g->video_vae; i++) {
         const kin_tensor z = kin_tensor_select(x, 0, i);
 
         KIN_TRY(a->sampled(a->user, g->first + i, &z));
@@ -401,6 +435,80 @@ kin_status kin_pipeline_decode(kin_pipeline *p, const kin_generate_params *param
                 &z);
 }
 
+/* --- memory: text encoder, transformer and VAE one after the other --- */
+
+/* Bytes of values beside their packed forms: what lies in memory of its own, and with `mapped` what
+ * is read of mapped files. */
+static size_t value_bytes(const kin_params *params, bool mapped)
+{
+    size_t n = 0;
+
+    if (params && mapped)
+        return kin_params_resident_bytes(params) - kin_params_pack_bytes(params);
+    for (int i = 0; params && i < params->count; i++) {
+        const kin_tensor *t = &params->list[i]->value;
+
+        if (!params->list[i]->mapped)
+            n += (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype);
+    }
+    return n;
+}
+
+static kin_params *vae_params(const kin_pipeline *p)
+{
+    return p->vae ? p->vae->params : NULL;
+}
+
+/* What was used since the last call counts with the values of these tables, and those that stay. */
+static void end_phase(generation *g, const kin_params *a, const kin_params *b)
+{
+    const kin_params *all[] = {g->p->text_params, g->p->params, vae_params(g->p)};
+    kin_ctx *ctx = g->p->ctx;
+    size_t bytes = ctx->peak;
+
+    for (int i = 0; i < 3; i++)
+        bytes += value_bytes(all[i], all[i] == a || all[i] == b);
+    g->p->planned = bytes > g->p->planned ? bytes : g->p->planned;
+    g->peak = ctx->peak > g->peak ? ctx->peak : g->peak;
+    ctx->peak = ctx->ws.peak + ctx->packed;
+}
+
+/* Packed forms and pages read of a part that has done its work. */
+static void let_go(kin_ctx *ctx, kin_params *params)
+{
+    ctx->packed -= kin_params_drop_packs(params);
+    for (int i = 0; i < params->count && !kin_ctx_is_plan(ctx); i++)
+        kin_param_drop_pages(params->list[i]);
+}
+
+static void end_text(generation *g)
+{
+    const bool last = g->same[0].data || g->first + g->n >= g->params->count;
+
+    if (!g->p->text_params)
+        return;
+    end_phase(g, g->p->text_params, NULL);
+    if (last || g->video_vae)
+        let_go(g->p->ctx, g->p->text_params);
+    g->p->ctx->peak = g->p->ctx->ws.peak + g->p->ctx->packed;
+}
+
+static void end_sampling(generation *g)
+{
+    if (!g->video_vae)
+        return; /* pictures: many batches, each decoded at once */
+    end_phase(g, g->p->params, NULL);
+    let_go(g->p->ctx, g->p->params);
+    g->p->ctx->peak = g->p->ctx->ws.peak + g->p->ctx->packed;
+}
+
+static void end_decoding(generation *g)
+{
+    end_phase(g, vae_params(g->p), g->video_vae ? NULL : g->p->params);
+    if (g->video_vae)
+        let_go(g->p->ctx, vae_params(g->p));
+}
+
 static kin_status run_batch(generation *g)
 {
     const kin_model_info *info = kin_model_get_info(g->p->model);
@@ -417,20 +525,25 @@ static kin_status run_batch(generation *g)
     kin_tensor x;
 
     KIN_TRY(set_conditions(g));
-    /* the text encoder has done its part; its packed weights may be larger than the transformer */
-    if (g->p->text_params && g->first + g->n >= g->params->count)
-        ctx->packed -= kin_params_drop_packs(g->p->text_params);
+    end_text(g);
     KIN_TRY(make_noise(g, &x));
     KIN_TRY(kin_guided_cache(ctx, &g->guided, &x));
     KIN_TRY(kin_sampler_run(ctx, &args, &x));
-    return emit_all(g, &x);
+    end_sampling(g);
+    KIN_TRY(emit_all(g, &x));
+    end_decoding(g);
+    return KIN_OK;
 }
 
 kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *params)
 {
-    generation g = {.p = p, .params = params};
-    const size_t mark = kin_ws_mark(p->ctx);
+    generation g = {
+        .p = p, .params = params, .video_vae = p->vae && kin_vae_get_info(p->vae->vae)->video};
+    const size_t start = kin_ws_mark(p->ctx);
+    size_t mark;
     kin_status status;
+
+    p->planned = 0;
 
     KIN_TRY(check_params(&g));
     KIN_TRY(set_sizes(&g));
@@ -440,6 +553,8 @@ kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *par
     /* every step and batch of a plan has the same shapes */
     if (kin_ctx_is_plan(p->ctx))
         g.schedule.n = 1;
+    KIN_GOTO(encode_same(&g));
+    mark = kin_ws_mark(p->ctx);
     for (g.first = 0; g.first < params->count; g.first += params->batch) {
         g.n = params->count - g.first < params->batch ? params->count - g.first : params->batch;
         KIN_GOTO(run_batch(&g));
@@ -449,7 +564,8 @@ kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *par
     }
     status = KIN_OK;
 done:
-    kin_ws_release(p->ctx, mark);
+    p->ctx->peak = g.peak > p->ctx->peak ? g.peak : p->ctx->peak;
+    kin_ws_release(p->ctx, start);
     kin_schedule_free(&g.schedule);
     return status;
 }

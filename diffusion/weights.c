@@ -6,6 +6,8 @@
 #include "base/path.h"
 #include "tensor/tensor.h"
 
+enum { HASHED_AT_ONCE = 64 << 20 };
+
 void kin_files_free(kin_files **files)
 {
     if (!*files)
@@ -43,7 +45,7 @@ static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
 {
     const unsigned char *p = e->data;
     uint64_t word, lane[4] = {h, h + 1, h + 2, h + 3};
-    size_t i = 0;
+    size_t i = 0, kept = 0;
 
     for (const char *c = e->name; *c; c++)
         lane[0] = mix(lane[0], (unsigned char)*c);
@@ -51,6 +53,11 @@ static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
         for (int k = 0; k < 4; k++) {
             memcpy(&word, p + i + 8 * k, sizeof(word));
             lane[k] = mix(lane[k], word);
+        }
+        /* a large tensor is never resident as a whole */
+        if (e->mapped && i - kept == HASHED_AT_ONCE) {
+            kin_mapped_drop(p + kept, HASHED_AT_ONCE);
+            kept = i;
         }
     }
     for (; i < e->bytes; i++)

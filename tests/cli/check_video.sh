@@ -94,6 +94,25 @@ expect 0 "broken latents" in_k -o third.mp4
 has err "not used (safetensors: third.latents.safetensors"
 that "are made again" cmp whole.mp4 k/third.mp4
 
+# ---- memory: text encoder, transformer and VAE one after the other ----
+# planned_is_peak COMMAND...: a dry run names the peak within a tenth (a sanitizer's own memory would count too)
+ldd "$kinema" >libraries
+planned_is_peak() {
+    local planned peak
+    expect 0 "dry run" "$@" --dry-run
+    planned=$(grep -o '[0-9]* bytes' out | cut -d' ' -f1)
+    grep -q asan libraries && return
+    peak=$("$here/peak.sh" "$@")
+    that "planned $planned bytes are within a tenth of $peak" test \
+        $((planned * 10)) -ge $((peak * 9)) -a $((planned * 10)) -le $((peak * 11))
+}
+expect 0 "a model of middle size" "$video_model" wan-mid "$spiece" mid
+mid=("$kinema" generate hello -m mid -W 208 -H 112 --frames 5 --steps 1 --max-sequence-length 128 --allow-flat -q)
+planned_is_peak "${mid[@]}" -o m.mp4 --save-latents
+planned_is_peak "${mid[@]}" -o m8.mp4 --dtype bf16
+planned_is_peak "$kinema" generate --from-latents m.latents.safetensors -m mid --allow-flat -q -o n.mp4
+rm -rf mid m.mp4 m8.mp4 n.mp4 m.latents.safetensors
+
 # ---- broken and partial directories ----
 # broken FROM WHAT TEXT COMMAND: a copy of the model on which COMMAND was run in place fails with TEXT
 broken() {
