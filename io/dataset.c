@@ -8,10 +8,14 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/path.h"
+#include "io/blob.h"
 #include "io/image.h"
 #include "io/tar.h"
 
-enum { MAX_JSON_BYTES = 1000000000 };
+enum { MAX_JSON_BYTES = 1000000000, END_BYTES = 65536 };
+
+/* of the frames kept of one clip: 81 of 1920x1080, which a smaller size is made from, fit */
+static const size_t MAX_CLIP = (size_t)1 << 30;
 
 struct kin_dataset_source {
     cJSON *json;
@@ -264,28 +268,82 @@ void kin_dataset_close(kin_dataset **dataset)
     *dataset = NULL;
 }
 
-kin_status kin_dataset_read_clip(const kin_dataset *ds, int64_t i, int64_t num_frames,
-                                 kin_clip *out, kin_error *err)
+/* Where record i's file is: a path, or (entry) a member of the tar. */
+static kin_status locate(const kin_dataset *ds, int64_t i, char path[KIN_PATH_MAX],
+                         const kin_tar_entry **entry, kin_error *err)
 {
-    char path[KIN_PATH_MAX], where[2 * KIN_PATH_MAX + 8];
     const struct kin_dataset_source *s = ds->source;
-    const kin_video_select select = {.num_frames = num_frames};
-    *out = (kin_clip){0};
+    *entry = NULL;
     if (i < 0 || i >= ds->count)
         return kin_fail(err, KIN_ERR_ARG, "dataset: record %lld must be 0 to %lld", (long long)i,
                         (long long)ds->count - 1);
     const char *file = ds->records[i].file;
-    if (!s->tar) {
-        KIN_TRY(kin_path_join(path, s->folder, file, err));
-        return kin_video_read(path, &select, out, err);
-    }
+    if (!s->tar)
+        return kin_path_join(path, s->folder, file, err);
     while (file[0] == '.' && file[1] == '/')
         file += 2;
-    if (snprintf(path, sizeof path, "%s%s", s->folder, file) >= KIN_PATH_MAX)
+    if (snprintf(path, KIN_PATH_MAX, "%s%s", s->folder, file) >= KIN_PATH_MAX)
         return kin_fail(err, KIN_ERR_ARG, "dataset: path is too long");
-    snprintf(where, sizeof where, "%s: %s", s->path, path);
-    const kin_tar_entry *e = kin_tar_find(s->tar, path);
-    if (!e)
-        return kin_fail(err, KIN_ERR_IO, "dataset: %s: no such member", where);
-    return kin_video_decode(e->data, e->bytes, where, &select, out, err);
+    *entry = kin_tar_find(s->tar, path);
+    return *entry ? KIN_OK
+                  : kin_fail(err, KIN_ERR_IO, "dataset: %s: %s: no such member", s->path, path);
+}
+
+static uint64_t hash_ends(const uint8_t *data, size_t bytes)
+{
+    const uint64_t size = bytes;
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (int k = 0; k < 8; k++)
+        h = (h ^ (uint8_t)(size >> 8 * k)) * UINT64_C(1099511628211);
+    for (size_t at = 0; at < bytes; at++) {
+        if (bytes > 2 * END_BYTES && at == END_BYTES)
+            at = bytes - END_BYTES;
+        h = (h ^ data[at]) * UINT64_C(1099511628211);
+    }
+    return h;
+}
+
+kin_status kin_dataset_clip_key(const kin_dataset *ds, int64_t i, uint64_t *key, kin_error *err)
+{
+    char path[KIN_PATH_MAX];
+    const kin_tar_entry *entry;
+    kin_blob blob;
+    KIN_TRY(locate(ds, i, path, &entry, err));
+    if (entry) {
+        *key = hash_ends(entry->data, entry->bytes);
+        return KIN_OK;
+    }
+    KIN_TRY(kin_blob_open(path, &blob, err));
+    *key = hash_ends(blob.data, blob.bytes);
+    kin_blob_close(&blob);
+    return KIN_OK;
+}
+
+const char *kin_dataset_left_out(const kin_dataset *ds, int64_t i, bool on_the_fly)
+{
+    const kin_record *r = &ds->records[i];
+    const cJSON *boxes = cJSON_GetObjectItemCaseSensitive(r->json, "text_bbox_num");
+    if (r->duration > 0 && r->duration < 3)
+        return "shorter than 3 s";
+    if (!on_the_fly)
+        return NULL;
+    if (r->duration > 10)
+        return "longer than 10 s";
+    if (r->width > 0 && (r->width < 720 || r->width > 3000))
+        return "width outside 720 to 3000";
+    return cJSON_IsNumber(boxes) && boxes->valuedouble > 1 ? "more than one box of text" : NULL;
+}
+
+kin_status kin_dataset_read_clip(const kin_dataset *ds, int64_t i, int64_t num_frames,
+                                 kin_clip *out, kin_error *err)
+{
+    char path[KIN_PATH_MAX], where[2 * KIN_PATH_MAX + 8];
+    const kin_video_select select = {.num_frames = num_frames, .max_bytes = MAX_CLIP};
+    const kin_tar_entry *entry;
+    *out = (kin_clip){0};
+    KIN_TRY(locate(ds, i, path, &entry, err));
+    if (!entry)
+        return kin_video_read(path, &select, out, err);
+    snprintf(where, sizeof where, "%s: %s", ds->source->path, path);
+    return kin_video_decode(entry->data, entry->bytes, where, &select, out, err);
 }

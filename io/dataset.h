@@ -53,6 +53,15 @@ kin_status kin_dataset_open(const char *path, const kin_dataset_options *options
                             kin_error *err);
 void kin_dataset_close(kin_dataset **ds);
 
+/* What the bytes of record i's file are told apart by: its size and 64 KiB at either end. Fails:
+ * KIN_ERR_IO. */
+kin_status kin_dataset_clip_key(const kin_dataset *ds, int64_t i, uint64_t *key, kin_error *err);
+
+/* Why WISA's training leaves record i out (shorter than 3 s; on_the_fly, where nothing was encoded
+ * before: also longer than 10 s, a width outside 720 to 3000, more than one box of text), or NULL.
+ * What a record does not say leaves it in. */
+const char *kin_dataset_left_out(const kin_dataset *ds, int64_t i, bool on_the_fly);
+
 /* Reads record i's clip, num_frames of it (0: all) as kin_video_select says. A clip that is gone or
  * damaged is an error that names it. Thread-safe for different clips. Free: kin_clip_free. */
 kin_status kin_dataset_read_clip(const kin_dataset *ds, int64_t i, int64_t num_frames,

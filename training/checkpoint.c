@@ -73,9 +73,13 @@ static kin_status write_all(const char *dir, const kin_pipeline *pipe, const kin
                             const kin_checkpoint_info *info, kin_error *err)
 {
     char ema[KIN_PATH_MAX];
-    KIN_TRY(kin_pipeline_save(pipe, dir, KIN_DTYPE_F32, NULL, NULL, err));
-    KIN_TRY(kin_path_join(ema, dir, "ema", err));
-    KIN_TRY(kin_pipeline_save(pipe, ema, KIN_DTYPE_F32, ema_value, (void *)opt, err));
+    if (info->finetune) {
+        KIN_TRY(kin_finetune_save(pipe, info->finetune, info->base, dir, err));
+    } else {
+        KIN_TRY(kin_pipeline_save(pipe, dir, KIN_DTYPE_F32, NULL, NULL, err));
+        KIN_TRY(kin_path_join(ema, dir, "ema", err));
+        KIN_TRY(kin_pipeline_save(pipe, ema, KIN_DTYPE_F32, ema_value, (void *)opt, err));
+    }
     KIN_TRY(write_moments(dir, opt, err));
     KIN_TRY(kin_checkpoint_write_info(dir, info, err));
     return kin_path_sync_dir(dir, err);
@@ -326,7 +330,7 @@ kin_status kin_checkpoint_load_optimizer(const char *dir, int64_t step, kin_opti
                                          kin_error *err)
 {
     KIN_TRY(load_moments(dir, opt, err));
-    for (int t = 0; t < KIN_OPTIMIZER_TABLES; t++)
+    for (int t = 0; t < KIN_OPTIMIZER_TABLES && !opt->opt.no_ema; t++)
         KIN_TRY(load_averages(dir, t, opt, err));
     opt->step = step;
     return KIN_OK;

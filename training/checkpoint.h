@@ -6,13 +6,16 @@
 #define KIN_TRAINING_CHECKPOINT_H
 
 #include "base/path.h"
-#include "diffusion/pipeline.h"
+#include "diffusion/finetune.h"
 #include "training/optimizer.h"
 
 typedef struct kin_checkpoint_info {
     int64_t step;
     uint64_t fingerprint; /* of the data */
     cJSON *config;        /* resolved configuration; owned, cJSON_Delete; NULL: {} is written */
+    const kin_finetune
+        *finetune; /* written: what is trained of `base` alone; NULL: a whole model */
+    const char *base;
     bool imported; /* from another trainer's file: neither data nor configuration to compare with */
 } kin_checkpoint_info;
 

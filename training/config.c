@@ -79,10 +79,22 @@ static kin_status parse_simulate(const kin_section *data, kin_train_config *c)
     return kin_sim_options_check(o, s.err);
 }
 
+kin_status kin_record_filter_parse(const char *name, kin_record_filter *out, kin_error *err)
+{
+    static const char *const names[] = {"none", "wisa", "wisa-online", NULL};
+    for (int i = 0; names[i]; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (kin_record_filter)i;
+            return KIN_OK;
+        }
+    return kin_fail(err, KIN_ERR_ARG, "filter \"%s\" must be none, wisa or wisa-online", name);
+}
+
 static kin_status parse_caption(const kin_section *s, kin_caption_field *out)
 {
-    char name[64] = "captions";
     static const char *const names[] = {"captions", "captions+phys_law", NULL};
+    char name[64];
+    snprintf(name, sizeof name, "%s", names[*out]);
     KIN_TRY(kin_section_str(s, "caption_field", name, sizeof name, true));
     for (int i = 0; names[i]; i++)
         if (strcmp(name, names[i]) == 0) {
@@ -117,31 +129,47 @@ static kin_status normalise_data(const kin_section *root, const char *override)
     return kin_section_put(&s, "path", cJSON_CreateString(override));
 }
 
+/* The size of clips that a configuration leaves open. */
+static void default_size(kin_train_config *c)
+{
+    c->data.frames = c->image ? 1 : 16;
+    c->data.height = c->data.width = c->image ? c->image : 32;
+    c->data.fps = 8;
+    if (c->autoencoder && !c->transformer) /* 0: the one it is made for */
+        c->data.frames = c->data.height = c->data.width = 0;
+    if (!c->base)
+        return;
+    /* as WISA's scripts */
+    c->data.frames = 49;
+    c->data.height = 480;
+    c->data.width = c->base == KIN_FAMILY_WAN ? 832 : 720;
+    c->data.fps = 16;
+    c->data.caption = KIN_CAPTION_PROMPT;
+}
+
 static kin_status parse_data(const kin_section *root, const char *dir, const char *override,
                              kin_train_config *c)
 {
-    static const char *const known[] = {"path",     "split",    "simulate", "caption_field",
-                                        "frames",   "height",   "width",    "fps",
-                                        "held_out", "cache_mb", "flip",     NULL};
+    static const char *const known[] = {
+        "path", "split",    "simulate", "caption_field", "frames",         "height", "width",
+        "fps",  "held_out", "cache_mb", "flip",          "caption_prefix", "filter", NULL};
+    char filter[16] = "none";
     kin_section s;
     KIN_TRY(normalise_data(root, override));
     KIN_TRY(kin_section_child(root, "data", known, &s));
     KIN_TRY(kin_section_path(&s, "path", override ? NULL : dir, c->data.path));
     KIN_TRY(kin_section_str(&s, "split", c->data.split, sizeof c->data.split, false));
     c->data.simulate = cJSON_HasObjectItem(s.obj, "simulate");
-    if (c->data.simulate == (c->data.path[0] != '\0'))
+    /* clips that are encoded first may come from both */
+    if (c->base ? !c->data.simulate && !c->data.path[0]
+                : c->data.simulate == (c->data.path[0] != '\0'))
         return kin_fail(s.err, KIN_ERR_ARG,
                         "train config: data must have either path or simulate (or give --data)");
-    c->data.frames = c->image ? 1 : 16;
-    c->data.height = c->data.width = c->image ? c->image : 32;
-    c->data.fps = 8;
-    c->data.held_out = 0;
     c->data.cache_mb = 1024;
     c->data.flip = -1;
-    /* an autoencoder that is not read yet takes any size; 0: the one it is made for */
+    default_size(c);
+    /* an autoencoder that is not read yet takes any size */
     const bool open = c->autoencoder && !c->transformer;
-    if (open)
-        c->data.frames = c->data.height = c->data.width = 0;
     KIN_TRY(kin_section_i64(&s, "frames", open ? 0 : 1, 4096, &c->data.frames));
     KIN_TRY(kin_section_i64(&s, "height", open ? 0 : 1, 8192, &c->data.height));
     KIN_TRY(kin_section_i64(&s, "width", open ? 0 : 1, 8192, &c->data.width));
@@ -150,6 +178,9 @@ static kin_status parse_data(const kin_section *root, const char *dir, const cha
     KIN_TRY(kin_section_i64(&s, "cache_mb", 0, 1 << 24, &c->data.cache_mb));
     KIN_TRY(kin_section_f32(&s, "flip", -1, 1, &c->data.flip));
     KIN_TRY(parse_caption(&s, &c->data.caption));
+    KIN_TRY(kin_section_str(&s, "caption_prefix", c->data.prefix, sizeof c->data.prefix, false));
+    KIN_TRY(kin_section_str(&s, "filter", filter, sizeof filter, false));
+    KIN_TRY(kin_record_filter_parse(filter, &c->data.filter, s.err));
     return c->data.simulate ? parse_simulate(&s, c) : KIN_OK;
 }
 
@@ -193,6 +224,10 @@ static kin_status parse_reports(const kin_section *root, kin_train_config *c)
     KIN_TRY(kin_section_i64(&s, "count", 1, 1024, &c->samples.count));
     KIN_TRY(kin_section_i64(&s, "steps", 1, 1000, &c->samples.steps));
     KIN_TRY(kin_section_f64(&s, "cfg_scale", 0, 100, &c->samples.cfg_scale));
+    if (c->base && c->samples.every > 0)
+        return kin_fail(s.err, KIN_ERR_ARG,
+                        "train config: samples.every must be 0 when a published model is "
+                        "fine-tuned (kinema generate --lora draws them)");
     KIN_TRY(kin_section_child(root, "checkpoint", ckp, &s));
     c->checkpoint.every = 1000;
     c->checkpoint.keep = 2;
@@ -220,6 +255,15 @@ static kin_status parse_kind(const kin_section *root, const char *asked, const c
     return kin_section_put(&s, "kind", cJSON_CreateString("vae"));
 }
 
+/* The family of the model that init_from names, if it is a published one to be fine-tuned. */
+static void find_base(kin_train_config *c)
+{
+    kin_error ignored = {0};
+    if (c->init_from[0] && kin_finetune_family(c->init_from, &c->base, &ignored) != KIN_OK)
+        c->base = KIN_FAMILY_DIT;
+    c->checkpointing = c->base != KIN_FAMILY_DIT;
+}
+
 /* what is trained */
 static kin_status parse_model(const kin_section *root, const char *dir, const char *asked,
                               kin_train_config *c)
@@ -238,6 +282,8 @@ static kin_status parse_model(const kin_section *root, const char *dir, const ch
     KIN_TRY(kin_section_object(root, "text_encoder", &c->text_encoder));
     KIN_TRY(kin_section_object(root, "scheduler", &c->scheduler));
     KIN_TRY(kin_section_path(root, "init_from", dir, c->init_from));
+    if (!c->autoencoder)
+        find_base(c);
     if (c->autoencoder && (c->text_encoder || c->scheduler))
         return kin_fail(root->err, KIN_ERR_ARG,
                         "train config: an autoencoder has no text_encoder and no scheduler");
@@ -305,6 +351,9 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir,
                                         "samples",
                                         "checkpoint",
                                         "vae",
+                                        "train",
+                                        "lora",
+                                        "insert_gap",
                                         NULL};
     const kin_train_overrides over = given ? *given : (kin_train_overrides){0};
     kin_status status = KIN_OK;
@@ -319,6 +368,7 @@ kin_status kin_train_config_parse(const cJSON *json, const char *dir,
     KIN_GOTO(kin_json_known_keys(c->json, known, "train config", err));
     KIN_GOTO(parse_model(&root, dir, over.objective, c));
     KIN_GOTO(parse_root(&root, over.steps, c));
+    KIN_GOTO(kin_section_finetune(&root, c));
     KIN_GOTO(parse_tokenizer(&root, dir, c));
     KIN_GOTO(parse_data(&root, dir, over.data, c));
     KIN_GOTO(kin_section_optimizer(&root, c));

@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/path.h"
+#include "diffusion/finetune.h"
 #include "diffusion/losses.h"
 #include "physics/simulate.h"
 #include "training/optimizer.h"
@@ -19,6 +20,15 @@ typedef enum kin_caption_field {
     KIN_CAPTION_PROMPT        /* "captions+phys_law": the official training prompt */
 } kin_caption_field;
 
+/* Records that are left out by what they say of themselves (kin_dataset_left_out). */
+typedef enum kin_record_filter {
+    KIN_FILTER_NONE = 0,
+    KIN_FILTER_WISA,       /* as WISA's training on encoded clips */
+    KIN_FILTER_WISA_ONLINE /* as its training that encodes them on the fly */
+} kin_record_filter;
+/* "none", "wisa", "wisa-online". Fails: ARG. */
+kin_status kin_record_filter_parse(const char *name, kin_record_filter *out, kin_error *err);
+
 typedef struct kin_train_config {
     cJSON *json; /* resolved tree; the pointers below lead into it */
     const cJSON *transformer, *text_encoder, *scheduler; /* NULL: not given; with `autoencoder`
@@ -26,6 +36,9 @@ typedef struct kin_train_config {
     char init_from[KIN_PATH_MAX]; /* a model directory to start from, or "" */
     int64_t image; /* side of the images the transformer above takes; 0: it takes clips, or it
                       is not given */
+    /* fine-tuning of a published video transformer, which init_from names; family DIT: none */
+    kin_family base;
+    kin_finetune finetune;
     uint64_t seed;
     int64_t steps, batch, accumulation, log_every;
     bool has_compute, has_precision, checkpointing; /* has: given in the file */
@@ -48,6 +61,8 @@ typedef struct kin_train_config {
         uint64_t sim_seed;
         int64_t sim_count; /* 0: endless fresh clips */
         kin_caption_field caption;
+        char prefix[64]; /* before every caption: WISA trains with "PIKA_CRUSH " */
+        kin_record_filter filter;
         int64_t frames, height, width;
         double fps;
         int64_t held_out; /* clips kept out of training */

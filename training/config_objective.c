@@ -44,21 +44,38 @@ static kin_status parse_betas(const kin_section *s, kin_optimizer_options *o)
 
 static kin_status parse_schedule(const kin_section *s, kin_optimizer_options *o)
 {
-    char name[32] = "constant";
+    char name[32];
+    snprintf(name, sizeof name, "%s",
+             o->schedule == KIN_LR_FROM_ZERO ? "constant_with_warmup" : "constant");
     KIN_TRY(kin_section_str(s, "schedule", name, sizeof name, true));
     if (strcmp(name, "constant") == 0)
         o->schedule = KIN_LR_CONSTANT;
     else if (strcmp(name, "cosine") == 0)
         o->schedule = KIN_LR_COSINE;
+    else if (strcmp(name, "constant_with_warmup") == 0)
+        o->schedule = KIN_LR_FROM_ZERO;
     else
         return kin_fail(s->err, KIN_ERR_ARG,
-                        "train config: optimizer.schedule \"%s\" must be constant or cosine", name);
+                        "train config: optimizer.schedule \"%s\" must be constant, "
+                        "constant_with_warmup or cosine",
+                        name);
     KIN_TRY(kin_section_i64(s, "warmup_steps", 0, INT64_C(1) << 40, &o->warmup_steps));
     if (o->schedule == KIN_LR_COSINE) {
         o->final_fraction = 0;
         KIN_TRY(kin_section_f64(s, "final_lr_fraction", 0, 1, &o->final_fraction));
     }
     return KIN_OK;
+}
+
+/* As WISA's scripts. */
+static void set_wisa_optimizer(const kin_train_config *c, kin_optimizer_options *o)
+{
+    o->lr = 2e-5;
+    o->beta2 = 0.99;
+    o->weight_decay = 1e-4;
+    o->ema_decay = 0;
+    o->schedule = KIN_LR_FROM_ZERO;
+    o->warmup_steps = c->base == KIN_FAMILY_WAN ? 200 : 100;
 }
 
 kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c)
@@ -81,6 +98,8 @@ kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c)
     *o = kin_optimizer_options_default();
     if (c->image && !c->autoencoder)
         o->max_grad_norm = 0.5; /* as published for image models */
+    if (c->base)
+        set_wisa_optimizer(c, o);
     KIN_TRY(kin_section_child(root, "optimizer", known, &s));
     KIN_TRY(kin_section_f64(&s, "lr", 0, 10, &o->lr));
     KIN_TRY(parse_betas(&s, o));
@@ -90,6 +109,11 @@ kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c)
     KIN_TRY(kin_section_f64(&s, "max_grad_norm", 0, 1e9, &o->max_grad_norm));
     KIN_TRY(kin_section_f64(&s, "ema_decay", 0, 1, &o->ema_decay));
     KIN_TRY(kin_section_bool(&s, "ema_warmup", &o->ema_warmup));
+    if (c->base && o->ema_decay > 0)
+        return kin_fail(s.err, KIN_ERR_ARG,
+                        "train config: optimizer.ema_decay must be 0 when a published model is "
+                        "fine-tuned");
+    o->no_ema = c->base != KIN_FAMILY_DIT;
     KIN_TRY(parse_schedule(&s, o));
     KIN_TRY(parse_factors(&s, o));
     o->steps = c->steps;
@@ -172,6 +196,12 @@ kin_status kin_section_objective(const kin_section *root, kin_train_config *c)
     *o = kin_objective_options_default();
     if (c->autoencoder)
         return parse_vae(root, c);
+    if (c->base) {
+        o->condition_dropout = 0;
+        o->prior_dropout = o->quant_dropout = 0.1f;
+    }
+    if (c->base == KIN_FAMILY_COGVIDEOX)
+        snprintf(scheme, sizeof scheme, "uniform");
     KIN_TRY(kin_section_child(root, "objective", known, &s));
     if (cJSON_HasObjectItem(s.obj, "reconstruction") || cJSON_HasObjectItem(s.obj, "kl_weight"))
         return kin_fail(s.err, KIN_ERR_ARG,
@@ -188,6 +218,10 @@ kin_status kin_section_objective(const kin_section *root, kin_train_config *c)
     KIN_TRY(kin_section_f32(&s, "condition_dropout", 0, 1, &o->condition_dropout));
     KIN_TRY(kin_section_f32(&s, "prior_dropout", -1, 1, &o->prior_dropout));
     KIN_TRY(kin_section_f32(&s, "quant_dropout", -1, 1, &o->quant_dropout));
+    if (c->base && (c->use_ddpm || o->condition_dropout > 0))
+        return kin_fail(s.err, KIN_ERR_ARG,
+                        "train config: objective.%s when a published model is fine-tuned",
+                        c->use_ddpm ? "kind must be flow" : "condition_dropout must be 0");
     KIN_TRY(kin_section_str(&s, "classifier_loss", loss, sizeof loss, true));
     if (strcmp(loss, "wisa") == 0)
         o->classifier_loss = KIN_CLASSIFIER_LOSS_WISA;

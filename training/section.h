@@ -38,6 +38,8 @@ kin_status kin_section_object(const kin_section *s, const char *key, const cJSON
 
 /* config_objective.c: sections optimizer and objective. */
 kin_status kin_section_optimizer(const kin_section *root, kin_train_config *c);
+/* "train", "lora" and "insert_gap" of a published model that is fine-tuned. */
+kin_status kin_section_finetune(const kin_section *root, kin_train_config *c);
 kin_status kin_section_objective(const kin_section *root, kin_train_config *c);
 
 #endif

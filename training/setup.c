@@ -253,7 +253,7 @@ static kin_status set_text(kin_trainer *t)
                                        &t->ctx->error);
 }
 
-static kin_status make_optimizer(kin_trainer *t, const char *checkpoint)
+kin_status kin_trainer_make_optimizer(kin_trainer *t, const char *checkpoint)
 {
     static const char *const prefixes[] = {"", "text_encoder."};
     kin_params *const tables[] = {t->pipe->params, t->pipe->text_params};
@@ -264,7 +264,15 @@ static kin_status make_optimizer(kin_trainer *t, const char *checkpoint)
     return KIN_OK;
 }
 
-kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
+static void count_tokens(kin_trainer *t)
+{
+    const kin_model_info *info = kin_model_get_info(t->pipe->model);
+    const kin_sample_shape shape = kin_source_shape(t->source);
+    t->tokens = t->cfg.batch * t->cfg.accumulation * (shape.frames / info->patch[0]) *
+                (shape.height / info->patch[1]) * (shape.width / info->patch[2]);
+}
+
+static kin_status setup_own(kin_trainer *t, const char *checkpoint)
 {
     const char *from = checkpoint ? checkpoint : t->cfg.init_from[0] ? t->cfg.init_from : NULL;
     bool classes = t->cfg.image > 0;
@@ -299,11 +307,13 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
         t->task.latent_scale = kin_source_latents(t->source)->scale;
         t->task.latent_shift = kin_source_latents(t->source)->shift;
     }
-    KIN_TRY(make_optimizer(t, checkpoint));
-    const kin_model_info *info = kin_model_get_info(t->pipe->model);
-    const kin_sample_shape shape = kin_source_shape(t->source);
-    t->tokens = t->cfg.batch * t->cfg.accumulation * (shape.frames / info->patch[0]) *
-                (shape.height / info->patch[1]) * (shape.width / info->patch[2]);
+    return kin_trainer_make_optimizer(t, checkpoint);
+}
+
+kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
+{
+    KIN_TRY(t->cfg.base ? kin_trainer_setup_finetune(t, checkpoint) : setup_own(t, checkpoint));
+    count_tokens(t);
     return kin_trainer_experts_alloc(t);
 }
 
@@ -325,5 +335,6 @@ void kin_trainer_close(kin_trainer *t)
     kin_free(t->prompts);
     kin_free(t->prompt);
     kin_ddpm_free(&t->ddpm);
+    kin_levels_free(&t->levels);
     kin_train_config_free(&t->cfg);
 }

@@ -21,6 +21,8 @@ typedef struct record {
 struct kin_source {
     kin_sample_shape shape;
     kin_caption_field caption;
+    char prefix[64]; /* of every caption */
+    kin_record_filter filter;
     int64_t count, held_out;
     uint64_t fingerprint;
     float flip; /* probability of a mirrored training sample */
@@ -34,6 +36,7 @@ struct kin_source {
     int64_t records_n;
     kin_images *images;
     kin_latents *latents;
+    kin_clips *clips;
     /* text */
     const kin_tokenizer *tok;
     /* cache: `cached` entries of entry_bytes, filled when first read */
@@ -88,16 +91,18 @@ static void dataset_note(void *user, kin_dataset_note kind, int64_t index, const
 }
 
 /* Prompt as the configuration wants it, from caption + law. */
-static char *prompt_of(kin_caption_field field, const kin_physics_prior *p)
+static char *prompt_of(const kin_source *s, const kin_physics_prior *p)
 {
+    const size_t head = strlen(s->prefix);
     size_t n = p->caption ? strlen(p->caption) : 0;
-    if (field == KIN_CAPTION_CAPTIONS && p->caption_bytes < n)
+    if (s->caption == KIN_CAPTION_CAPTIONS && p->caption_bytes < n)
         n = p->caption_bytes;
-    char *text = kin_malloc(n + 1);
+    char *text = kin_malloc(head + n + 1);
     if (text) {
+        memcpy(text, s->prefix, head);
         if (n > 0)
-            memcpy(text, p->caption, n);
-        text[n] = '\0';
+            memcpy(text + head, p->caption, n);
+        text[head + n] = '\0';
     }
     return text;
 }
@@ -106,7 +111,7 @@ static kin_status read_annotation(kin_source *s, int64_t i, record *r, kin_error
 {
     kin_physics_prior p;
     KIN_TRY(kin_annotation_read(s->set->records[i].json, NULL, &p, err));
-    r->prompt = prompt_of(s->caption, &p);
+    r->prompt = prompt_of(s, &p);
     memcpy(r->prior, p.prior, sizeof r->prior);
     memcpy(r->quant, p.quant, sizeof r->quant);
     r->at = i;
@@ -123,7 +128,10 @@ static kin_status open_records(kin_source *s, const kin_train_config *c, kin_err
         return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
     for (int64_t i = 0; i < s->set->count; i++) {
         record *r = &s->records[s->records_n];
-        kin_status status = read_annotation(s, i, r, err);
+        const char *why =
+            s->filter ? kin_dataset_left_out(s->set, i, s->filter == KIN_FILTER_WISA_ONLINE) : NULL;
+        kin_status status =
+            why ? kin_fail(err, KIN_ERR_ARG, "%s", why) : read_annotation(s, i, r, err);
         if (status == KIN_ERR_MEM)
             return status;
         if (status != KIN_OK) {
@@ -179,6 +187,26 @@ static kin_status open_latents(kin_source *s, const kin_train_config *c, kin_err
     return KIN_OK;
 }
 
+/* Cached clips; the last held_out of them are for validation. */
+static kin_status open_clips(kin_source *s, const kin_train_config *c, kin_error *err)
+{
+    KIN_TRY(kin_clips_open(c->data.path, &s->clips, err));
+    const kin_clips_info *info = kin_clips_get_info(s->clips);
+    s->shape = (kin_sample_shape){.frames = info->frames,
+                                  .height = info->height,
+                                  .width = info->width,
+                                  .text_len = info->text_len,
+                                  .latent = info->channels,
+                                  .state_dim = info->text_dim};
+    s->count = info->count - s->held_out;
+    s->fingerprint = fnv(s->fingerprint, &info->key, sizeof info->key);
+    return s->count > 0
+               ? KIN_OK
+               : kin_fail(err, KIN_ERR_ARG,
+                          "data: held_out %" PRId64 " must leave some of %" PRId64 " clips",
+                          s->held_out, info->count);
+}
+
 static void open_simulated(kin_source *s, const kin_train_config *c)
 {
     s->simulate = true;
@@ -198,6 +226,8 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
         return kin_fail(err, KIN_ERR_MEM, "data: out of memory");
     s->shape = (kin_sample_shape){c->data.frames, c->data.height, c->data.width, 0, 0, 0};
     s->caption = c->data.caption;
+    memcpy(s->prefix, c->data.prefix, sizeof s->prefix);
+    s->filter = c->data.filter;
     s->cache_limit = (size_t)c->data.cache_mb << 20;
     s->fingerprint = UINT64_C(14695981039346656037);
     s->note = note;
@@ -213,6 +243,8 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
         open_simulated(s, c);
     else if (classes && kin_latents_is(c->data.path))
         status = open_latents(s, c, err);
+    else if (!classes && kin_clips_is(c->data.path))
+        status = open_clips(s, c, err);
     else
         status = classes ? open_images(s, c, err) : open_records(s, c, err);
     if (status != KIN_OK) {
@@ -235,6 +267,7 @@ void kin_source_close(kin_source **ps)
         kin_dataset_close(&s->set);
     kin_images_close(&s->images);
     kin_latents_close(&s->latents);
+    kin_clips_close(&s->clips);
     kin_free(s->cache);
     kin_free(s->filled);
     kin_free(s);
@@ -267,6 +300,11 @@ const char *kin_source_class_name(const kin_source *s, int64_t class_id)
 const kin_latents_info *kin_source_latents(const kin_source *s)
 {
     return s->latents ? kin_latents_get_info(s->latents) : NULL;
+}
+
+const kin_clips *kin_source_clips(const kin_source *s)
+{
+    return s->clips;
 }
 
 float kin_source_flip(const kin_source *s)
@@ -308,12 +346,13 @@ kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **tex
         kin_physics_prior prior;
         KIN_TRY(simulate(s, held_out ? sim_held_out_base + (uint64_t)i : (uint64_t)i, &clip, &prior,
                          err));
-        *text = prompt_of(s->caption, &prior);
+        *text = prompt_of(s, &prior);
         kin_sim_clip_free(&clip);
         kin_physics_prior_free(&prior);
     } else {
-        *text = kin_strdup(
-            s->images || s->latents ? "" : s->records[held_out ? s->count + i : i].prompt);
+        *text = kin_strdup(s->images || s->latents ? ""
+                           : s->clips ? kin_clips_prompt(s->clips, held_out ? s->count + i : i)
+                                      : s->records[held_out ? s->count + i : i].prompt);
     }
     return *text ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
 }
@@ -340,7 +379,7 @@ static kin_status read_simulated(kin_source *s, uint64_t index, const kin_sample
     memcpy(out->prior, prior.prior, sizeof prior.prior);
     memcpy(out->quant, prior.quant, sizeof prior.quant);
     *out->label = 0;
-    char *prompt = prompt_of(s->caption, &prior);
+    char *prompt = prompt_of(s, &prior);
     kin_status status =
         prompt ? tokenize(s, prompt, out, err) : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
     kin_free(prompt);
@@ -376,6 +415,60 @@ static kin_status read_record(kin_source *s, int64_t i, const kin_sample *out, k
     return tokenize(s, r->prompt, out, err);
 }
 
+kin_status kin_source_get_facts(kin_source *s, int64_t i, kin_source_facts *out, kin_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!s->simulate) {
+        const record *r = &s->records[i];
+        memcpy(out->prior, r->prior, sizeof r->prior);
+        memcpy(out->quant, r->quant, sizeof r->quant);
+        KIN_TRY(kin_dataset_clip_key(s->set, r->at, &out->content, err));
+        out->prompt = kin_strdup(r->prompt);
+    } else {
+        kin_sim_clip clip;
+        kin_physics_prior prior;
+        KIN_TRY(simulate(s, (uint64_t)i, &clip, &prior, err));
+        memcpy(out->prior, prior.prior, sizeof prior.prior);
+        memcpy(out->quant, prior.quant, sizeof prior.quant);
+        out->content =
+            fnv(UINT64_C(14695981039346656037), clip.frames, kin_sample_frame_bytes(&s->shape));
+        out->prompt = prompt_of(s, &prior);
+        kin_sim_clip_free(&clip);
+        kin_physics_prior_free(&prior);
+    }
+    return out->prompt ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "data: out of memory");
+}
+
+kin_status kin_source_read_float(kin_source *s, int64_t i, kin_tensor *dst, kin_error *err)
+{
+    kin_status status;
+    if (s->simulate) {
+        kin_sim_clip clip;
+        kin_physics_prior prior;
+        KIN_TRY(simulate(s, (uint64_t)i, &clip, &prior, err));
+        const kin_tensor src = KIN_TENSOR(clip.frames, KIN_DTYPE_U8, s->shape.frames,
+                                          s->shape.height, s->shape.width, 3);
+        status = kin_resize_float(&src, dst, err);
+        kin_sim_clip_free(&clip);
+        kin_physics_prior_free(&prior);
+        return status;
+    }
+    kin_clip clip;
+    KIN_TRY(kin_dataset_read_clip(s->set, s->records[i].at, dst->size[1], &clip, err));
+    const kin_tensor src = kin_clip_tensor(&clip);
+    status = kin_resize_float(&src, dst, err);
+    kin_clip_free(&clip);
+    return status;
+}
+
+static kin_status read_clip_latent(kin_source *s, int64_t i, const kin_sample *out, kin_error *err)
+{
+    const kin_clips_sample to = {out->moments, out->states, out->prior, out->quant};
+    *out->empty = 0;
+    *out->label = 0;
+    return kin_clips_read(s->clips, i, &to, err);
+}
+
 static kin_status read_latent(kin_source *s, int64_t i, bool held_out, bool mirrored,
                               const kin_sample *out)
 {
@@ -409,6 +502,8 @@ static kin_status load(kin_source *s, int64_t i, bool held_out, const kin_sample
         return read_latent(s, i, held_out, false, out);
     if (s->images)
         return read_image(s, i, held_out, out, err);
+    if (s->clips)
+        return read_clip_latent(s, held_out ? s->count + i : i, out, err);
     return read_record(s, held_out ? s->count + i : i, out, err);
 }
 
@@ -445,8 +540,8 @@ static void measure_cache(const kin_source *s, size_t *entry, int64_t *entries)
     *entry = ((KIN_PHYS_CATEGORIES + KIN_PHYS_QUANTITIES + 1 + text) * 4 + text + 1 +
               kin_sample_frame_bytes(&s->shape) + 63) &
              ~(size_t)63;
-    /* note: latents lie in mapped files already */
-    int64_t fit_n = s->latents ? 0 : (int64_t)(s->cache_limit / *entry);
+    /* note: latents lie in mapped files already, or in the page cache */
+    int64_t fit_n = s->latents || s->clips ? 0 : (int64_t)(s->cache_limit / *entry);
     *entries = fit_n < s->count ? fit_n : s->count; /* endless: count 0, nothing comes twice */
 }
 

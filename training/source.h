@@ -1,10 +1,11 @@
 /* training/source.h: where training clips come from: simulated on the fly, a WISA-style set, class
- * folders, or cached latents of these. Clips are addressed by index, decoded to one size, and kept
- * in memory as far as the budget goes. */
+ * folders, or a cache of encoded ones (images: training/latents.h, clips: training/clips.h). Clips
+ * are addressed by index, decoded to one size, and kept in memory as far as the budget goes. */
 #ifndef KIN_TRAINING_SOURCE_H
 #define KIN_TRAINING_SOURCE_H
 
 #include "text/tokenizer.h"
+#include "training/clips.h"
 #include "training/config.h"
 #include "training/latents.h"
 
@@ -50,9 +51,22 @@ int64_t kin_source_classes(const kin_source *s);  /* class folders, else 0 */
 const char *kin_source_class_name(const kin_source *s, int64_t class_id);
 /* Cached latents: channels, size in pixels, scale, shift and VAE; NULL without. */
 const kin_latents_info *kin_source_latents(const kin_source *s);
+const kin_clips *kin_source_clips(const kin_source *s); /* a cache of encoded clips, or NULL */
 float kin_source_flip(const kin_source *s); /* probability of a mirrored training image */
 uint64_t kin_source_fingerprint(
     const kin_source *s); /* of names and captions: the same set gives the same number */
+
+/* What an encoder makes of training clip i. */
+typedef struct kin_source_facts {
+    char *prompt; /* kin_free */
+    float prior[KIN_PHYS_CATEGORIES], quant[KIN_PHYS_QUANTITIES];
+    uint64_t content; /* of the pictures: what a cache of them is keyed by */
+} kin_source_facts;
+/* Clips with captions alone. Fails: IO (the clip is gone), MEM. */
+kin_status kin_source_get_facts(kin_source *s, int64_t i, kin_source_facts *out, kin_error *err);
+/* Its pictures, bicubically resized to dst f32 [3,F,h,w] in about [-1,1], F frames evenly chosen.
+ * Fails: IO, FORMAT, MEM. */
+kin_status kin_source_read_float(kin_source *s, int64_t i, kin_tensor *dst, kin_error *err);
 
 /* Prompt text of training clip i (held_out: of held-out clip i), *text the caller's (kin_free). */
 kin_status kin_source_prompt(kin_source *s, int64_t i, bool held_out, char **text, kin_error *err);

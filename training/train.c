@@ -24,8 +24,11 @@ static kin_status write_config(const kin_trainer *t)
 
 static kin_status save(kin_trainer *t)
 {
-    const kin_checkpoint_info info = {
-        .step = t->step, .fingerprint = kin_source_fingerprint(t->source), .config = t->cfg.json};
+    const kin_checkpoint_info info = {.step = t->step,
+                                      .fingerprint = kin_source_fingerprint(t->source),
+                                      .config = t->cfg.json,
+                                      .finetune = t->cfg.base ? &t->cfg.finetune : NULL,
+                                      .base = t->cfg.init_from};
     return kin_checkpoint_save(t->opt->run, t->pipe, t->optim, &info, t->cfg.checkpoint.keep,
                                &t->ctx->error);
 }
@@ -253,6 +256,7 @@ static kin_status run(kin_trainer *t)
     char checkpoint[KIN_PATH_MAX] = "";
     kin_error *err = &t->ctx->error;
     KIN_TRY(prepare_run(t));
+    KIN_TRY(kin_trainer_encode_data(t->ctx, t->opt, t->encoded));
     KIN_TRY(read_config(t, checkpoint));
     KIN_TRY(check_memory(t));
     KIN_TRY(kin_trainer_setup(t, t->opt->resume ? checkpoint : NULL));
@@ -274,6 +278,7 @@ kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt)
     if (opt->dry_run)
         return plan_peak(ctx, opt, NULL, &opt->peak_bytes);
     const kin_dtype compute = ctx->compute;
+    const char *data = opt->data;
     kin_trainer *t = kin_calloc(1, sizeof *t);
     if (!t)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "train: out of memory");
@@ -283,5 +288,6 @@ kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt)
     kin_trainer_close(t);
     kin_free(t);
     ctx->compute = compute;
+    opt->data = data; /* note: that of encoded clips is the trainer's */
     return status;
 }

@@ -24,11 +24,13 @@ typedef struct kin_trainer {
     kin_optimizer *optim;
     kin_loader *loader;
     kin_train_task task;
-    kin_ddpm ddpm; /* the process of task.ddpm */
+    kin_ddpm ddpm;     /* the process of task.ddpm */
+    kin_levels levels; /* of task.levels */
     kin_batch held_out;
     kin_log log;
     kin_expert_counts experts;
-    void *spiece; /* the tokenizer of a new model, NULL: not made yet */
+    char encoded[KIN_PATH_MAX]; /* folder of the clips encoded for this run, or "" */
+    void *spiece;               /* the tokenizer of a new model, NULL: not made yet */
     size_t spiece_bytes;
     char *prompts; /* of the sample grid, zero-separated */
     const char **prompt;
@@ -47,6 +49,14 @@ double kin_trainer_clock(void);
  * context only shapes are made. */
 kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint);
 void kin_trainer_close(kin_trainer *t);
+
+/* finetune.c: the same for a published model that is fine-tuned. */
+kin_status kin_trainer_setup_finetune(kin_trainer *t, const char *checkpoint);
+/* Clips that are not encoded yet are, into the folder encoded/ of the run (made or gone on with);
+ * opt->data names it from then on. `path` must live as long as opt. */
+kin_status kin_trainer_encode_data(kin_ctx *ctx, kin_train_options *opt, char path[KIN_PATH_MAX]);
+/* setup.c: moments and averages of the parameters, from the checkpoint if there is one. */
+kin_status kin_trainer_make_optimizer(kin_trainer *t, const char *checkpoint);
 
 /* plan.c: planned peak of the process in bytes, by running one step of t (on a plan context)
  * without data. */

@@ -79,9 +79,9 @@ static kin_status taps_make(taps *t, int64_t from, int64_t to, kin_resize_kind k
     return KIN_OK;
 }
 
-/* src: `height` rows of `pitch` bytes; wide: f32 [height, x->n, 3]; dst [y->n, x->n, 3]. */
-static void resize_frame(const uint8_t *src, int64_t height, int64_t pitch, const taps *x,
-                         const taps *y, float *wide, uint8_t *dst)
+/* Rows of `pitch` bytes: wide f32 [height, x->n, 3] = the rows resized. */
+static void resize_rows(const uint8_t *src, int64_t height, int64_t pitch, const taps *x,
+                        float *wide)
 {
     for (int64_t h = 0; h < height; h++)
         for (int64_t i = 0; i < x->n; i++) {
@@ -92,13 +92,26 @@ static void resize_frame(const uint8_t *src, int64_t height, int64_t pitch, cons
                     sum[c] += x->weight[i * x->width + k] * (float)p[3 * k + c];
             memcpy(wide + (h * x->n + i) * 3, sum, sizeof sum);
         }
+}
+
+/* Value i of row j of the target; n values in a row of wide. */
+static float resized(const taps *y, const float *wide, int64_t n, int64_t j, int64_t i)
+{
+    float sum = 0;
+    for (int64_t k = 0; k < y->count[j]; k++)
+        sum += y->weight[j * y->width + k] * wide[(y->first[j] + k) * n + i];
+    return sum;
+}
+
+/* dst [y->n, x->n, 3]. */
+static void resize_frame(const uint8_t *src, int64_t height, int64_t pitch, const taps *x,
+                         const taps *y, float *wide, uint8_t *dst)
+{
+    resize_rows(src, height, pitch, x, wide);
     for (int64_t j = 0; j < y->n; j++)
         for (int64_t i = 0; i < x->n * 3; i++) {
-            float sum = 0;
-            for (int64_t k = 0; k < y->count[j]; k++)
-                sum += y->weight[j * y->width + k] * wide[(y->first[j] + k) * x->n * 3 + i];
-            sum = floorf(sum + 0.5f);
-            dst[j * x->n * 3 + i] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+            const float v = floorf(resized(y, wide, x->n * 3, j, i) + 0.5f);
+            dst[j * x->n * 3 + i] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
         }
 }
 
@@ -158,6 +171,49 @@ kin_status kin_resize(const kin_tensor *src, kin_tensor *dst, kin_resize_kind ki
     clip from, to;
     KIN_TRY(as_clips(src, dst, &from, &to, err));
     return resize_part(&from, &to, 0, 0, from.height, from.width, kind, err);
+}
+
+/* Frame f of dst [3,F,h,w]. */
+static void put_float(const taps *x, const taps *y, const float *wide, int64_t f, kin_tensor *dst)
+{
+    const int64_t plane = y->n * x->n, channel = dst->size[1] * plane;
+    float *to = (float *)dst->data + f * plane;
+    for (int64_t j = 0; j < y->n; j++)
+        for (int64_t i = 0; i < x->n; i++)
+            for (int c = 0; c < 3; c++)
+                to[c * channel + j * x->n + i] =
+                    resized(y, wide, x->n * 3, j, 3 * i + c) / 127.5f - 1.0f;
+}
+
+kin_status kin_resize_float(const kin_tensor *src, kin_tensor *dst, kin_error *err)
+{
+    kin_status status = KIN_OK;
+    taps x = {0}, y = {0};
+    float *wide = NULL;
+    if (src->ndim != 4 || src->dtype != KIN_DTYPE_U8 || src->size[3] != 3 || dst->ndim != 4 ||
+        dst->dtype != KIN_DTYPE_F32 || dst->size[0] != 3 || dst->size[1] != src->size[0] ||
+        !kin_tensor_is_contiguous(src) || !kin_tensor_is_contiguous(dst) ||
+        kin_tensor_numel(src) == 0 || kin_tensor_numel(dst) == 0)
+        return kin_fail(err, KIN_ERR_SHAPE, "resize: must be u8 [F,H,W,3] to f32 [3,F,h,w]");
+    const int64_t height = src->size[1], width = src->size[2];
+    wide = kin_malloc((size_t)(height * dst->size[3]) * 3 * sizeof *wide);
+    if (!wide) {
+        status = kin_fail(err, KIN_ERR_MEM, "resize: no memory for %lld x %lld pixels",
+                          (long long)dst->size[3], (long long)height);
+        goto done;
+    }
+    KIN_GOTO(taps_make(&x, width, dst->size[3], KIN_RESIZE_BICUBIC, err));
+    KIN_GOTO(taps_make(&y, height, dst->size[2], KIN_RESIZE_BICUBIC, err));
+    for (int64_t f = 0; f < src->size[0]; f++) {
+        resize_rows((const uint8_t *)src->data + f * height * width * 3, height, width * 3, &x,
+                    wide);
+        put_float(&x, &y, wide, f, dst);
+    }
+done:
+    taps_free(&x);
+    taps_free(&y);
+    kin_free(wide);
+    return status;
 }
 
 kin_status kin_center_crop(const kin_tensor *src, kin_tensor *dst, kin_error *err)

@@ -15,6 +15,11 @@ typedef enum kin_resize_kind {
  * nearest. Fails: KIN_ERR_SHAPE; KIN_ERR_MEM. */
 kin_status kin_resize(const kin_tensor *src, kin_tensor *dst, kin_resize_kind kind, kin_error *err);
 
+/* A clip u8 [F,H,W,3] as f32 [3,F,h,w] = 2 v / 255 - 1, resized bicubically as
+ * torch.nn.functional.interpolate does it on floats: neither rounded nor clamped. Fails:
+ * KIN_ERR_SHAPE; KIN_ERR_MEM. */
+kin_status kin_resize_float(const kin_tensor *src, kin_tensor *dst, kin_error *err);
+
 /* Copies the middle of src (offset floor((size - target) / 2)); dst must not be larger. Fails:
  * KIN_ERR_SHAPE. */
 kin_status kin_center_crop(const kin_tensor *src, kin_tensor *dst, kin_error *err);
