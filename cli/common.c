@@ -79,7 +79,7 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
 {
     const char *named = kin_args_text(args, "model");
     if (named) {
-        if (!kin_path_is_dir(named))
+        if (!kin_path_exists(named))
             return kin_fail(err, KIN_ERR_FORMAT,
                             "model %s: must be a model directory or a run folder", named);
         return kin_path_join(out, NULL, named, err);

@@ -249,6 +249,21 @@ static bool is_model_dir(const char *dir)
     return kin_path_join(path, dir, "model_index.json", NULL) == KIN_OK && kin_path_exists(path);
 }
 
+/* one file in the place of a directory */
+static kin_status refuse_file(const char *path, kin_error *err)
+{
+    static const char *const torch[] = {"pth", "pt", "ckpt"};
+
+    for (size_t i = 0; i < sizeof(torch) / sizeof(torch[0]); i++)
+        if (!strcmp(kin_path_ext(path), torch[i]))
+            return kin_fail(err, KIN_ERR_FORMAT,
+                            "%s: weights as torch.save writes them; make a model directory of them "
+                            "first: kinema convert %s -o DIR",
+                            path, path);
+    return kin_fail(err, KIN_ERR_FORMAT,
+                    "%s: must be a model directory or a run folder, not a file", path);
+}
+
 /* name of the newest checkpoint: `latest` is a text file with it, or a link to it */
 static kin_status read_latest(const char *run, char out[KIN_PATH_MAX], kin_error *err)
 {
@@ -280,6 +295,8 @@ kin_status kin_pipeline_resolve(const char *dir, char out[KIN_PATH_MAX], kin_err
 
     if (is_model_dir(dir))
         return kin_path_join(out, NULL, dir, err);
+    if (kin_path_exists(dir) && !kin_path_is_dir(dir))
+        return refuse_file(dir, err);
     KIN_TRY(kin_path_join(latest, dir, "latest", err));
     if (!kin_path_exists(latest))
         return kin_fail(

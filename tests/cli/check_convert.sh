@@ -30,6 +30,11 @@ has err "as published (the file does not say)"
 mkdir ae
 echo '{"_class_name": "AutoencoderKL"}' >ae/config.json
 cp y/transformer/diffusion_pytorch_model.safetensors ae
+expect 3 "the file in the place of a model" "$kinema" generate -m x.pth --class 0 -o i.png
+has err "kinema convert x.pth -o DIR"
+echo '{"init_from": "x.pth", "steps": 6}' >from.json
+expect 3 "and to start from" "$kinema" train -c from.json --data set -o started -q
+has err "kinema convert"
 expect 0 "with an autoencoder" "$kinema" convert x.pth -o withvae -c h.json --vae ae
 that "which is copied" cmp ae/diffusion_pytorch_model.safetensors withvae/vae/diffusion_pytorch_model.safetensors
 that "and named" grep -q '"AutoencoderKL"' withvae/model_index.json
