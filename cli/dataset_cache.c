@@ -1,10 +1,13 @@
 /* cli/dataset_cache.c: `kinema dataset cache`: images through a VAE's encoder into shards that
- * training reads (training/latents.h). Started again it goes on with what is missing. */
+ * training reads (training/latents.h), or clips and their texts through the encoders of a video
+ * model (training/clips.h). Started again it goes on with what is missing. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "cli/common.h"
 #include "cli/signals.h"
+#include "training/config.h"
+#include "training/clips.h"
 #include "training/latents.h"
 
 static kin_status on_progress(void *user, int64_t done, int64_t total, kin_error *err)
@@ -63,6 +66,74 @@ static kin_status make(const kin_args *args, kin_vae_model *vae, const char *fol
     return status;
 }
 
+/* --- clips --- */
+
+static kin_status on_clip(void *user, const char *what, int64_t done, int64_t total, kin_error *err)
+{
+    kin_progress *p = user;
+    if (done == 1)
+        kin_progress_begin(p, "cache", what, total);
+    kin_progress_update(p, done, NULL, false);
+    return kin_signals_check("dataset cache", err);
+}
+
+/* The flags as a training configuration of this model, which knows the defaults. */
+static kin_status clip_config(const kin_args *args, const char *data, const char *model,
+                              kin_train_config *out, kin_error *err)
+{
+    static const char *const sizes[] = {"frames", "height", "width"};
+    static const char *const texts[][2] = {{"caption-field", "caption_field"},
+                                           {"caption-prefix", "caption_prefix"},
+                                           {"filter", "filter"}};
+    cJSON *j = cJSON_CreateObject(), *d = cJSON_AddObjectToObject(j, "data");
+    bool ok = d && cJSON_AddStringToObject(j, "init_from", model) &&
+              cJSON_AddStringToObject(d, "path", data);
+    for (int i = 0; ok && i < 3; i++) {
+        if (kin_args_source(args, sizes[i]))
+            ok = cJSON_AddNumberToObject(d, sizes[i], (double)kin_args_int(args, sizes[i]));
+        if (ok && kin_args_text(args, texts[i][0]))
+            ok = cJSON_AddStringToObject(d, texts[i][1], kin_args_text(args, texts[i][0]));
+    }
+    kin_status status = ok ? kin_train_config_parse(j, NULL, NULL, out, err)
+                           : kin_fail(err, KIN_ERR_MEM, "dataset cache: out of memory");
+    cJSON_Delete(j);
+    if (status == KIN_OK && !out->base) {
+        kin_train_config_free(out);
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "dataset cache: clips need a directory of Wan or CogVideoX (-m), whose "
+                        "text encoder they are encoded with too");
+    }
+    return status;
+}
+
+static kin_status make_clips(const kin_args *args, kin_ctx *ctx, const char *data, kin_error *err)
+{
+    kin_progress progress;
+    kin_train_config config;
+    char *model = realpath(kin_args_text(args, "model"), NULL);
+    kin_cli_progress(args, &progress);
+    if (!model)
+        return kin_fail(err, KIN_ERR_FORMAT, "dataset cache: %s: no such folder",
+                        kin_args_text(args, "model"));
+    kin_status status = clip_config(args, data, model, &config, err);
+    if (status == KIN_OK) {
+        kin_clips_options opt = {.data = &config,
+                                 .model = model,
+                                 .out = kin_args_text(args, "output"),
+                                 .progress = on_clip,
+                                 .message = on_message,
+                                 .user = &progress};
+        status = kin_clips_make(ctx, &opt, err);
+        kin_progress_end(&progress);
+        if (status == KIN_OK)
+            printf("%s: %lld files made, %lld kept\n", opt.out, (long long)opt.made,
+                   (long long)opt.kept);
+        kin_train_config_free(&config);
+    }
+    free(model);
+    return status;
+}
+
 kin_status kin_cmd_cache(const kin_args *args, kin_error *err)
 {
     const char *data = args->positional ? args->positional : kin_args_text(args, "data");
@@ -71,8 +142,8 @@ kin_status kin_cmd_cache(const kin_args *args, kin_error *err)
     kin_vae_model *vae = NULL;
     if (!data || !kin_args_text(args, "model") || !kin_args_text(args, "output"))
         return kin_fail(err, KIN_ERR_ARG,
-                        "dataset cache: needs images (PATH), a VAE (-m DIR) and a folder to write "
-                        "(-o DIR)");
+                        "dataset cache: needs images or clips (PATH), a VAE (-m DIR) and a folder "
+                        "to write (-o DIR)");
     KIN_TRY(kin_cli_need_input("data set", data, err));
     KIN_TRY(find_vae(kin_args_text(args, "model"), folder, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
@@ -81,6 +152,9 @@ kin_status kin_cmd_cache(const kin_args *args, kin_error *err)
         *err = ctx->error;
         /* note: an input that is not there is a bad input file */
         status = err->status = status == KIN_ERR_IO ? KIN_ERR_FORMAT : status;
+    } else if (kin_vae_get_info(vae->vae)->video) {
+        kin_vae_model_destroy(&vae);
+        status = make_clips(args, ctx, data, err);
     } else {
         status = make(args, vae, folder, err);
     }

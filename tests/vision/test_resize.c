@@ -62,6 +62,34 @@ static void bicubic_as_pytorch(void **state)
     }
 }
 
+/* Floats are neither rounded nor clamped, and lie channels first. */
+static void floats_are_the_same_before_rounding(void **state)
+{
+    enum { H = 13, W = 5, SH = 7, SW = 9 };
+    uint8_t src[2 * SH * SW * 3];
+    float dst[3 * 2 * H * W];
+    kin_error err = {0};
+    (void)state;
+    srand(6);
+    for (size_t i = 0; i < sizeof src; i++)
+        src[i] = (uint8_t)(255 * (rand() % 2));
+    kin_tensor s = KIN_TENSOR(src, KIN_DTYPE_U8, 2, SH, SW, 3),
+               d = KIN_TENSOR(dst, KIN_DTYPE_F32, 3, 2, H, W);
+    bool beyond = false;
+    assert_ok(kin_resize_float(&s, &d, &err), &err);
+    for (int i = 0; i < 3 * 2 * H * W; i++) {
+        const int x = i % W, y = i / W % H, f = i / (W * H) % 2, c = i / (2 * W * H);
+        const double v = bicubic_at(src + f * SH * SW * 3, SH, SW, (y + 0.5) * SH / H - 0.5,
+                                    (x + 0.5) * SW / W - 0.5, c);
+        beyond = beyond || fabsf(dst[i]) > 1.01f;
+        if (fabs((double)dst[i] - (v / 127.5 - 1)) > 1e-5)
+            fail_msg("(%d,%d,%d,%d): %g, not %g", c, f, y, x, (double)dst[i], v / 127.5 - 1);
+    }
+    assert_true(beyond);
+    d = KIN_TENSOR(dst, KIN_DTYPE_F32, 2, 3, H, W);
+    assert_int_equal(kin_resize_float(&s, &d, &err), KIN_ERR_SHAPE);
+}
+
 static void area_is_the_mean(void **state)
 {
     (void)state;
@@ -140,6 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bicubic_as_pytorch),
+        cmocka_unit_test(floats_are_the_same_before_rounding),
         cmocka_unit_test(area_is_the_mean),
         cmocka_unit_test(crops),
         cmocka_unit_test(refuses),
