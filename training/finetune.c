@@ -135,6 +135,9 @@ kin_status kin_trainer_setup_finetune(kin_trainer *t, const char *checkpoint)
     KIN_TRY(set_levels(t));
     kin_model_set_checkpointing(t->pipe->model, c->checkpointing);
     const kin_clips_info *clips = kin_clips_get_info(kin_source_clips(t->source));
+    if (strcmp(clips->model, c->init_from) != 0)
+        kin_trainer_message(t, "note: the clips were encoded with %.200s, not with this model",
+                            clips->model);
     t->task.pipe = t->pipe;
     t->task.objective = c->objective;
     t->task.seed = c->seed;
