@@ -38,8 +38,8 @@ typedef struct kin_pipeline {
     double fps, cfg_scale;
     int steps;
     int64_t text_len; /* kin_pipeline_set_text_len, 0: not set */
-    size_t planned; /* bytes that the last generation took at most: workspace, packed weights and
-                       values read, in the phase that takes most of them */
+    size_t planned;   /* bytes that the last generation took at most: workspace, packed weights and
+                         values read, in the phase that takes most of them */
     char note[768];   /* what was inferred on loading, for the user: lines, "" for nothing */
 } kin_pipeline;
 
