@@ -70,7 +70,7 @@ static void show_cpu(const kin_args *args)
     kin_cpu_choices_path(path, sizeof path);
     printf("dense products: %s\n", path[0] && kin_path_exists(path)
                                        ? path
-                                       : "own kernels, oneDNN for bf16 on AMX (built in)");
+                                       : "own kernels");
     puts("precision, always f32: norms, softmax, routing scores and cosine, gates, time and "
          "quantity embeddings,\n"
          "  modulation, losses, sampler state, optimizer, EMA\n"

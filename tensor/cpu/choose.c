@@ -1,14 +1,6 @@
-/* tensor/cpu/choose.c: see choose.h. The built-in table, from measurement (docs/SPEED.md):
- *
- * avx2, avx512, f32: own. As fast as oneDNN 2.6 (0.83-0.87 of the peak), 4 times faster for few
- *   rows, with the epilogue in the same pass.
- * avx2, avx512, bf16: own. vdpbf16ps where that is fast (Zen 4), else rounded f32.
- * amx, f32: own, as avx512. `high` precision is always own (three products on the tiles).
- * amx, bf16: oneDNN. Its AMX tiles reached 7-12 times the f32 peak; the own ones are not timed yet.
- * amx-emulated: own, it is there to run them.
- *
- * note: oneDNN's own limit (dnnl_set_max_cpu_isa) can be set once per process, so levels below the
- * machine's are never left to it by this table. */
+/* tensor/cpu/choose.c: see choose.h. Without a file the own products do all work, from measurement
+ * (docs/SPEED.md): in f32 as fast as oneDNN 2.6 for many rows and 4 times as fast for few, with the
+ * epilogue in the same pass; in bf16 on AMX 1.1 to 2 times as fast. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,11 +20,6 @@ static uint32_t class_bit(kin_dtype compute, int64_t n, int64_t k)
 {
     int row = (compute == KIN_DTYPE_BF16) * KIN_CHOICE_SIZES + size_class(n);
     return 1u << (row * KIN_CHOICE_SIZES + size_class(k));
-}
-
-static uint32_t built_in(kin_isa isa)
-{
-    return isa == KIN_ISA_AMX ? 0x3fe00u : 0; /* every class of bf16 */
 }
 
 bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k)
@@ -115,7 +102,7 @@ kin_status kin_cpu_choices_load(kin_ctx *ctx, kin_error *err)
     char path[KIN_PATH_MAX];
     cJSON *tree = NULL;
     kin_error why = {0};
-    ctx->dense_onednn = built_in(ctx->isa);
+    ctx->dense_onednn = 0;
     kin_cpu_choices_path(path, sizeof path);
     if (!path[0] || !kin_path_exists(path))
         return KIN_OK;

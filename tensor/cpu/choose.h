@@ -1,6 +1,6 @@
 /* tensor/cpu/choose.h: which engine does the dense products (linear layers and their dx): the own
- * packed tiles or oneDNN, by measurement. The built-in table stands in choose.c; a file written by
- * `kinema bench --calibrate` overrides it where it is found: at KINEMA_CALIBRATION, else at
+ * packed tiles, or oneDNN where a file written by `kinema bench --calibrate` says that it is faster
+ * on this machine. The file is looked for at KINEMA_CALIBRATION, else at
  * $XDG_CACHE_HOME/kinema/calibration.json, else at $HOME/.cache/kinema/calibration.json
  * (KINEMA_CALIBRATION=none: no file). A context reads it once, when it is made.
  *
@@ -38,7 +38,7 @@ void kin_cpu_choices_path(char *out, size_t size);
 /* Writes the rows as JSON (folders are made). Fails: IO. */
 kin_status kin_cpu_choices_write(const char *path, const kin_choice *rows, int count,
                                  kin_error *err);
-/* Sets ctx->dense_onednn: the built-in table of ctx->isa, then the file's rows of this level. A
+/* Sets ctx->dense_onednn: nothing, then the file's rows of ctx->isa. A
  * file that is not there changes nothing. Fails: FORMAT (names the file), MEM. */
 kin_status kin_cpu_choices_load(kin_ctx *ctx, kin_error *err);
 /* True when oneDNN is to do the dense products of this weight, seen as [n,k]. */

@@ -7,7 +7,8 @@
 
 #include "tensor/cpu/cpu.h"
 
-/* Panels of B taken together where one pass does (see run_group). */
+/* Panels of B taken together (see run_group); twice as many words where the L2 cache is that of the
+ * processors with AMX. */
 enum { GROUP_FLOATS = 65536, GROUP_MAX = 8 };
 /* Steps of a pass where B lies in rows: then several panels are packed at a time, from longer
  * pieces of each row; more row blocks share them. */
@@ -120,11 +121,16 @@ static void copy_tile(int64_t rows, int64_t cols, const float *src, int64_t ld_s
         memcpy(dst + r * ld_dst, src + r * ld_src, (size_t)cols * sizeof(float));
 }
 
+static int64_t group_floats(const kin_engine *e)
+{
+    return e->deep ? 2 * GROUP_FLOATS : GROUP_FLOATS;
+}
+
 /* Panels taken together: B of a group stays in the L2 cache, a row block of them in the L1 cache.
  */
 static int64_t group_panels(const kin_engine *e, int64_t steps)
 {
-    int64_t n = GROUP_FLOATS / (steps * e->right_words + 1);
+    int64_t n = group_floats(e) / (steps * e->right_words + 1);
     return n < 1 ? 1 : n > GROUP_MAX ? GROUP_MAX : n;
 }
 
@@ -182,6 +188,16 @@ static right take_panels(const job *j, const pass *s, int64_t p, int64_t end, fl
     return r;
 }
 
+/* From what a pass reads of a packed panel to what is read next in its place. */
+static int64_t next_words(const job *j, const pass *s)
+{
+    const kin_engine *e = j->e;
+    if (!e->deep)
+        return s->together * panel_words(j);
+    return s->last ? s->together * panel_words(j) - kin_engine_steps(e, s->k0) * e->right_words
+                   : s->steps * e->right_words;
+}
+
 /* The slice of the panel after panel p that the tile of row block t is to fetch. */
 static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p, const float *b)
 {
@@ -191,9 +207,12 @@ static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p
     if (!s->far)
         return kin_ahead_none(b);
     if (g->b_pack)
-        return kin_engine_ahead(e, b + s->together * panel_words(j), s->steps, block, blocks);
+        return kin_engine_ahead(e, b + next_words(j, s), s->steps, block, blocks);
     int64_t ahead = p + s->together, k0 = s->k0;
-    if (ahead >= s->p1 && g->b_steps) { /* those of the next pass */
+    if (g->b_steps && e->deep) {
+        ahead = s->last ? ahead : p;
+        k0 = s->last ? 0 : k0 + s->kn;
+    } else if (g->b_steps && ahead >= s->p1) { /* those of the next pass */
         ahead -= s->p1 - s->p0;
         k0 += s->kn;
     }
@@ -278,42 +297,98 @@ static void run_group(const job *j, const pass *s, const place *t, int64_t p0, i
                        g->acc);
 }
 
-static void run_pass(const job *j, const pass *s, const thread_scratch *w)
+/* Panels [p0, p1) of one row block in one of the passes of a deep engine: sums go straight to the
+ * result, where the next pass finds them in the L2 cache and what follows the product works on them
+ * in place. A copy through a buffer took a sixth of the time: the tiles are that quick. */
+static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, int64_t p1,
+                       const float *a, right r, float *tile)
 {
-    pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a);
+    const kin_gemm *g = j->g;
+    int64_t nr = j->e->nr, col0 = p0 * nr, cols = p1 * nr <= g->n ? p1 * nr - col0 : 0;
+    int64_t whole = cols ? p1 : p1 - 1, ldc = g->epi ? g->epi->ld_y : g->ldc;
+    float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
+    bool acc = !s->first || (!g->epi && g->acc);
+    for (int64_t p = p0; p < whole; p++, r.b += r.step)
+        j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, ldc, acc,
+                   ahead_of(j, s, t, p, r.b));
+    if (s->last && g->epi && whole > p0)
+        finish_tile(j, t, col0, (whole - p0) * nr, c, ldc);
+    if (whole < p1)
+        run_tile(j, s, t, whole, a, r.b, tile);
+}
+
+/* Panels [p, end) of a pass over the packed rows a. */
+static void run_panels(const job *j, const pass *s, int64_t p, int64_t end, const float *a,
+                       const thread_scratch *w)
+{
+    const kin_engine *e = j->e;
+    right r = take_panels(j, s, p, end, w->b);
+    for (int64_t i = s->b0; i < s->b1; i++, a += s->steps * e->mr) {
+        place t = {.block = i};
+        t.rows = kin_engine_block_rows(e, j->g->m, j->blocks, i, &t.row0);
+        if (e->deep)
+            run_direct(j, s, &t, p, end, a, r, w->tile);
+        else if (s->first && s->last)
+            run_group(j, s, &t, p, end, a, r, w->tile);
+        else
+            for (int64_t q = p; q < end; q++)
+                run_tile(j, s, &t, q, a, r.b + (q - p) * r.step, w->tile);
+    }
+}
+
+/* The pass over k that begins at k0. */
+static void pass_at(const job *j, int64_t k0, pass *s)
+{
+    int64_t k = j->g->k, kc = pass_steps(j) / j->e->parts * j->e->group;
+    s->k0 = k0;
+    s->kn = k - k0 < kc ? k - k0 : kc;
+    s->steps = kin_engine_steps(j->e, s->kn);
+    s->first = k0 == 0;
+    s->last = k0 + s->kn >= k;
+}
+
+/* Pass after pass, each over all panels: sums wait in the result. */
+static void run_wide(const job *j, pass *s, const thread_scratch *w)
+{
+    for (int64_t k0 = 0; k0 == 0 || k0 < j->g->k; k0 += s->kn) {
+        pass_at(j, k0, s);
+        s->together = in_rows(j) || (s->first && s->last) ? group_panels(j->e, s->steps) : 1;
+        pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a);
+        for (int64_t p = s->p0; p < s->p1; p += s->together)
+            run_panels(j, s, p, p + s->together < s->p1 ? p + s->together : s->p1, w->a, w);
+    }
+}
+
+/* All of k for some panels at a time, rows packed once. */
+static void run_deep(const job *j, pass *s, const thread_scratch *w)
+{
+    const int64_t k = j->g->k, each = (s->b1 - s->b0) * j->e->mr;
+    for (int64_t k0 = 0; k0 < k; k0 += s->kn) {
+        pass_at(j, k0, s);
+        pack_a(j, s->b0, s->b1, k0, s->kn, w->a + kin_engine_steps(j->e, k0) * each);
+    }
+    pass_at(j, 0, s);
+    s->together = group_panels(j->e, s->steps);
     for (int64_t p = s->p0; p < s->p1; p += s->together) {
         int64_t end = p + s->together < s->p1 ? p + s->together : s->p1;
-        right r = take_panels(j, s, p, end, w->b);
-        for (int64_t i = s->b0; i < s->b1; i++) {
-            const float *a = w->a + (i - s->b0) * s->steps * j->e->mr;
-            place t = {.block = i};
-            t.rows = kin_engine_block_rows(j->e, j->g->m, j->blocks, i, &t.row0);
-            if (s->first && s->last)
-                run_group(j, s, &t, p, end, a, r, w->tile);
-            else
-                for (int64_t q = p; q < end; q++)
-                    run_tile(j, s, &t, q, a, r.b + (q - p) * r.step, w->tile);
+        for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += s->kn) {
+            pass_at(j, k0, s);
+            run_panels(j, s, p, end, w->a + kin_engine_steps(j->e, k0) * each, w);
         }
     }
 }
 
 static void run_task(const job *j, int64_t task, const thread_scratch *w)
 {
-    const kin_engine *e = j->e;
     int64_t b0 = task % j->mtasks * j->block_step, p0 = task / j->mtasks * j->panel_step;
-    int64_t k = j->g->k, kc = pass_steps(j) / e->parts * e->group;
     pass s = {.b0 = b0, .p0 = p0};
     s.b1 = b0 + j->block_step < j->blocks ? b0 + j->block_step : j->blocks;
     s.p1 = p0 + j->panel_step < j->panels ? p0 + j->panel_step : j->panels;
     s.far = (s.p1 - p0) * panel_words(j) > FAR_WORDS;
-    for (; s.k0 == 0 || s.k0 < k; s.k0 += kc) {
-        s.kn = k - s.k0 < kc ? k - s.k0 : kc;
-        s.steps = kin_engine_steps(e, s.kn);
-        s.first = s.k0 == 0;
-        s.last = s.k0 + s.kn >= k;
-        s.together = in_rows(j) || (s.first && s.last) ? group_panels(e, s.steps) : 1;
-        run_pass(j, &s, w);
-    }
+    if (j->e->deep)
+        run_deep(j, &s, w);
+    else
+        run_wide(j, &s, w);
 }
 
 /* Floats of scratch per thread: rows of A, panels of B, a group of tiles. */
@@ -325,10 +400,15 @@ typedef struct need {
 static need need_of(const kin_engine *e, const kin_gemm *g, int64_t count)
 {
     int64_t blocks = e->blocks > 4 ? e->blocks : 4, panels = (int64_t)e->pass * e->right_words;
-    need n = {.a = (size_t)(blocks * e->mr * e->pass + 32 + 15) / 16 * 16};
-    for (int64_t i = 0; i < count; i++)
+    int64_t steps = e->pass;
+    need n = {0};
+    for (int64_t i = 0; i < count; i++) {
+        int64_t all = kin_engine_steps(e, g[i].k);
         if (g[i].b)
-            n.b = (size_t)(panels > GROUP_FLOATS ? panels : GROUP_FLOATS) + 16;
+            n.b = (size_t)(panels > group_floats(e) ? panels : group_floats(e)) + 16;
+        steps = e->deep && all > steps ? all : steps;
+    }
+    n.a = (size_t)(blocks * e->mr * steps + 32 + 15) / 16 * 16;
     n.all = (n.a + n.b + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
     return n;
 }

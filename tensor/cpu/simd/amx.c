@@ -38,6 +38,7 @@ TILE_TARGET static void amx_leave(void)
 #define TILE_STATE (void)0
 #define TILE_ZERO(t) _tile_zero(t)
 #define TILE_LOAD(t, p, stride) _tile_loadd(t, p, stride)
+#define TILE_STREAM(t, p, stride) _tile_stream_loadd(t, p, stride)
 #define TILE_STORE(t, p, stride) _tile_stored(t, p, stride)
 #define TILE_BF16(c, a, b) _tile_dpbf16ps(c, a, b)
 #define TILE_INT8(c, a, b) _tile_dpbsud(c, a, b)

@@ -69,6 +69,7 @@ static void amx_leave(void)
 #define TILE_STATE soft_tile tiles[8]
 #define TILE_ZERO(t) memset(&tiles[t], 0, sizeof(soft_tile))
 #define TILE_LOAD(t, p, stride) soft_copy((char *)tiles[t].row, 64, (const char *)(p), (stride))
+#define TILE_STREAM TILE_LOAD
 #define TILE_STORE(t, p, stride) soft_copy((char *)(p), (stride), (const char *)tiles[t].row, 64)
 #define TILE_BF16(c, a, b) soft_bf16(&tiles[c], &tiles[a], &tiles[b])
 #define TILE_INT8(c, a, b) soft_int8(&tiles[c], &tiles[a], &tiles[b])

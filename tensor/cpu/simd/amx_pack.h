@@ -42,17 +42,16 @@ VINL const float *pack_row(const float *src, int64_t ld, const int32_t *rows, in
     return src + (rows ? rows[i] : i) * ld;
 }
 
-/* Rows as rows of the left tiles. */
+/* Rows as rows of the left tiles, one row after the other: it is read in the order of memory. */
 PACK_TARGET VINL void left_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
                                 int64_t k, int parts, float *dst)
 {
-    for (int64_t k0 = 0; k0 < k; k0 += AMX_K) {
-        for (int part = 0; part < parts; part++, dst += AMX_BLOCK) {
-            for (int64_t i = 0; i < AMX_LANES; i++) {
-                const float *s = i < nrows ? pack_row(src, ld, rows, i) + k0 : NULL;
-                vf_store(dst + i * AMX_PAIRS, s ? row_pairs(s, k - k0, part) : vf_zero());
-            }
-        }
+    for (int64_t i = 0; i < AMX_LANES; i++, dst += AMX_PAIRS) {
+        const float *s = i < nrows ? pack_row(src, ld, rows, i) : NULL;
+        float *d = dst;
+        for (int64_t k0 = 0; k0 < k; k0 += AMX_K)
+            for (int part = 0; part < parts; part++, d += AMX_BLOCK)
+                vf_store(d, s ? row_pairs(s + k0, k - k0, part) : vf_zero());
     }
 }
 
@@ -115,10 +114,12 @@ PACK_TARGET VINL void pack_cols(const float *src, int64_t ld, const int32_t *row
 static void words_left_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
                             int lanes, int64_t k, float *dst)
 {
-    for (int64_t k0 = 0; k0 < k; k0 += AMX_PAIRS, dst += AMX_BLOCK)
-        for (int64_t i = 0; i < lanes; i++)
-            vf_store(dst + i * AMX_PAIRS,
-                     i < nrows ? vf_loadn(pack_row(src, ld, rows, i) + k0, k - k0) : vf_zero());
+    for (int64_t i = 0; i < lanes; i++, dst += AMX_PAIRS) {
+        const float *s = i < nrows ? pack_row(src, ld, rows, i) : NULL;
+        float *d = dst;
+        for (int64_t k0 = 0; k0 < k; k0 += AMX_PAIRS, d += AMX_BLOCK)
+            vf_store(d, s ? vf_loadn(s + k0, k - k0) : vf_zero());
+    }
 }
 static void words_right_rows(const float *src, int64_t ld, const int32_t *rows, int64_t nrows,
                              int lanes, int64_t k, float *dst)

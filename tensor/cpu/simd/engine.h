@@ -61,6 +61,7 @@ typedef struct kin_engine {
     int parts;       /* words that hold one group (2: high and low halves of split f32) */
     int pass;        /* steps per pass over k: what stays in the caches */
     int blocks;      /* row blocks per task, at most */
+    bool deep;       /* passes over k end before the next panels begin (see gemm.c) */
     bool rounded;    /* operands are rounded to bf16 */
     kin_pack_rows left_rows, right_rows; /* right_rows: x row^T; one panel */
     kin_pack_cols left_cols, right_steps;
