@@ -10,7 +10,8 @@
 #include "tensor/cpu/attention.h"
 #include "tensor/ref/ref.h"
 
-enum { MAX_QUERIES = 504, MIN_QUERIES = 56 };
+/* Queries of a task: each packs all keys and values of its head. */
+enum { MAX_QUERIES = 1024, MIN_QUERIES = 56 };
 
 typedef struct fwd_scratch {
     float *q, *k, *v; /* packed; q where it is turned */
@@ -83,12 +84,17 @@ static void fwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
     else
         kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * h->e->mr, w->k, kn, w->p,
                          h->ld_score, false);
-    s->softmax_block(&sc, (int)rows, kn, w->p, h->ld_score, w->max + row0, w->sum + row0,
-                     w->factor);
-    float *o = w->o + row0 * h->d_pad;
+    float *o = w->o + row0 * h->d_pad, *max = w->max + row0, *sum = w->sum + row0;
+    if (h->e->softmax)
+        h->e->softmax(&sc, (int)rows, kn, w->p, h->ld_score, max, sum, w->factor, w->left);
+    else
+        s->softmax_block(&sc, (int)rows, kn, w->p, h->ld_score, max, sum, w->factor);
     if (k0 > 0)
         s->scale_rows(rows, h->d_pad, 1.0f, w->factor, o, h->d_pad);
-    kin_head_rows(h, w->p, h->ld_score, rows, kn, w->left, w->v, h->d, o, h->d_pad, k0 > 0);
+    if (h->e->softmax)
+        kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->v, h->d, o, h->d_pad, k0 > 0);
+    else
+        kin_head_rows(h, w->p, h->ld_score, rows, kn, w->left, w->v, h->d, o, h->d_pad, k0 > 0);
 }
 
 static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const fwd_task *t,
@@ -142,6 +148,7 @@ kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
         step = nq * units / (4 * (int64_t)ctx->threads);
     step = step < MIN_QUERIES ? MIN_QUERIES : step > MAX_QUERIES ? MAX_QUERIES : step;
     int64_t pieces = (nq + step - 1) / step, tasks = units * pieces;
+    step = (nq + pieces - 1) / pieces;
     int threads = tasks < ctx->threads ? (int)tasks : ctx->threads;
     fwd_scratch probe;
     size_t each = fwd_carve(&h, step < nq ? step : nq, a->k->size[1], NULL, &probe),

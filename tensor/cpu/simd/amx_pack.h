@@ -6,7 +6,9 @@
 #ifndef KIN_CPU_SIMD_AMX_PACK_H
 #define KIN_CPU_SIMD_AMX_PACK_H
 
-#include "tensor/cpu/simd/engine.h"
+#define SOFTMAX_TARGET PACK_TARGET
+#define SOFTMAX_PAIRS bf16_pairs
+#include "tensor/cpu/simd/softmax.h"
 
 enum { AMX_K = 32, AMX_PAIRS = 16, AMX_LANES = 32, AMX_BLOCK = AMX_PAIRS * AMX_LANES };
 
@@ -159,5 +161,15 @@ PACK_ROWS_FN(split_left_rows, left_rows, 2)
 PACK_ROWS_FN(split_right_rows, right_rows, 2)
 PACK_COLS_FN(split_left_cols, true, 2)
 PACK_COLS_FN(split_right_steps, false, 2)
+
+/* Weights of attention as left operand, without a detour through floats. */
+PACK_TARGET static void amx_softmax(const kin_score *a, int rows, int64_t keys, float *s,
+                                    int64_t ld, float *max, float *sum, float *factor, float *left)
+{
+    if (a->bias || a->keep)
+        softmax_rows(false, a, rows, keys, s, ld, max, sum, factor, left, AMX_PAIRS, AMX_BLOCK);
+    else
+        softmax_rows(true, a, rows, keys, s, ld, max, sum, factor, left, AMX_PAIRS, AMX_BLOCK);
+}
 
 #endif

@@ -145,6 +145,7 @@ AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
                              .right_steps = amx_right_steps,    \
                              .tile = amx_tile_bf16,             \
                              .tile_half = amx_tile_bf16_half,   \
+                             .softmax = amx_softmax,            \
                              .enter = amx_enter,                \
                              .leave = amx_leave},               \
         [KIN_PRODUCT_HIGH] = {.mr = AMX_LANES,                  \

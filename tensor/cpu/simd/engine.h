@@ -52,6 +52,8 @@ enum { KIN_FLAT_WORDS = 272 };
 /* rows x k floats (row stride ld) as such words. */
 typedef void (*kin_flat_rows)(const float *src, int64_t ld, int64_t rows, int64_t k, float *dst);
 
+struct kin_score;
+
 typedef struct kin_engine {
     int mr, nr;      /* rows and columns of the tile; mr 0: not at this level */
     int row_unit;    /* rows are best cut at multiples of this */
@@ -68,6 +70,10 @@ typedef struct kin_engine {
     kin_tile tile, tile_half; /* half: the first nr/2 columns of the panel, the same bits */
     kin_tile tile_flat, tile_flat_half; /* left operand of plain rows; NULL: not in this mode */
     kin_flat_rows flat_rows;            /* NULL: words are the floats themselves */
+    /* kin_simd.softmax_block whose weights become a row block as left operand; NULL: not in this
+     * mode */
+    void (*softmax)(const struct kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
+                    float *max, float *sum, float *factor, float *left);
     void (*enter)(void); /* once per thread and parallel region, around all tiles; or NULL */
     void (*leave)(void);
 } kin_engine;

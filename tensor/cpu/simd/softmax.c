@@ -1,89 +1,15 @@
 /* tensor/cpu/simd/softmax.c: rows of scores to probabilities and back, for attention (blocks of
  * keys, running maximum) and for plain softmax. */
-#include <float.h>
-
 #include "tensor/cpu/simd/simd.h"
-#include "tensor/cpu/simd/vec.h"
-
-/* Score vector at column c of row r: scale*s + bias, masked keys at the lowest float. */
-VINL vf score(const kin_score *a, int64_t r, int64_t c, int64_t n, vf s)
-{
-    s = vf_mul(s, vf_set(a->scale));
-    if (a->bias)
-        s = vf_add(s, vf_loadn(a->bias + r * a->ld_bias + c, n));
-    if (a->keep)
-        s = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), s, vf_set(-FLT_MAX));
-    return s;
-}
-
-/* Scores of one row in place (left as they are when `plain`: only scaled), their maximum with top.
- */
-VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float *row, float top)
-{
-    vf scale = vf_set(a->scale), t0 = vf_set(top), t1 = t0;
-    int64_t c = 0;
-    if (plain) {
-        for (; c + 2 * VL <= keys; c += 2 * VL) {
-            t0 = vf_max(t0, vf_mul(vf_load(row + c), scale));
-            t1 = vf_max(t1, vf_mul(vf_load(row + c + VL), scale));
-        }
-        t0 = vf_max(t0, t1);
-    }
-    for (; c < keys; c += VL) {
-        int64_t n = keys - c;
-        vf v =
-            plain ? vf_mul(vf_loadn(row + c, n), scale) : score(a, r, c, n, vf_loadn(row + c, n));
-        if (!plain)
-            vf_storen(row + c, v, n);
-        t0 = vf_max(t0, n >= VL ? v : vf_first(v, n, vf_set(top)));
-    }
-    return vf_hmax(t0);
-}
-
-/* e^(score - top) of what row_scores left: one multiply-add before the power where plain. note: the
- * other way round with masks, whose lowest float would overflow. */
-VINL vf weight(bool plain, vf v, vf scale, vf top)
-{
-    const vf log2e = vf_set(VF_LOG2E);
-    return plain ? vf_exp2(vf_fma(v, scale, top)) : vf_exp2(vf_mul(vf_sub(v, top), log2e));
-}
-
-VINL void block_as(bool plain, const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
-                   float *max, float *sum, float *factor)
-{
-    vf scale = vf_set(a->scale * VF_LOG2E);
-    for (int r = 0; r < rows; r++) {
-        float *row = s + r * ld, m = row_scores(a, plain, r, keys, row, max[r]), one[VL];
-        vf acc = vf_zero(), top = vf_set(plain ? -m * VF_LOG2E : m);
-        int64_t c = 0;
-        for (; c + VL <= keys; c += VL) {
-            vf e = weight(plain, vf_load(row + c), scale, top);
-            vf_store(row + c, e);
-            acc = vf_add(acc, e);
-        }
-        if (c < keys) {
-            int64_t n = keys - c;
-            vf e = weight(plain, vf_loadn(row + c, n), scale, top);
-            vf_storen(row + c, e, n);
-            acc = vf_add(acc, vf_first(e, n, vf_zero()));
-        }
-        factor[r] = 1.0f;
-        if (max[r] != m) {
-            vf_store(one, vf_exp2(vf_set((max[r] - m) * VF_LOG2E)));
-            factor[r] = one[0];
-        }
-        sum[r] = sum[r] * factor[r] + vf_sum(acc);
-        max[r] = m;
-    }
-}
+#include "tensor/cpu/simd/softmax.h"
 
 void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
                              float *max, float *sum, float *factor)
 {
     if (a->bias || a->keep)
-        block_as(false, a, rows, keys, s, ld, max, sum, factor);
+        softmax_rows(false, a, rows, keys, s, ld, max, sum, factor, NULL, 0, 0);
     else
-        block_as(true, a, rows, keys, s, ld, max, sum, factor);
+        softmax_rows(true, a, rows, keys, s, ld, max, sum, factor, NULL, 0, 0);
 }
 
 /* n columns from c on: s becomes gate p, dp becomes ds. */
