@@ -387,6 +387,12 @@ def verdict(row):
     return ("held" if held else "missed") + (" (CPU time)" if mode == "cpu" else "") + (f"; not measured: {left_out}" if left_out else "")
 
 
+def stolen():
+    """Seconds that the host took from this machine's processors, and all seconds, since it started."""
+    t = [int(x) for x in open("/proc/stat").readline().split()[1:]]
+    return t[7], sum(t[:8])
+
+
 def measure_row(run, fn):
     def whole():
         try:
@@ -394,7 +400,7 @@ def measure_row(run, fn):
         finally:
             run.close()  # the twins' CPU time counts as our own from their end on
 
-    before = open("/proc/loadavg").read().split()[:3]
+    before, host = open("/proc/loadavg").read().split()[:3], stolen()
     try:
         row, foreign = harness.foreign_share(whole)
         row["foreign"] = foreign
@@ -403,7 +409,8 @@ def measure_row(run, fn):
         row = {"figures": {}, "verdict": str(e)[:160] if str(e).startswith("not measured") else f"{MISSING}: {str(e)[:120]}"}
     except (RuntimeError, KeyError, OSError, ValueError, subprocess.CalledProcessError) as e:
         row = {"figures": {}, "verdict": "failed: " + str(e)[:200]}
-    row.update(loadavg=[before, open("/proc/loadavg").read().split()[:3]], at=datetime.datetime.now().isoformat(timespec="seconds"),
+    host = [b - a for a, b in zip(host, stolen())]
+    row.update(stolen=host[0] / max(1, host[1]), loadavg=[before, open("/proc/loadavg").read().split()[:3]], at=datetime.datetime.now().isoformat(timespec="seconds"),
                commit=subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip())
     return row
 
@@ -420,8 +427,8 @@ def trim(v):
 
 
 def markdown(store):
-    lines = [f"CPU class {store['cpu_class']}; `cpu`: one thread's CPU time on both sides, `wall`: two threads. \"Load\": share of the machine that",
-             "other processes used meanwhile.", "", "| work and bar | cpu | wall | verdict | load |", "|---|---|---|---|---|"]
+    lines = [f"### {store['cpu_class']}", "", f"CPU class {store['cpu_class']}; `cpu`: one thread's CPU time on both sides, `wall`: two threads. \"Load\": share of the machine that",
+             "other processes used meanwhile, and that the host of a virtual machine took from it.", "", "| work and bar | cpu | wall | verdict | load |", "|---|---|---|---|---|"]
     for name, bar, _ in ROWS:
         r = store["rows"].get(name)
         if not r:
@@ -429,14 +436,20 @@ def markdown(store):
             continue
         cell = [r["figures"].get(m, {}).get("text", "") for m in ("cpu", "wall")]
         load = f"{r['foreign']:.0%}" if "foreign" in r else ""
+        load += f", host {r['stolen']:.0%}" if "foreign" in r and "stolen" in r else ""
         lines.append(f"| {bar} | {cell[0]} | {cell[1]} | {r['verdict']} | {load} |")
     return "\n".join(lines)
 
 
-def write_table(store):
+def write_table():
+    """One table for each CPU class, from its newest file."""
     path = os.path.join(ROOT, "docs", "SPEED.md")
     text = open(path).read()
-    block = f"{BEGIN}\n{markdown(store)}\n{END}"
+    newest_of = {}
+    for f in stored():
+        s = json.load(open(f))
+        newest_of[s["cpu_class"]] = s
+    block = "\n\n".join([BEGIN] + [markdown(newest_of[c]) for c in sorted(newest_of)]) + f"\n{END}"
     if BEGIN in text:
         text = text[:text.index(BEGIN)] + block + text[text.index(END) + len(END):]
     else:
@@ -444,9 +457,9 @@ def write_table(store):
     open(path, "w").write(text)
 
 
-def newest():
-    files = sorted(glob.glob(os.path.join(ROOT, "docs", "bench", "2*.json")))
-    return files[-1] if files else None
+def stored(cpu_class=None):
+    """Files of results, oldest first."""
+    return sorted(glob.glob(os.path.join(ROOT, "docs", "bench", f"2*-{cpu_class or '*'}.json")))
 
 
 def flags():
@@ -461,7 +474,7 @@ def flags():
     ap.add_argument("--native-dtype", default="bf16", help="type of the native model's comparison")
     ap.add_argument("--no-openvino", action="store_true")
     ap.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it needs minutes)")
-    ap.add_argument("--new", action="store_true", help="begin a new file of results; else the newest one goes on")
+    ap.add_argument("--new", action="store_true", help="begin a new file of results; else the newest one of this CPU class goes on")
     ap.add_argument("--write", action="store_true", help="write the table from stored results, measure nothing")
     a = ap.parse_args()
     for k in ("kinema", "official"):
@@ -472,25 +485,27 @@ def flags():
 
 def main():
     a = flags()
-    run, last = Run(a), None if a.new else newest()
-    store = json.load(open(last)) if last else {"rows": {}}
-    run.amx = "amx_tile" in open("/proc/cpuinfo").read()
-    for name, bar, fn in ROWS if not a.write else ():
-        if a.only and name not in a.only:
-            continue
-        old = store["rows"].get(name, {})
-        row = measure_row(run, fn)
-        if len(a.modes) == 1 and row["figures"] and old.get("figures") and old.get("commit") == row["commit"]:
-            for part in ("figures", "raw"):
-                row[part] = dict(old.get(part, {}), **row[part])
-            row["verdict"] = verdict(row)
-        store["rows"][name] = trim(row)
-        store["cpu_class"] = run.cpu_class or store.get("cpu_class")
-        print(name, row["verdict"], {m: f["text"] for m, f in row["figures"].items()}, flush=True)
-        path = last or os.path.join(ROOT, "docs", "bench", f"{datetime.date.today()}-{store['cpu_class']}.json")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        json.dump(trim(store), open(path, "w"))
-    write_table(store)
+    run = Run(a)
+    if not a.write:
+        run.kinema("ops", "--filter", "unary 2048x768 gelu", "--rounds", "1", mode="wall")  # says the class of this machine
+        run.amx = run.cpu_class.endswith("-amx")
+        files = [] if a.new else stored(run.cpu_class)
+        path = files[-1] if files else os.path.join(ROOT, "docs", "bench", f"{datetime.date.today()}-{run.cpu_class}.json")
+        store = json.load(open(path)) if files else {"rows": {}, "cpu_class": run.cpu_class}
+        for name, _, fn in ROWS:
+            if a.only and name not in a.only:
+                continue
+            old = store["rows"].get(name, {})
+            row = measure_row(run, fn)
+            if len(a.modes) == 1 and row["figures"] and old.get("figures") and old.get("commit") == row["commit"]:
+                for part in ("figures", "raw"):
+                    row[part] = dict(old.get(part, {}), **row[part])
+                row["verdict"] = verdict(row)
+            store["rows"][name] = trim(row)
+            print(name, row["verdict"], {m: f["text"] for m, f in row["figures"].items()}, flush=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            json.dump(trim(store), open(path, "w"))
+    write_table()
 
 
 if __name__ == "__main__":
