@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "diffusion/pipeline_parts.h"
 #include "diffusion/tokenizer_dir.h"
+#include "text/clean.h"
 
 static const char pipeline_index[] =
     "{\"_class_name\": \"KinemaPipeline\", \"transformer\": [\"kinema\", null],"
@@ -301,6 +302,25 @@ kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const
     return kin_mul(ctx, &all, &keep, 1.0f, states);
 }
 
+/* The ids of a prompt; Wan's pipeline cleans it first. */
+static kin_status ids_of(const kin_pipeline *p, const char *text, int64_t len, int32_t *ids,
+                         uint8_t *mask)
+{
+    kin_error *err = &p->ctx->error;
+    kin_strbuf clean = {0};
+    kin_status status = KIN_OK;
+
+    if (kin_model_get_info(p->model)->family == KIN_FAMILY_WAN) {
+        status = kin_prompt_clean(text, strlen(text), &clean, err);
+        text = clean.data ? clean.data : "";
+    }
+    if (status == KIN_OK)
+        status =
+            kin_tokenizer_encode_padded(p->tokenizer, text, strlen(text), (int)len, ids, mask, err);
+    kin_strbuf_free(&clean);
+    return status;
+}
+
 kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int n,
                                kin_tensor *states, kin_tensor *null_out)
 {
@@ -314,11 +334,9 @@ kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int 
     KIN_TRY(KIN_WS(ctx, &ids, KIN_DTYPE_I32, n, len));
     KIN_TRY(KIN_WS(ctx, &mask, KIN_DTYPE_U8, n, len));
     for (int i = 0; i < n; i++) {
-        const char *text = prompts[i] ? prompts[i] : "";
         int32_t *row = (int32_t *)ids.data + i * len;
 
-        KIN_TRY(kin_tokenizer_encode_padded(p->tokenizer, text, strlen(text), (int)len, row,
-                                            (uint8_t *)mask.data + i * len, &ctx->error));
+        KIN_TRY(ids_of(p, prompts[i] ? prompts[i] : "", len, row, (uint8_t *)mask.data + i * len));
         /* no piece before the end: the text is empty */
         ((uint8_t *)null_out->data)[i] = row[0] == KIN_PIPELINE_EOS;
     }

@@ -12,11 +12,11 @@ golden=${KINEMA_GOLDEN:-}/video
 # ---- the reference: text to frames ----
 if [ -d "$golden/wan_tiny" ]; then
     cat >annotation.json <<'EOF'
-{"phys_law": " steel & gravity: an ice cube melts on a metal ramp.",
+{"phys_law": " steel &amp; gravity: an ice cube melts on a metal ramp.",
  "n0": "glass: 2.4 to 2.6 g/cm³ floor: 2.1 g/cm³", "n1": "0 to 3 seconds", "n2": "20 to 25 degrees celsius",
  "q0": "collision, rigid body motion", "q1": "no obvious thermodynamic phenomenon", "q2": "reflection, refraction",
  "q3": "no", "q4": "object decomposition and splitting",
- "en_caption": "A glass cup falls onto the kitchen floor quickly."}
+ "en_caption": "A glass cup  falls onto the kitchen floor quickly.\n"}
 EOF
     expect 0 "wan_tiny" "$kinema" generate -m "$golden/wan_tiny" --physics annotation.json -n "blurry dark room, zebra." \
         -W 48 -H 32 --frames 5 --steps 4 --cfg-scale 6 --flow-shift 3 --max-sequence-length 32 \

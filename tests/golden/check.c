@@ -17,6 +17,17 @@ void kin_golden_fail(kin_golden_case *c, const char *fmt, ...)
     c->failed = true;
 }
 
+void kin_golden_skip(kin_golden_case *c, const char *fmt, ...)
+{
+    char what[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    kin_strbuf_addf(&c->skip_text, "skip  %-24s %s  %s\n", c->kind, c->path, what);
+    c->skipped++;
+}
+
 static void record(kin_golden_case *c, const char *name, double error, double tol)
 {
     if (c->ctx->precision == KIN_PRECISION_HIGH)

@@ -15,6 +15,7 @@
 
 #include "base/path.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "io/safetensors.h"
 #include "tensor/ctx.h"
 #include "tensor/params.h"
@@ -36,6 +37,8 @@ typedef struct kin_golden_case {
     char why[1400];  /* first failure */
     char worst[200]; /* check with the largest error in units of its tolerance */
     double worst_error, worst_ratio;
+    int skipped;          /* parts that kinema does not claim to compute */
+    kin_strbuf skip_text; /* a line for each */
 
     /* taps */
     double tap_tol;
@@ -103,6 +106,9 @@ void kin_golden_fail(kin_golden_case *c, const char *fmt, ...)
 /* p->grad against grad.NAME for every grad.* of the file. A gradient in the file that has no
  * parameter fails. */
 void kin_golden_check_grads(kin_golden_case *c, const kin_params *params, double tol);
+/* Says that a part of the case, by name, is not judged, because kinema differs there on purpose. */
+void kin_golden_skip(kin_golden_case *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Says that tensors whose name starts with `prefix` are not compared by this kind; say why beside
  * the call. */
 void kin_golden_ignore(kin_golden_case *c, const char *prefix);
@@ -122,11 +128,6 @@ void kin_golden_tolerance(kin_golden_case *c, const char *name, double tol);
 kin_status kin_golden_read(kin_golden_case *c, const char *path, char **data, size_t *bytes);
 /* Joined path of a file or folder that the config names, under the same rule. */
 kin_status kin_golden_path(kin_golden_case *c, const char *path, char out[KIN_PATH_MAX]);
-
-/* --- later work (later.c) --- */
-
-/* Why this case is not judged yet, or NULL if it is. */
-const char *kin_golden_later(const char *kind, const cJSON *config);
 
 /* --- one case (case.c) --- */
 
