@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
-#include "cli/common.h"
+#include "cli/compare.h"
 #include "io/safetensors.h"
 #include "training/checkpoint.h"
 #include "training/official.h"
@@ -51,6 +51,11 @@ static kin_status parse_size(const char *text, uint64_t *out, kin_error *err)
         }
     return kin_fail(err, KIN_ERR_ARG, "--max-shard-size: '%s' must be a size such as 2GB or 500MB",
                     text);
+}
+
+static const char *type_name(kin_dtype dtype)
+{
+    return dtype == KIN_DTYPE_I8 ? "8-bit blocks" : kin_dtype_name(dtype);
 }
 
 /* The lines of what was guessed. */
@@ -111,8 +116,7 @@ static kin_status from_pth(conversion *c, const char *in, const cJSON *given)
         status = kin_official_to_model(in, c->out, &opt, &notes, c->err);
         tell(c, &notes);
         if (status == KIN_OK)
-            printf("%s: %s weights in %s\n", c->out, c->ema ? "EMA" : "model",
-                   kin_dtype_name(c->dtype));
+            printf("%s: %s weights in %s\n", c->out, c->ema ? "EMA" : "model", type_name(c->dtype));
     }
     kin_strbuf_free(&notes);
     return status;
@@ -122,7 +126,9 @@ static kin_status to_directory(conversion *c, const char *model)
 {
     const kin_ctx_options options = {.backend = KIN_BACKEND_CPU,
                                      .threads = kin_cli_threads(c->args)};
-    const kin_save_options save = {.dtype = c->dtype, .max_shard = c->max_shard};
+    const bool blocks = c->dtype == KIN_DTYPE_I8;
+    const kin_save_options save = {
+        .dtype = c->dtype, .max_shard = c->max_shard, .report = blocks ? kin_cli_tell_error : NULL};
     kin_ctx *ctx = NULL;
     kin_pipeline *p = NULL;
     KIN_TRY(kin_ctx_create(&options, &ctx, c->err));
@@ -133,8 +139,10 @@ static kin_status to_directory(conversion *c, const char *model)
     }
     if (status == KIN_OK)
         status = kin_pipeline_save_as(p, c->out, &save, c->err);
+    if (status == KIN_OK && blocks)
+        status = kin_cli_compare(c->args, p, c->out, &c->notes, c->err);
     if (status == KIN_OK)
-        printf("%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));
+        printf("%s: weights in %s\n", c->out, type_name(c->dtype));
     kin_pipeline_destroy(&p);
     kin_ctx_destroy(&ctx);
     return status;
@@ -151,6 +159,9 @@ static kin_status from_directory(conversion *c)
             "convert: --with-optimizer, --vae and -c are for .pth files (a run given to -o "
             "x.pth keeps its optimizer)");
     if (ends_in(c->out, "pth", "pt")) {
+        if (c->dtype == KIN_DTYPE_I8)
+            return kin_fail(c->err, KIN_ERR_ARG,
+                            "convert: a .pth file holds no 8-bit blocks; --dtype f32, bf16 or f16");
         if (kin_args_text(c->args, "lora"))
             return kin_fail(c->err, KIN_ERR_ARG,
                             "convert: --lora goes with -o DIR; convert its result to .pth");

@@ -220,9 +220,15 @@ static void merge_row(const kin_param *w, int64_t row, double *sum)
     }
 }
 
+/* blocks have no room for a sum */
+static kin_dtype merged_type(const kin_param *w)
+{
+    return w->value.scale ? KIN_DTYPE_F32 : w->value.dtype;
+}
+
 static size_t merged_bytes(const kin_param *w)
 {
-    const size_t n = (size_t)kin_tensor_numel(&w->value) * kin_dtype_size(w->value.dtype);
+    const size_t n = (size_t)kin_tensor_numel(&w->value) * kin_dtype_size(merged_type(w));
 
     return w->adapters ? (n + 63) & ~(size_t)63 : 0;
 }
@@ -249,7 +255,7 @@ kin_status kin_lora_merge(kin_params *params, void **memory, kin_error *err)
     }
     for (int i = 0; i < params->count; i++) {
         kin_param *w = params->list[i];
-        kin_tensor merged = kin_tensor_of(at, w->value.dtype, w->value.ndim, w->value.size);
+        kin_tensor merged = kin_tensor_of(at, merged_type(w), w->value.ndim, w->value.size);
 
         if (!w->adapters)
             continue;

@@ -84,7 +84,8 @@ kin_status kin_pipeline_save(const kin_pipeline *p, const char *dir, kin_dtype d
 
 /* The same with more to choose. */
 typedef struct kin_save_options {
-    kin_dtype dtype;    /* of matrices and tables: F32, BF16 or F16; all else is f32 */
+    kin_dtype dtype;    /* of matrices and tables: F32, BF16, F16, or I8: in 8-bit blocks those
+                           that allow it, the others in bf16; all else is f32 */
     uint64_t max_shard; /* bytes per safetensors file, 0: one file */
     const char
         *vae; /* folder of an autoencoder to copy as vae/ (config.json and weights), or NULL */
@@ -92,6 +93,10 @@ typedef struct kin_save_options {
      * | 1 text encoder; name and stored type are filled in */
     kin_status (*source)(void *user, int table, const kin_param *p, kin_item *out, kin_error *err);
     void *user;
+    /* or NULL; of each matrix in blocks: its error relative to its norm, and the largest of a value
+     */
+    void (*report)(void *user, const char *part, const char *name, double relative, double worst);
+    void *report_user;
 } kin_save_options;
 kin_status kin_pipeline_save_as(const kin_pipeline *p, const char *dir, const kin_save_options *opt,
                                 kin_error *err);

@@ -1,6 +1,7 @@
 /* diffusion/saver.c: a pipeline into a model directory, complete or not at all. */
 #include <dirent.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,10 +40,19 @@ static kin_status write_json(const save_job *j, const char *part, const char *na
     return status;
 }
 
-/* matrices and tables in the asked type; norms and other small parts always f32 */
+enum { BLOCKS_LEAST = 1 << 16 }; /* values of a matrix, below which bf16 costs nothing either */
+
+/* matrices and tables in the asked type (blocks: those that allow it, the others in bf16); norms
+ * and other small parts always f32 */
 static kin_dtype store_type(const save_job *j, const kin_param *p)
 {
-    return kin_weight_is_matrix(p) ? j->opt->dtype : KIN_DTYPE_F32;
+    if (!kin_weight_is_matrix(p))
+        return KIN_DTYPE_F32;
+    if (j->opt->dtype == KIN_DTYPE_I8)
+        return p->blocks && p->value.ndim == 2 && kin_tensor_numel(&p->value) >= BLOCKS_LEAST
+                   ? KIN_DTYPE_I8
+                   : KIN_DTYPE_BF16;
+    return j->opt->dtype;
 }
 
 static kin_status make_item(const save_job *j, int table, const kin_param *p, kin_item *out)
@@ -58,23 +68,58 @@ static kin_status make_item(const save_job *j, int table, const kin_param *p, ki
     return KIN_OK;
 }
 
+/* The items of a table, matrices in blocks as two; *count of them. blocks: one for each parameter.
+ */
+static kin_status make_items(const save_job *j, int table, const kin_params *params,
+                             kin_item *items, kin_blocks *blocks, int *count)
+{
+    for (int i = 0; i < params->count; i++) {
+        kin_item *item = &items[(*count)++];
+
+        KIN_TRY(make_item(j, table, params->list[i], item));
+        if (item->store == KIN_DTYPE_I8) {
+            const kin_item source = *item;
+
+            KIN_TRY(kin_blocks_init(&blocks[i], &source, item, &items[(*count)++], j->err));
+        }
+    }
+    return KIN_OK;
+}
+
+static void tell_errors(const save_job *j, const char *part, const kin_params *params,
+                        const kin_blocks *blocks)
+{
+    for (int i = 0; i < params->count && j->opt->report; i++) {
+        const kin_blocks *b = &blocks[i];
+
+        if (b->name)
+            j->opt->report(j->opt->report_user, part, params->list[i]->name,
+                           b->value2 > 0 ? sqrt(b->error2 / b->value2) : 0.0, b->worst);
+    }
+}
+
 static kin_status write_weights(const save_job *j, const char *part, const char *file, int table,
                                 const kin_params *params)
 {
     static const char *const metadata[] = {"format", "pt", NULL};
-    kin_item *items = kin_calloc((size_t)params->count + 1, sizeof(*items));
+    kin_item *items = kin_calloc(2 * (size_t)params->count + 1, sizeof(*items));
+    kin_blocks *blocks = kin_calloc((size_t)params->count + 1, sizeof(*blocks));
     char folder[KIN_PATH_MAX];
     kin_status status = KIN_OK;
+    int count = 0;
 
-    if (!items)
-        return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
-    for (int i = 0; i < params->count; i++)
-        KIN_GOTO(make_item(j, table, params->list[i], &items[i]));
+    if (!items || !blocks)
+        KIN_GOTO(kin_fail(j->err, KIN_ERR_MEM, "save: out of memory"));
+    KIN_GOTO(make_items(j, table, params, items, blocks, &count));
     KIN_GOTO(kin_path_join(folder, j->root, part, j->err));
     KIN_GOTO(kin_path_make_dirs(folder, j->err));
-    status = kin_safetensors_write_dir(folder, file, items, params->count, j->opt->max_shard,
-                                       metadata, j->err);
+    KIN_GOTO(
+        kin_safetensors_write_dir(folder, file, items, count, j->opt->max_shard, metadata, j->err));
+    tell_errors(j, part, params, blocks);
 done:
+    for (int i = 0; blocks && i < params->count; i++)
+        kin_blocks_free(&blocks[i]);
+    kin_free(blocks);
     kin_free(items);
     return status;
 }
@@ -104,7 +149,9 @@ static kin_status write_vae(const save_job *j)
     if (!j->p->vae)
         return KIN_OK;
     KIN_TRY(kin_path_join(folder, j->root, "vae", j->err));
-    return kin_vae_model_save(j->p->vae, folder, j->opt->dtype, j->opt->max_shard, j->err);
+    return kin_vae_model_save(j->p->vae, folder,
+                              j->opt->dtype == KIN_DTYPE_I8 ? KIN_DTYPE_BF16 : j->opt->dtype,
+                              j->opt->max_shard, j->err);
 }
 
 /* One file, piece by piece. */
@@ -246,8 +293,9 @@ kin_status kin_pipeline_save_as(const kin_pipeline *p, const char *dir, const ki
     size_t n;
     kin_status status;
 
-    if (opt->dtype != KIN_DTYPE_F32 && opt->dtype != KIN_DTYPE_BF16 && opt->dtype != KIN_DTYPE_F16)
-        return kin_fail(err, KIN_ERR_ARG, "save: weights must be f32, bf16 or f16");
+    if (opt->dtype != KIN_DTYPE_F32 && opt->dtype != KIN_DTYPE_BF16 &&
+        opt->dtype != KIN_DTYPE_F16 && opt->dtype != KIN_DTYPE_I8)
+        return kin_fail(err, KIN_ERR_ARG, "save: weights must be f32, bf16, f16 or 8-bit blocks");
     KIN_TRY(kin_path_join(clean, NULL, dir, err));
     for (n = strlen(clean); n > 1 && clean[n - 1] == '/'; n--)
         clean[n - 1] = '\0';

@@ -1,5 +1,6 @@
 #include "diffusion/weights.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -99,6 +100,35 @@ static bool find_name(const source *s, const char *name, place *at)
     return false;
 }
 
+/* The factors of a matrix in 8-bit blocks, which lie beside it as NAME.scale. */
+static kin_status find_factors(const source *s, const kin_param *p, const place *at, kin_tensor *t,
+                               kin_error *err)
+{
+    const kin_safetensors *st = s->st[at->file];
+    const kin_safetensors_entry *e = kin_safetensors_at(st, at->index);
+    const char *path = kin_path_base(e->path);
+    char name[256], got[80];
+    kin_tensor factors;
+    int64_t index = -1;
+
+    if (snprintf(name, sizeof(name), "%s.scale", e->name) < (int)sizeof(name))
+        index = kin_safetensors_find(st, name);
+    if (!kin_weight_is_matrix(p) || p->value.ndim != 2 || index < 0)
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "weights: %s: \"%s\" has type i8, which needs a matrix and its factors "
+                        "\"%s.scale\"",
+                        path, e->name, e->name);
+    KIN_TRY(kin_safetensors_tensor(st, index, &factors, err));
+    if (factors.dtype != KIN_DTYPE_F16 || factors.ndim != 2 || factors.size[0] != t->size[0] ||
+        factors.size[1] != kin_blocks_of(t->size[1]))
+        return kin_fail(err, KIN_ERR_SHAPE, "weights: %s: \"%s\" is %s, must be [%lld, %lld] f16",
+                        path, name, kin_tensor_describe(&factors, got, sizeof(got)),
+                        (long long)t->size[0], (long long)kin_blocks_of(t->size[1]));
+    s->used[at->file][index] = true;
+    t->scale = factors.data;
+    return KIN_OK;
+}
+
 static kin_status find(const source *s, const kin_param *p, kin_weight_alias alias, kin_tensor *t,
                        place *at, kin_error *err)
 {
@@ -113,6 +143,8 @@ static kin_status find(const source *s, const kin_param *p, kin_weight_alias ali
         return kin_fail(err, KIN_ERR_SHAPE, "weights: %s: \"%s\" is %s, the model needs %s", path,
                         p->name, kin_tensor_describe(t, got, sizeof(got)),
                         kin_tensor_describe(&p->value, want, sizeof(want)));
+    if (t->dtype == KIN_DTYPE_I8)
+        return find_factors(s, p, at, t, err);
     if (t->dtype != KIN_DTYPE_F32 && t->dtype != KIN_DTYPE_BF16 && t->dtype != KIN_DTYPE_F16 &&
         t->dtype != KIN_DTYPE_F64)
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
@@ -123,7 +155,7 @@ static kin_status find(const source *s, const kin_param *p, kin_weight_alias ali
 
 static bool stays_mapped(const kin_param *p, const kin_tensor *t)
 {
-    if (t->dtype == KIN_DTYPE_F32)
+    if (t->dtype == KIN_DTYPE_F32 || t->scale)
         return true;
     return kin_weight_is_matrix(p) && (t->dtype == KIN_DTYPE_BF16 || t->dtype == KIN_DTYPE_F16);
 }

@@ -1,5 +1,7 @@
 #include "io/elements.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -110,6 +112,17 @@ static void read_mapped(const void *user, int64_t at, int64_t n, kin_dtype as, v
     kin_mapped_drop((const char *)t->data + (size_t)at * size, (size_t)n * size);
 }
 
+/* a matrix in blocks as the floats it stands for */
+static void read_blocks(const void *user, int64_t at, int64_t n, kin_dtype as, void *out)
+{
+    const kin_tensor *t = user;
+    for (int64_t i = 0; i < n; i++) {
+        const float v = (float)((const int8_t *)t->data)[at + i] * kin_block_scale(t, at + i);
+        kin_elements_convert(&v, KIN_DTYPE_F32, 1, as,
+                             (char *)out + (size_t)i * kin_dtype_size(as));
+    }
+}
+
 kin_item kin_item_of(const char *name, const kin_tensor *t, kin_dtype store_as)
 {
     kin_item item = {.name = name,
@@ -119,12 +132,108 @@ kin_item kin_item_of(const char *name, const kin_tensor *t, kin_dtype store_as)
                      .read = read_tensor,
                      .user = t};
     memcpy(item.size, t->size, (size_t)t->ndim * sizeof *t->size);
+    if (t->scale) {
+        item.type = KIN_DTYPE_F32;
+        item.read = read_blocks;
+    }
     return item;
 }
 
 kin_item kin_item_of_mapped(const char *name, const kin_tensor *t, kin_dtype store_as)
 {
     kin_item item = kin_item_of(name, t, store_as);
-    item.read = read_mapped;
+    if (!t->scale)
+        item.read = read_mapped;
     return item;
+}
+
+/* --- 8-bit blocks --- */
+
+/* The block that element `at` lies in: its values into v, their number into *n. Returns its
+ * factor. */
+static float block_at(const kin_item *source, int64_t at, float v[KIN_BLOCK], int64_t *first,
+                      int64_t *n)
+{
+    const int64_t k = source->size[1], column = at % k / KIN_BLOCK * KIN_BLOCK;
+    float most = 0.0f;
+    *first = at / k * k + column;
+    *n = k - column < KIN_BLOCK ? k - column : KIN_BLOCK;
+    source->read(source->user, *first, *n, KIN_DTYPE_F32, v);
+    for (int64_t j = 0; j < *n; j++)
+        most = fabsf(v[j]) > most || isnan(v[j]) ? fabsf(v[j]) : most;
+    return kin_f16_to_f32(kin_f32_to_f16(most / 127.0f));
+}
+
+/* Elements [at, at+n) of the source have been read. */
+static void drop_read(const kin_blocks *b, int64_t at, int64_t n)
+{
+    if (b->mapped) {
+        const size_t size = kin_dtype_size(b->mapped->dtype);
+        kin_mapped_drop((const char *)b->mapped->data + (size_t)at * size, (size_t)n * size);
+    }
+}
+
+static void read_integers(const void *user, int64_t at, int64_t n, kin_dtype as, void *out)
+{
+    kin_blocks *b = (kin_blocks *)(uintptr_t)user;
+    int8_t *q = out;
+    float v[KIN_BLOCK];
+    (void)as;
+    for (int64_t i = 0, first, count; i < n; i = first + count - at) {
+        const float factor = block_at(&b->source, at + i, v, &first, &count);
+        for (int64_t j = at + i - first; j < count && first + j < at + n; j++) {
+            const float want = factor > 0.0f ? rintf(v[j] / factor) : 0.0f;
+            const float held = want > 127.0f ? 127.0f : want < -127.0f ? -127.0f : want;
+            const double off = (double)v[j] - (double)(held * factor);
+            q[first + j - at] = isfinite(held) ? (int8_t)held : 0;
+            b->error2 += off * off;
+            b->value2 += (double)v[j] * (double)v[j];
+            b->worst = fabs(off) > b->worst ? fabs(off) : b->worst;
+        }
+    }
+    drop_read(b, at, n);
+}
+
+static void read_factors(const void *user, int64_t at, int64_t n, kin_dtype as, void *out)
+{
+    const kin_blocks *b = user;
+    const int64_t k = b->source.size[1], per_row = kin_blocks_of(k);
+    float v[KIN_BLOCK];
+    (void)as;
+    for (int64_t i = 0, first, count; i < n; i++) {
+        const int64_t row = (at + i) / per_row, column = (at + i) % per_row * KIN_BLOCK;
+        ((uint16_t *)out)[i] =
+            kin_f32_to_f16(block_at(&b->source, row * k + column, v, &first, &count));
+    }
+    drop_read(b, at / per_row * k, (at + n) / per_row * k - at / per_row * k);
+}
+
+kin_status kin_blocks_init(kin_blocks *b, const kin_item *source, kin_item *values,
+                           kin_item *factors, kin_error *err)
+{
+    const size_t length = strlen(source->name) + sizeof ".scale";
+    *b = (kin_blocks){.source = *source, .name = kin_malloc(length)};
+    if (!b->name)
+        return kin_fail(err, KIN_ERR_MEM, "safetensors: out of memory");
+    if (source->read == read_mapped) {
+        b->mapped = source->user;
+        b->source.read = read_tensor;
+    }
+    snprintf(b->name, length, "%s.scale", source->name);
+    *values = *source;
+    values->type = values->store = KIN_DTYPE_I8;
+    values->read = read_integers;
+    values->user = b;
+    *factors = *values;
+    factors->name = b->name;
+    factors->size[1] = kin_blocks_of(source->size[1]);
+    factors->type = factors->store = KIN_DTYPE_F16;
+    factors->read = read_factors;
+    return KIN_OK;
+}
+
+void kin_blocks_free(kin_blocks *b)
+{
+    kin_free(b->name);
+    *b = (kin_blocks){0};
 }

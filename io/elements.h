@@ -31,4 +31,22 @@ kin_item kin_item_of(const char *name, const kin_tensor *t, kin_dtype store);
 /* The same for a value in a read-only file mapping: pages are given back once they were read. */
 kin_item kin_item_of_mapped(const char *name, const kin_tensor *t, kin_dtype store);
 
+/* --- 8-bit blocks --- */
+
+/* A matrix [n,k] on its way into 8-bit blocks: NAME (I8) and NAME.scale (F16 [n, blocks of a row]).
+ * A factor is the largest magnitude of its block over 127, rounded to f16. While the integers are
+ * written the error is summed up. */
+typedef struct kin_blocks {
+    kin_item source;              /* 2-D, of a float type */
+    const kin_tensor *mapped;     /* whose pages are given back once they were read, or NULL */
+    char *name;                   /* of the factors, NAME.scale */
+    double error2, value2, worst; /* sums of squares; the largest error of a value */
+} kin_blocks;
+
+/* Fills *b for a source and the two items that write it; b lives until they are written, then
+ * kin_blocks_free. Fails: MEM. */
+kin_status kin_blocks_init(kin_blocks *b, const kin_item *source, kin_item *values,
+                           kin_item *factors, kin_error *err);
+void kin_blocks_free(kin_blocks *b);
+
 #endif

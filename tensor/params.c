@@ -64,7 +64,7 @@ void kin_params_allow_int8(kin_param *const *list, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         if (list[i])
-            list[i]->int8 = true;
+            list[i]->int8 = list[i]->blocks = true;
 }
 
 kin_param *kin_params_find(const kin_params *params, const char *name)
@@ -265,11 +265,13 @@ kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err
                         p->name, kin_tensor_describe(value, b, sizeof b),
                         kin_tensor_describe(&p->value, a, sizeof a));
     if (value->dtype != KIN_DTYPE_F32 && value->dtype != KIN_DTYPE_F64 &&
-        value->dtype != KIN_DTYPE_BF16 && value->dtype != KIN_DTYPE_F16)
-        return kin_fail(err, KIN_ERR_FORMAT, "parameter %s: type %s must be f32, bf16 or f16",
-                        p->name, kin_dtype_name(value->dtype));
+        value->dtype != KIN_DTYPE_BF16 && value->dtype != KIN_DTYPE_F16 && !value->scale)
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "parameter %s: type %s must be f32, bf16, f16 or 8-bit blocks", p->name,
+                        kin_dtype_name(value->dtype));
     p->value.dtype = value->dtype;
     p->value.data = value->data;
+    p->value.scale = value->scale;
     p->owned = false;
     p->mapped = false;
     p->version++;
@@ -278,9 +280,13 @@ kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err
 
 void kin_param_drop_pages(const kin_param *p)
 {
-    if (p->mapped)
-        kin_mapped_drop(p->value.data,
-                        (size_t)kin_tensor_numel(&p->value) * kin_dtype_size(p->value.dtype));
+    const kin_tensor *t = &p->value;
+    if (!p->mapped)
+        return;
+    kin_mapped_drop(t->data, (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype));
+    if (t->scale)
+        kin_mapped_drop(t->scale,
+                        (size_t)t->size[0] * (size_t)kin_blocks_of(t->size[1]) * sizeof *t->scale);
 }
 
 static double xavier_bound(const kin_tensor *t, int64_t n)

@@ -54,6 +54,7 @@ typedef struct kin_param {
     kin_tensor grad;  /* f32 (f64 for f64 values); data NULL: no gradient wanted */
     bool trainable;
     bool int8;   /* a matrix whose products may be done in 8-bit integers (kin_params_allow_int8) */
+    bool blocks; /* a matrix that may be stored in 8-bit blocks: those, and more */
     bool owned;  /* value memory belongs to the table */
     bool mapped; /* value lies in a read-only mapped file */
     uint64_t version; /* bumped by each optimizer step or load */
@@ -111,8 +112,8 @@ kin_status kin_params_alloc(kin_params *params, kin_dtype dtype, bool plan, kin_
 /* One block of zeroed gradients for all trainable parameters. plan as above. */
 kin_status kin_params_alloc_grads(kin_params *params, bool plan, kin_error *err);
 void kin_params_zero_grads(kin_params *params);
-/* Binds the value to memory of someone else (same shape; f32, bf16, f16 or f64). SHAPE names both
- * shapes. */
+/* Binds the value to memory of someone else (same shape; f32, bf16, f16, f64, or a matrix in 8-bit
+ * blocks). SHAPE names both shapes. */
 kin_status kin_params_bind(kin_param *p, const kin_tensor *value, kin_error *err);
 /* After a pass over a mapped value whose result is kept elsewhere (packed, copied): its pages no
  * longer count as resident. Nothing for other values. */

@@ -106,12 +106,18 @@ kin_tensor kin_tensor_reshape(const kin_tensor *t, int ndim, const int64_t *size
     assert(known == numel);
     kin_tensor r = kin_tensor_of(t->data, t->dtype, ndim, full);
     r.id = t->id;
+    r.scale = t->scale;
+    assert(!r.scale || r.size[r.ndim - 1] == t->size[t->ndim - 1]);
     return r;
 }
 
 /* Moves the data pointer by `elements`; a tensor without data (a plan) stays without. */
 static void advance(kin_tensor *t, int64_t elements)
 {
+    if (t->scale) {
+        assert(elements % t->size[t->ndim - 1] == 0);
+        t->scale += elements / t->size[t->ndim - 1] * kin_blocks_of(t->size[t->ndim - 1]);
+    }
     if (t->data)
         t->data = (char *)t->data + elements * (int64_t)kin_dtype_size(t->dtype);
 }
@@ -176,8 +182,8 @@ const char *kin_tensor_describe(const kin_tensor *t, char *buf, size_t bytes)
                                  (long long)t->size[i]);
     }
     if (used < bytes)
-        snprintf(buf + used, bytes - used, "%s] %s", t->ndim == 0 ? "[" : "",
-                 kin_dtype_name(t->dtype));
+        snprintf(buf + used, bytes - used, "%s] %s%s", t->ndim == 0 ? "[" : "",
+                 kin_dtype_name(t->dtype), t->scale ? " in blocks" : "");
     return buf;
 }
 
@@ -259,7 +265,8 @@ double kin_tensor_get(const kin_tensor *t, int64_t i)
     case KIN_DTYPE_F64: return ((const double *)t->data)[at];
     case KIN_DTYPE_BF16: return kin_bf16_to_f32(((const uint16_t *)t->data)[at]);
     case KIN_DTYPE_F16: return kin_f16_to_f32(((const uint16_t *)t->data)[at]);
-    case KIN_DTYPE_I8: return ((const int8_t *)t->data)[at];
+    case KIN_DTYPE_I8:
+        return ((const int8_t *)t->data)[at] * (t->scale ? (double)kin_block_scale(t, at) : 1.0);
     case KIN_DTYPE_U8: return ((const uint8_t *)t->data)[at];
     case KIN_DTYPE_I32: return ((const int32_t *)t->data)[at];
     case KIN_DTYPE_I64: return (double)((const int64_t *)t->data)[at];

@@ -12,7 +12,7 @@
 
 #include "base/status.h"
 
-enum { KIN_MAX_DIMS = 6 };
+enum { KIN_MAX_DIMS = 6, KIN_BLOCK = 32 };
 
 typedef enum kin_dtype {
     KIN_DTYPE_F32 = 0,
@@ -32,6 +32,9 @@ typedef struct kin_tensor {
     int64_t size[KIN_MAX_DIMS];
     int64_t stride[KIN_MAX_DIMS]; /* in elements; the last is 1; 0 broadcasts */
     int32_t id;                   /* tape node this is a view of; 0 = no gradient */
+    /* i8 alone, NULL else: matrices in 8-bit blocks. Bits of an f16 factor for every KIN_BLOCK
+     * values of a row, the last ones of a row may be fewer; a value is its integer times that. */
+    const uint16_t *scale;
 } kin_tensor;
 
 size_t kin_dtype_size(kin_dtype dtype);
@@ -70,6 +73,18 @@ float kin_bf16_to_f32(uint16_t v);
 uint16_t kin_f32_to_bf16(float v);
 float kin_f16_to_f32(uint16_t v);
 uint16_t kin_f32_to_f16(float v);
+
+/* Factors of one row of k values in blocks. */
+static inline int64_t kin_blocks_of(int64_t k)
+{
+    return (k + KIN_BLOCK - 1) / KIN_BLOCK;
+}
+/* The factor of the element `at`, counted from t->data, of a matrix in blocks. */
+static inline float kin_block_scale(const kin_tensor *t, int64_t at)
+{
+    const int64_t k = t->size[t->ndim - 1];
+    return kin_f16_to_f32(t->scale[at / k * kin_blocks_of(k) + at % k / KIN_BLOCK]);
+}
 
 /* Element i (flat, row-major over the logical shape) as double, and back. Slow: for references and
  * tests. */

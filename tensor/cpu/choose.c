@@ -25,7 +25,7 @@ static uint32_t class_bit(kin_dtype compute, int64_t n, int64_t k)
 bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k)
 {
     /* int8 is never left to it; bf16 weights under f32 would be widened, at twice the memory */
-    if (ctx->compute == KIN_DTYPE_I8 || w->value.dtype == KIN_DTYPE_F16 ||
+    if (ctx->compute == KIN_DTYPE_I8 || w->value.dtype == KIN_DTYPE_F16 || w->value.scale ||
         (w->value.dtype == KIN_DTYPE_BF16 && ctx->compute == KIN_DTYPE_F32))
         return false;
     return !(ctx->compute == KIN_DTYPE_F32 && ctx->precision == KIN_PRECISION_HIGH) &&

@@ -74,6 +74,8 @@ kin_status kin_cpu_right(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool 
                          kin_product mode, kin_gemm *g);
 /* Room for a packed form of w (kin_param_pack_get); a plan only counts it. Fails: MEM. */
 kin_status kin_cpu_pack_get(kin_ctx *ctx, kin_param *w, uint64_t key, size_t bytes, kin_pack **out);
+/* Values [at, at+n) of a contiguous float tensor or matrix in blocks, as f32. */
+void kin_cpu_values(const kin_simd *s, const kin_tensor *t, int64_t at, int64_t n, float *out);
 /* p's n values as f32: its own memory, or a copy in the workspace (bf16, f16). p NULL: *out = NULL.
  */
 kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out);

@@ -30,13 +30,11 @@ kin_status kin_cpu_embedding(kin_ctx *ctx, const kin_embedding_args *a)
         return kin_ref_embedding(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
     int64_t n = a->ids->size[0], d = t->size[1];
-    size_t item = kin_dtype_size(t->dtype);
     const int32_t *ids = a->ids->data;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, n *d)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         int64_t id = ids[i * a->ids->stride[0]];
-        s->to_f32((const char *)t->data + (size_t)(id * t->stride[0]) * item, t->dtype, d,
-                  kin_f32(a->y) + i * kin_ld(a->y));
+        kin_cpu_values(s, t, id * t->stride[0], d, kin_f32(a->y) + i * kin_ld(a->y));
     }
     return KIN_OK;
 }

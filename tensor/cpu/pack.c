@@ -6,24 +6,49 @@
 
 enum { CHUNK = 256 };
 
+/* q[0..n) times the factor of their block; whole blocks have a loop of fixed length. */
+static void unpack_block(const int8_t *q, float scale, int64_t n, float *out)
+{
+    if (n == KIN_BLOCK)
+        for (int j = 0; j < KIN_BLOCK; j++)
+            out[j] = scale * (float)q[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            out[j] = scale * (float)q[j];
+}
+
+void kin_cpu_values(const kin_simd *s, const kin_tensor *t, int64_t at, int64_t n, float *out)
+{
+    if (!t->scale) {
+        s->to_f32((const char *)t->data + (size_t)at * kin_dtype_size(t->dtype), t->dtype, n, out);
+        return;
+    }
+    const int64_t k = t->size[t->ndim - 1];
+    for (int64_t end = at + n, len; at < end; at += len, out += len) {
+        const int64_t in_row = at % k, row_left = k - in_row, left = KIN_BLOCK - in_row % KIN_BLOCK;
+        len = left < row_left ? left : row_left;
+        len = len < end - at ? len : end - at;
+        unpack_block((const int8_t *)t->data + at, kin_block_scale(t, at), len, out);
+    }
+}
+
 static void pack_panel(const kin_simd *s, const kin_engine *e, const kin_param *w, int64_t n,
                        int64_t k, bool transposed, int64_t panel, float *tmp, float *dst)
 {
     int64_t cols = transposed ? k : n, depth = transposed ? n : k;
     int64_t c0 = panel * e->nr, cn = cols - c0 < e->nr ? cols - c0 : e->nr;
-    size_t item = kin_dtype_size(w->value.dtype);
-    const char *src = w->value.data;
     for (int64_t d0 = 0; d0 < depth; d0 += CHUNK) {
         int64_t dn = depth - d0 < CHUNK ? depth - d0 : CHUNK;
         float *out = dst + kin_engine_steps(e, d0) * e->right_words;
-        const char *at = src + (size_t)(transposed ? d0 * k + c0 : c0 * k + d0) * item;
-        const float *f = (const float *)(const void *)at;
+        const int64_t first = transposed ? d0 * k + c0 : c0 * k + d0;
+        const float *f = tmp;
         int64_t ld = k;
-        if (w->value.dtype != KIN_DTYPE_F32) {
+        if (w->value.dtype == KIN_DTYPE_F32) {
+            f = (const float *)w->value.data + first;
+        } else {
             int64_t rows = transposed ? dn : cn, len = transposed ? cn : dn;
             for (int64_t r = 0; r < rows; r++)
-                s->to_f32(at + (size_t)(r * k) * item, w->value.dtype, len, tmp + r * len);
-            f = tmp;
+                kin_cpu_values(s, &w->value, first + r * k, len, tmp + r * len);
             ld = len;
         }
         if (transposed)
@@ -101,7 +126,7 @@ kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const 
     if (!copy)
         return ctx->error.status;
     if (!kin_ctx_is_plan(ctx))
-        kin_cpu_simd(ctx)->to_f32(p->value.data, p->value.dtype, n, copy);
+        kin_cpu_values(kin_cpu_simd(ctx), &p->value, 0, n, copy);
     *out = copy;
     return KIN_OK;
 }

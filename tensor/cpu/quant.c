@@ -59,11 +59,9 @@ static void pack_panel(const kin_simd *s, const kin_engine *e, kin_product mode,
                        int64_t k, int64_t c0, int64_t cn, float *tmp, float *dst, float *step)
 {
     int64_t ld = words_of(mode, k);
-    const char *src = w->value.data;
     float *row = tmp + e->nr * ld;
     for (int64_t c = 0; c < cn; c++) {
-        s->to_f32(src + (size_t)((c0 + c) * k) * kin_dtype_size(w->value.dtype), w->value.dtype, k,
-                  row);
+        kin_cpu_values(s, &w->value, (c0 + c) * k, k, row);
         kin_quant how = s->quant_scale(row, k);
         step[c] = how.step;
         quantize(s, mode, row, k, how, true, tmp + c * ld);

@@ -39,7 +39,7 @@ kin_status kin_ref_int8_make(kin_ctx *ctx, const kin_tensor *t, kin_ref_int8 *ou
 kin_status kin_ref_int8_weight(kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k,
                                kin_ref_int8 *out)
 {
-    kin_tensor flat = KIN_TENSOR(w->value.data, w->value.dtype, n, k);
+    kin_tensor flat = KIN_RESHAPE(&w->value, n, k);
     return kin_ref_int8_make(ctx, &flat, out);
 }
 

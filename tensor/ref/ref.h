@@ -17,7 +17,8 @@ static inline double kin_ref_load(const kin_tensor *t, int64_t at)
     case KIN_DTYPE_F64: return ((const double *)t->data)[at];
     case KIN_DTYPE_BF16: return kin_bf16_to_f32(((const uint16_t *)t->data)[at]);
     case KIN_DTYPE_F16: return kin_f16_to_f32(((const uint16_t *)t->data)[at]);
-    case KIN_DTYPE_I8: return ((const int8_t *)t->data)[at];
+    case KIN_DTYPE_I8:
+        return ((const int8_t *)t->data)[at] * (t->scale ? (double)kin_block_scale(t, at) : 1.0);
     case KIN_DTYPE_U8: return ((const uint8_t *)t->data)[at];
     case KIN_DTYPE_I32: return ((const int32_t *)t->data)[at];
     case KIN_DTYPE_I64: return (double)((const int64_t *)t->data)[at];

@@ -134,7 +134,22 @@ mid=("$kinema" generate hello -m mid -W 208 -H 112 --frames 5 --steps 1 --max-se
 planned_is_peak "${mid[@]}" -o m.mp4 --save-latents
 planned_is_peak "${mid[@]}" -o m8.mp4 --dtype bf16
 planned_is_peak "$kinema" generate --from-latents m.latents.safetensors -m mid --allow-flat -q -o n.mp4
-rm -rf mid m.mp4 m8.mp4 n.mp4 m.latents.safetensors
+# the same in 8-bit blocks
+expect 0 "blocks" "$kinema" convert mid -o mid8 --dtype int8
+has out "transformer/blocks.0.ffn.net.2.weight: error 0.003"
+has out "text_encoder/encoder.block.1.layer.1.DenseReluDense.wo.weight: error 0.005"
+has out "end to end, products in f32: text 0.0"
+has out "end to end, products in int8: text 0.0"
+blocks=("$kinema" generate hello -m mid8 -W 64 -H 32 --frames 5 --steps 1 --max-sequence-length 128 --allow-flat -q)
+planned_is_peak "${blocks[@]}" -o b.mp4
+planned_is_peak "${blocks[@]}" -o b8.mp4 --dtype int8
+expect 0 "what the blocks stand for" "$kinema" convert mid8 -o back --dtype f32
+expect 0 "in blocks again" "$kinema" convert back -o again --dtype int8
+has out "end to end, products in f32: text 0.00000, output 0.0000"
+LC_ALL=C sed -i 's/blocks.0.ffn.net.2.weight.scale/blocks.0.ffn.net.2.weight.scalE/' mid8/transformer/diffusion_pytorch_model.safetensors
+expect 3 "factors are missing" "${blocks[@]}" -o b.mp4
+has err 'mid8/transformer: weights: diffusion_pytorch_model.safetensors: "blocks.0.ffn.net.2.weight" has type i8'
+rm -rf mid mid8 back again m.mp4 m8.mp4 n.mp4 b.mp4 b8.mp4 m.latents.safetensors
 
 # ---- broken and partial directories ----
 # broken FROM WHAT TEXT COMMAND: a copy of the model on which COMMAND was run in place fails with TEXT
