@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -270,4 +272,17 @@ bool kin_path_has_space(const char *path, uint64_t bytes)
         memcpy(at, up, sizeof at);
     }
     return (uint64_t)fs.f_bavail >= bytes / (fs.f_frsize ? fs.f_frsize : 1) + 1;
+}
+
+bool kin_path_cache(char out[KIN_PATH_MAX], const char *own, const char *name)
+{
+    const char *given = getenv(own), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = 0;
+    if (given && *given)
+        n = strcmp(given, "none") == 0 ? 0 : snprintf(out, KIN_PATH_MAX, "%s", given);
+    else if (cache && *cache)
+        n = snprintf(out, KIN_PATH_MAX, "%s/kinema/%s", cache, name);
+    else if (home && *home)
+        n = snprintf(out, KIN_PATH_MAX, "%s/.cache/kinema/%s", home, name);
+    return n > 0 && n < KIN_PATH_MAX;
 }

@@ -52,4 +52,8 @@ kin_status kin_path_sync_dir(const char *dir, kin_error *err);
 /* True if the free space of the file system holding path is at least `bytes`. */
 bool kin_path_has_space(const char *path, uint64_t bytes);
 
+/* Path of `name` in the user's cache: what the environment variable `own` says ("none": nothing),
+ * else $XDG_CACHE_HOME/kinema/name, else ~/.cache/kinema/name. False: nowhere. */
+bool kin_path_cache(char out[KIN_PATH_MAX], const char *own, const char *name);
+
 #endif

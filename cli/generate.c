@@ -271,6 +271,7 @@ static kin_status sample(kin_generation *g, kin_error *err)
 /* Loads the model on ctx, makes the conditions and runs; on a plan context nothing is written. */
 static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
 {
+    char texts[KIN_PATH_MAX];
     KIN_TRY(kin_cli_load(g->args, ctx, model_dir, &g->pipeline, err));
     if (kin_model_vae(g->pipeline->model))
         return kin_fail(err, KIN_ERR_ARG,
@@ -283,6 +284,11 @@ static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir,
     g->params.user = g;
     KIN_TRY(kin_generation_set_sizes(g, err));
     KIN_TRY(kin_generation_set_inputs(g, err));
+    if (g->keeps && kin_path_cache(texts, "KINEMA_TEXT_CACHE", "texts") &&
+        kin_pipeline_keep_texts(g->pipeline, texts) != KIN_OK) {
+        *err = ctx->error;
+        return err->status;
+    }
     KIN_TRY(kin_generation_set_classes(g, err));
     KIN_TRY(kin_generation_set_prompt(g, err));
     if (!kin_ctx_is_plan(ctx))

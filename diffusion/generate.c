@@ -544,6 +544,9 @@ kin_status kin_pipeline_generate(kin_pipeline *p, const kin_generate_params *par
     kin_status status;
 
     p->planned = 0;
+    /* note: a prompt and a negative one; its weights are used no more often than that */
+    if (p->text && g.video_vae)
+        kin_text_encoder_set_streaming(p->text, true);
 
     KIN_TRY(check_params(&g));
     KIN_TRY(set_sizes(&g));

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/path.h"
+#include "diffusion/embeds.h"
 #include "diffusion/pipeline_parts.h"
 #include "diffusion/tokenizer_dir.h"
 #include "diffusion/wisa.h"
@@ -183,6 +184,7 @@ static kin_status load_tokenizer(kin_pipeline *p, const char *dir)
 static kin_status load_text(kin_pipeline *p, const char *dir)
 {
     kin_error *err = &p->ctx->error;
+    uint64_t before;
 
     if (!kin_model_get_info(p->model)->text_dim)
         return KIN_OK;
@@ -191,7 +193,11 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
     if (kin_text_encoder_create(p->text_config, p->text_params, &p->text, err) != KIN_OK)
         return kin_fail_prefix(err, "%s/text_encoder/config.json", dir);
     KIN_TRY(open_files(p, dir, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1));
+    before = p->files->hash;
+    p->files->hash = kin_embeds_config_hash(p->text_config);
     KIN_TRY(bind(p, dir, "text_encoder", 1, p->text_params, text_alias));
+    p->text_hash = p->files->hash;
+    p->files->hash ^= before * 3; /* note: equal parts must not cancel out */
     KIN_TRY(load_tokenizer(p, dir));
     return kin_pipeline_check_text(p);
 }

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "diffusion/embeds.h"
 #include "diffusion/pipeline_parts.h"
 #include "diffusion/tokenizer_dir.h"
 #include "text/clean.h"
@@ -286,6 +287,31 @@ kin_status kin_pipeline_set_text_len(kin_pipeline *p, int64_t tokens)
     return KIN_OK;
 }
 
+/* One prompt of Wan: no token sees the padding behind it, whose states are zero, so that only the
+ * others are computed (a plan counts all). */
+static kin_status encode_short(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
+                               kin_tensor *states)
+{
+    kin_ctx *ctx = p->ctx;
+    const int64_t len = ids->size[1], width = kin_text_encoder_width(p->text);
+    kin_tensor first, to, made;
+    int64_t n = 0;
+    size_t mark;
+
+    while (n < len && ((const uint8_t *)mask->data)[n])
+        n++;
+    KIN_TRY(KIN_WS(ctx, states, KIN_DTYPE_F32, 1, len, width));
+    memset(states->data, 0, (size_t)(len * width) * sizeof(float));
+    mark = kin_ws_mark(ctx);
+    KIN_TRY(KIN_WS(ctx, &first, KIN_DTYPE_I32, 1, n));
+    memcpy(first.data, ids->data, (size_t)n * sizeof(int32_t));
+    KIN_TRY(kin_text_encoder_run(ctx, p->text, &first, NULL, &made));
+    to = kin_tensor_slice(states, 1, 0, n);
+    KIN_TRY(kin_copy_into(ctx, &made, &to));
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
 kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
                                    kin_tensor *states)
 {
@@ -295,6 +321,9 @@ kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const
 
     if (kin_model_get_info(p->model)->family == KIN_FAMILY_COGVIDEOX)
         return kin_text_encoder_run(ctx, p->text, ids, NULL, states);
+    if (kin_model_get_info(p->model)->family == KIN_FAMILY_WAN && n == 1 && !ctx->tape &&
+        !kin_ctx_is_plan(ctx))
+        return encode_short(p, ids, mask, states);
     KIN_TRY(kin_text_encoder_run(ctx, p->text, ids, mask, &all));
     KIN_TRY(KIN_WS(ctx, &keep, all.dtype, n, len, 1));
     for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
@@ -340,5 +369,10 @@ kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int 
         /* no piece before the end: the text is empty */
         ((uint8_t *)null_out->data)[i] = row[0] == KIN_PIPELINE_EOS;
     }
-    return kin_pipeline_encode_ids(p, &ids, &mask, states);
+    if (n == 1 && !ctx->tape && kin_embeds_find(p, &ids, states))
+        return KIN_OK;
+    KIN_TRY(kin_pipeline_encode_ids(p, &ids, &mask, states));
+    if (n == 1 && !ctx->tape)
+        kin_embeds_keep(p, &ids, states);
+    return KIN_OK;
 }

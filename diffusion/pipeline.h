@@ -37,10 +37,12 @@ typedef struct kin_pipeline {
     int64_t frames, height, width; /* of a clip, in pixels */
     double fps, cfg_scale;
     int steps;
-    int64_t text_len; /* kin_pipeline_set_text_len, 0: not set */
-    size_t planned;   /* bytes that the last generation took at most: workspace, packed weights and
-                         values read, in the phase that takes most of them */
-    char note[768];   /* what was inferred on loading, for the user: lines, "" for nothing */
+    int64_t text_len;               /* kin_pipeline_set_text_len, 0: not set */
+    uint64_t text_hash;             /* of the text encoder's config and weights, see weights.c */
+    char text_folder[KIN_PATH_MAX]; /* kin_pipeline_keep_texts, "": none */
+    size_t planned; /* bytes that the last generation took at most: workspace, packed weights and
+                       values read, in the phase that takes most of them */
+    char note[768]; /* what was inferred on loading, for the user: lines, "" for nothing */
 } kin_pipeline;
 
 /* Loads DIR (a model directory, a run folder (its latest checkpoint's ema/), or a checkpoint-N
@@ -109,6 +111,10 @@ kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int 
 /* The same from token ids i32 [n,T] and mask u8 [n,T]; nothing is allocated on the heap. */
 kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
                                    kin_tensor *states);
+/* From here on the states of single prompts are kept in `folder` (made when needed; "" for none),
+ * keyed by tokens, encoder and way of computing, and taken from there. What is damaged there is
+ * made anew, what cannot be written is left out. Fails: ARG (a path too long). */
+kin_status kin_pipeline_keep_texts(kin_pipeline *p, const char *folder);
 /* Tokens per prompt: what was set; else text_len of the transformer, or where it takes any what its
  * published pipeline takes (512; CogVideoX 226, with WISA's physics 500). */
 int64_t kin_pipeline_text_len(const kin_pipeline *p);

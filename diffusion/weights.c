@@ -7,7 +7,7 @@
 #include "base/path.h"
 #include "tensor/tensor.h"
 
-enum { HASHED_AT_ONCE = 64 << 20 };
+enum { HASHED_AT_ONCE = 64 << 20, HASHED_OF_TEXT = 4096, SLOT_TEXT = 1 };
 
 void kin_files_free(kin_files **files)
 {
@@ -41,8 +41,8 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ (h >> 29);
 }
 
-/* 64 bits over name and bytes, in order */
-static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
+/* 64 bits over name and the first `bytes` bytes, in order */
+static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e, size_t bytes)
 {
     const unsigned char *p = e->data;
     uint64_t word, lane[4] = {h, h + 1, h + 2, h + 3};
@@ -50,7 +50,7 @@ static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
 
     for (const char *c = e->name; *c; c++)
         lane[0] = mix(lane[0], (unsigned char)*c);
-    for (; i + 32 <= e->bytes; i += 32) {
+    for (; i + 32 <= bytes; i += 32) {
         for (int k = 0; k < 4; k++) {
             memcpy(&word, p + i + 8 * k, sizeof(word));
             lane[k] = mix(lane[k], word);
@@ -61,7 +61,7 @@ static uint64_t hash_entry(uint64_t h, const kin_safetensors_entry *e)
             kept = i;
         }
     }
-    for (; i < e->bytes; i++)
+    for (; i < bytes; i++)
         lane[i % 4] = mix(lane[i % 4], p[i]);
     return mix(mix(lane[0], lane[1]), mix(lane[2], lane[3]));
 }
@@ -71,7 +71,7 @@ uint64_t kin_weights_hash(uint64_t h, const kin_safetensors *file)
     for (int64_t i = 0; i < kin_safetensors_count(file); i++) {
         const kin_safetensors_entry *e = kin_safetensors_at(file, i);
 
-        h = hash_entry(h, e);
+        h = hash_entry(h, e, e->bytes);
         if (e->mapped)
             kin_mapped_drop(e->data, e->bytes);
     }
@@ -190,9 +190,16 @@ static kin_status check_left_over(const source *s, kin_error *err)
     return KIN_OK;
 }
 
+/* How much of a tensor the hash of the model reads. Of text encoders, the largest part of published
+ * models, the beginnings: so a run whose texts are known already (embeds.h) leaves them on disk. */
+static size_t hashed(int slot, const kin_safetensors_entry *e)
+{
+    return slot == SLOT_TEXT && e->bytes > HASHED_OF_TEXT ? HASHED_OF_TEXT : e->bytes;
+}
+
 /* one parameter to its tensor, or to its f32 copy at *at, which moves on */
-static kin_status bind_one(kin_files *files, const source *s, kin_param *p, kin_weight_alias alias,
-                           bool plan, char **at, kin_error *err)
+static kin_status bind_one(kin_files *files, int slot, const source *s, kin_param *p,
+                           kin_weight_alias alias, bool plan, char **at, kin_error *err)
 {
     const kin_safetensors_entry *entry;
     kin_tensor t, wide;
@@ -201,7 +208,7 @@ static kin_status bind_one(kin_files *files, const source *s, kin_param *p, kin_
     KIN_TRY(find(s, p, alias, &t, &where, err));
     entry = kin_safetensors_at(s->st[where.file], where.index);
     if (!plan)
-        files->hash = hash_entry(files->hash, entry);
+        files->hash = hash_entry(files->hash, entry, hashed(slot, entry));
     if (!stays_mapped(p, &t)) {
         /* note: in a plan the mapped data stands for the copy that is not made; nothing reads it */
         wide = kin_tensor_of(plan ? t.data : (void *)*at, KIN_DTYPE_F32, t.ndim, t.size);
@@ -241,7 +248,7 @@ static kin_status bind_all(kin_files *files, int slot, const source *s, kin_para
     }
     at = files->widened[slot];
     for (int i = 0; i < params->count; i++)
-        KIN_TRY(bind_one(files, s, params->list[i], alias, plan, &at, err));
+        KIN_TRY(bind_one(files, slot, s, params->list[i], alias, plan, &at, err));
     return KIN_OK;
 }
 

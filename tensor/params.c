@@ -392,18 +392,50 @@ kin_pack *kin_param_pack_get(kin_param *p, uint64_t key, size_t bytes, bool plan
     return pack;
 }
 
+size_t kin_param_drop_packs(kin_param *p)
+{
+    const size_t n = kin_param_pack_bytes(p);
+    for (kin_pack *pack = p->packs; pack; pack = pack->next) {
+        kin_free(pack->data);
+        pack->data = NULL;
+        pack->bytes = 0;
+        pack->version = p->version - 1;
+    }
+    return n;
+}
+
+kin_status kin_param_give_packs(kin_param *p, kin_param *next, size_t *freed, kin_error *err)
+{
+    for (kin_pack *pack = p->packs; pack; pack = pack->next) {
+        kin_pack *to = pack_by_key(next, pack->key);
+        if (!to) {
+            to = kin_calloc(1, sizeof *to);
+            if (!to)
+                return kin_fail(err, KIN_ERR_MEM, "pack: %s: out of memory", next->name);
+            to->key = pack->key;
+            to->next = next->packs;
+            next->packs = to;
+        }
+        if (to->bytes) {
+            kin_free(pack->data);
+            *freed += pack->bytes;
+        } else {
+            to->data = pack->data;
+            to->bytes = pack->bytes;
+            to->version = next->version - 1;
+        }
+        pack->data = NULL;
+        pack->bytes = 0;
+        pack->version = p->version - 1;
+    }
+    return KIN_OK;
+}
+
 size_t kin_params_drop_packs(kin_params *params)
 {
-    size_t n = kin_params_pack_bytes(params);
-    for (int i = 0; i < params->count; i++) {
-        kin_param *p = params->list[i];
-        for (kin_pack *pack = p->packs; pack; pack = pack->next) {
-            kin_free(pack->data);
-            pack->data = NULL;
-            pack->bytes = 0;
-            pack->version = p->version - 1;
-        }
-    }
+    size_t n = 0;
+    for (int i = 0; i < params->count; i++)
+        n += kin_param_drop_packs(params->list[i]);
     return n;
 }
 

@@ -135,6 +135,10 @@ size_t kin_param_pack_bytes(const kin_param *p);
 size_t kin_params_pack_bytes(const kin_params *params);
 /* Gives the memory of all packed forms back; they are made again when needed. Returns its bytes. */
 size_t kin_params_drop_packs(kin_params *params);
+size_t kin_param_drop_packs(kin_param *p);
+/* Gives the memory of p's packed forms to `next`, a parameter of the same shape, which makes its
+ * own in it; what `next` has already is freed, its bytes added to *freed. Fails: MEM. */
+kin_status kin_param_give_packs(kin_param *p, kin_param *next, size_t *freed, kin_error *err);
 /* Bytes the table keeps in memory once every product has run (after a dry run: what a run will
  * keep): packed forms, gradients and values, of mapped values what is read unpacked. */
 size_t kin_params_resident_bytes(const kin_params *params);

@@ -1,6 +1,7 @@
 #include "text/encoder.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -19,7 +20,7 @@ struct kin_text_encoder {
     int buckets, max_distance;
     bool umt5;
     kin_act act;
-    bool gated;
+    bool gated, streaming;
     float eps;
     double factor; /* initializer_factor */
     kin_param *shared, *final_norm;
@@ -191,6 +192,11 @@ void kin_text_encoder_destroy(kin_text_encoder **enc)
     *enc = NULL;
 }
 
+void kin_text_encoder_set_streaming(kin_text_encoder *enc, bool on)
+{
+    enc->streaming = on;
+}
+
 int64_t kin_text_encoder_width(const kin_text_encoder *enc)
 {
     return enc->width;
@@ -255,6 +261,31 @@ static kin_status feed_forward_part(kin_ctx *ctx, const kin_text_encoder *e, con
     return kin_linear_residual(ctx, &a, b->wo, NULL, x, NULL, y);
 }
 
+/* The memory of packed forms goes to the next block (NULL: back), pages to the system. */
+static kin_status pass_on(kin_ctx *ctx, const text_block *b, const text_block *next)
+{
+    const size_t at[] = {offsetof(text_block, q),    offsetof(text_block, k),
+                         offsetof(text_block, v),    offsetof(text_block, o),
+                         offsetof(text_block, wi_0), offsetof(text_block, wi_1),
+                         offsetof(text_block, wo)};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        kin_param *p = *(kin_param *const *)(const void *)((const char *)b + at[i]);
+        size_t freed = 0;
+        if (!p)
+            continue;
+        if (next)
+            KIN_TRY(kin_param_give_packs(
+                p, *(kin_param *const *)(const void *)((const char *)next + at[i]), &freed,
+                &ctx->error));
+        else
+            freed = kin_param_drop_packs(p);
+        ctx->packed -= freed;
+        if (!kin_ctx_is_plan(ctx))
+            kin_param_drop_pages(p);
+    }
+    return KIN_OK;
+}
+
 /* One block. Without a tape its result moves into x's memory and the rest is released. */
 static kin_status run_block(kin_ctx *ctx, const kin_text_encoder *e, const text_block *b,
                             const kin_tensor *shared_bias, const kin_tensor *mask, kin_tensor *x)
@@ -274,6 +305,8 @@ static kin_status run_block(kin_ctx *ctx, const kin_text_encoder *e, const text_
     }
     KIN_TRY(kin_copy_into(ctx, &y, x));
     kin_ws_release(ctx, mark);
+    if (e->streaming)
+        return pass_on(ctx, b, b + 1 < e->block + e->layers ? b + 1 : NULL);
     return KIN_OK;
 }
 

@@ -18,6 +18,9 @@ typedef struct kin_text_encoder kin_text_encoder;
 kin_status kin_text_encoder_create(const cJSON *config, kin_params *params, kin_text_encoder **out,
                                    kin_error *err);
 void kin_text_encoder_destroy(kin_text_encoder **enc);
+/* Outside of training: packed forms and pages of a block are given back when it has run, so that
+ * one block at a time is in memory. The result is the same. */
+void kin_text_encoder_set_streaming(kin_text_encoder *enc, bool on);
 int64_t kin_text_encoder_width(const kin_text_encoder *enc); /* d_model */
 int64_t kin_text_encoder_vocab(const kin_text_encoder *enc);
 

@@ -10,6 +10,7 @@
 #include "io/safetensors.h"
 #include "training/clips.h"
 #include "training/source.h"
+#include "training/trainer.h"
 
 enum { HEAD_BYTES = 4096, KEY_TEXT = 17, MAX_TOKENIZER = 256 << 20 };
 
@@ -261,6 +262,17 @@ static kin_status encode_clip(const maker *m, const kin_vae_model *vae, const en
     return status;
 }
 
+/* The model, for its text encoder; many prompts want its packed weights to stay, where there is
+ * room for them. */
+static kin_status load_texts(const maker *m, kin_pipeline **out)
+{
+    const uint64_t room = kin_memory_available();
+    KIN_TRY(kin_pipeline_load(m->ctx, m->opt->model, out));
+    if (room && 2 * kin_params_bytes((*out)->text_params) > room)
+        kin_text_encoder_set_streaming((*out)->text, true);
+    return KIN_OK;
+}
+
 static kin_status make_texts(maker *m, kin_error *err)
 {
     kin_pipeline *p = NULL;
@@ -270,7 +282,7 @@ static kin_status make_texts(maker *m, kin_error *err)
         if (is_made(m, "text", e->text)) {
             m->opt->kept++;
         } else {
-            if (!p && (status = kin_pipeline_load(m->ctx, m->opt->model, &p)) != KIN_OK) {
+            if (!p && (status = load_texts(m, &p)) != KIN_OK) {
                 *err = m->ctx->error;
                 break;
             }

@@ -34,16 +34,9 @@ bool kin_cpu_use_onednn(const kin_ctx *ctx, const kin_param *w, int64_t n, int64
 
 void kin_cpu_choices_path(char *out, size_t size)
 {
-    const char *file = getenv("KINEMA_CALIBRATION"), *cache = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    int n = 0;
-    if (file && *file)
-        n = snprintf(out, size, "%s", strcmp(file, "none") == 0 ? "" : file);
-    else if (cache && *cache)
-        n = snprintf(out, size, "%s/kinema/calibration.json", cache);
-    else if (home && *home)
-        n = snprintf(out, size, "%s/.cache/kinema/calibration.json", home);
-    if (n <= 0 || (size_t)n >= size)
+    char path[KIN_PATH_MAX];
+    const bool found = kin_path_cache(path, "KINEMA_CALIBRATION", "calibration.json");
+    if (snprintf(out, size, "%s", found ? path : "") >= (int)size)
         out[0] = 0;
 }
 

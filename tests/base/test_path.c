@@ -161,6 +161,25 @@ static void folders(void **state)
     assert_false(kin_path_has_space(dir, UINT64_MAX));
 }
 
+static void the_cache_of_the_user(void **state)
+{
+    char path[KIN_PATH_MAX];
+    (void)state;
+    unsetenv("KIN_TEST_CACHE");
+    setenv("HOME", "/home/a", 1);
+    setenv("XDG_CACHE_HOME", "", 1);
+    assert_true(kin_path_cache(path, "KIN_TEST_CACHE", "x"));
+    assert_string_equal(path, "/home/a/.cache/kinema/x");
+    setenv("XDG_CACHE_HOME", "/cache", 1);
+    assert_true(kin_path_cache(path, "KIN_TEST_CACHE", "x"));
+    assert_string_equal(path, "/cache/kinema/x");
+    setenv("KIN_TEST_CACHE", "own", 1);
+    assert_true(kin_path_cache(path, "KIN_TEST_CACHE", "x"));
+    assert_string_equal(path, "own");
+    setenv("KIN_TEST_CACHE", "none", 1);
+    assert_false(kin_path_cache(path, "KIN_TEST_CACHE", "x"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +189,7 @@ int main(void)
         cmocka_unit_test(appears_only_when_complete),
         cmocka_unit_test(a_full_disk_is_an_error),
         cmocka_unit_test(folders),
+        cmocka_unit_test(the_cache_of_the_user),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

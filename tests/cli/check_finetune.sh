@@ -4,7 +4,7 @@
 video_model=$(realpath "$2")
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
-export OMP_WAIT_POLICY=passive
+export OMP_WAIT_POLICY=passive KINEMA_TEXT_CACHE=none
 spiece=$here/../../models/bundled/tokenizer/spiece.model
 size=(--frames 9 -H 32 -W 48)
 for kind in wan wan-wisa cogvideox; do
@@ -53,4 +53,30 @@ has err "the clips were encoded with"
 sed 's/"rank": 2/"rank": 2, "target_modules": "nothing"/' wan.json >nothing.json
 expect 2 "adapters of nothing" "$kinema" train -c nothing.json --data cache -o run-z -q
 has err "matches no matrix"
+
+# ---- six real clips and 200 simulated ones, fifty steps; half of them before a stop ----
+if [ -d "${KINEMA_DATA:-}/wisa" ]; then
+    real() {
+        echo "{\"init_from\": \"wan\", \"steps\": $1, \"batch_size\": 2, \"lora\": {\"rank\": 4, \"alpha\": 8}, \"log_every\": 1," \
+            "\"data\": {\"path\": \"$KINEMA_DATA/wisa\", \"simulate\": {\"count\": 200, \"seed\": 3}, \"frames\": 9, \"height\": 32, \"width\": 48}," \
+            "\"optimizer\": {\"lr\": 0.003, \"warmup_steps\": 5}, \"checkpoint\": {\"every\": 25}}"
+    }
+    # mean KEY FIRST LAST: of the log of the whole run
+    mean() { sed -n "$2,$3p" whole/log.jsonl | sed "s/.*\"$1\":\([-0-9.e]*\).*/\1/" | awk '{s += $1} END {printf "%.6f", s / NR}'; }
+    less() { awk "BEGIN {exit !($1 < $2)}"; }
+    real 50 >fifty.json
+    real 25 >half.json
+    expect 0 "fifty steps" "$kinema" train -c fifty.json -o whole -q
+    expect 0 "half of them" "$kinema" train -c half.json -o parts -q
+    expect 0 "and the rest" "$kinema" train -c fifty.json -o parts --resume -q
+    for f in pytorch_lora_weights phys_weights optimizer; do
+        that "$f after the stop" cmp whole/checkpoint-50/$f.safetensors parts/checkpoint-50/$f.safetensors
+    done
+    that "the loss falls" less "$(mean mse 41 50)" "0.95 * $(mean mse 1 10)"
+    that "the classifier learns" less "$(mean bce 41 50)" "0.5 * $(mean bce 1 5)"
+    expect 0 "names of peft" "$kinema" inspect --check whole/checkpoint-50/pytorch_lora_weights.safetensors
+    has out "transformer.blocks.2.attn2.to_out.0.lora_B.weight"
+    expect 0 "a clip of it" "$kinema" generate "a red ball falls" -m wan --lora whole/checkpoint-50/pytorch_lora_weights.safetensors:2 \
+        --phys-weights whole/checkpoint-50/phys_weights.safetensors "${size[@]}" --steps 2 -o real.mp4 -q
+fi
 finish

@@ -5,7 +5,7 @@ video_model=$(realpath "$2")
 compare_frames=$(realpath "$3")
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
-export OMP_WAIT_POLICY=passive
+export OMP_WAIT_POLICY=passive KINEMA_TEXT_CACHE=none
 spiece=$here/../../models/bundled/tokenizer/spiece.model
 golden=${KINEMA_GOLDEN:-}/video
 
@@ -150,6 +150,21 @@ LC_ALL=C sed -i 's/blocks.0.ffn.net.2.weight.scale/blocks.0.ffn.net.2.weight.sca
 expect 3 "factors are missing" "${blocks[@]}" -o b.mp4
 has err 'mid8/transformer: weights: diffusion_pytorch_model.safetensors: "blocks.0.ffn.net.2.weight" has type i8'
 rm -rf mid mid8 back again m.mp4 m8.mp4 n.mp4 b.mp4 b8.mp4 m.latents.safetensors
+
+# ---- states of texts that are known ----
+KINEMA_TEXT_CACHE=$work/texts
+known=("${wan[@]}" --frames 5 -q)
+expect 0 "with a folder of states" "${known[@]}" -o k1.mp4
+that "a prompt and a negative one" test "$(find texts -name '*.safetensors' | wc -l)" = 2
+expect 0 "taken from it" "${known[@]}" -o k2.mp4
+that "the same clip" cmp k1.mp4 k2.mp4
+for f in texts/*.safetensors; do head -c 90 "$f" >cut && cp cut "$f"; done
+expect 0 "made anew where it is cut short" "${known[@]}" -o k3.mp4
+that "again the same" cmp k1.mp4 k3.mp4
+that "and whole again" test -z "$(find texts -size -91c -name '*.safetensors')"
+expect 0 "another way of computing" "${known[@]}" -o k4.mp4 --dtype bf16
+that "has its own" test "$(find texts -name '*.safetensors' | wc -l)" = 4
+KINEMA_TEXT_CACHE=none
 
 # ---- broken and partial directories ----
 # broken FROM WHAT TEXT COMMAND: a copy of the model on which COMMAND was run in place fails with TEXT

@@ -142,6 +142,30 @@ static void masked_keys_do_not_count(void **state)
 }
 
 /* Sample 1 alone gives what it gives in the batch; CPU agrees with the reference. */
+/* Streamed: the same bits, and no packed form is left; a plan counts one block of them. */
+static void streaming_changes_no_bit(void **state)
+{
+    (void)state;
+    kin_tensor a, b;
+    setup s = made(umt5, KIN_BACKEND_CPU, KIN_DTYPE_F32),
+          plan = made(umt5, KIN_BACKEND_PLAN, KIN_DTYPE_F32);
+    assert_ok(kin_text_encoder_run(s.ctx, s.enc, &s.ids, &s.mask, &a), &s.ctx->error);
+    const size_t whole = kin_params_pack_bytes(s.params);
+    assert_true(whole > 0 && s.ctx->packed == whole);
+    kin_text_encoder_set_streaming(s.enc, true);
+    assert_ok(kin_text_encoder_run(s.ctx, s.enc, &s.ids, &s.mask, &b), &s.ctx->error);
+    assert_memory_equal(a.data, b.data, (size_t)kin_tensor_numel(&a) * sizeof(float));
+    assert_int_equal(kin_params_pack_bytes(s.params), 0);
+    assert_int_equal(s.ctx->packed, 0);
+    kin_text_encoder_set_streaming(plan.enc, true);
+    assert_ok(kin_text_encoder_run(plan.ctx, plan.enc, &plan.ids, &plan.mask, &b),
+              &plan.ctx->error);
+    assert_int_equal(plan.ctx->packed, 0);
+    assert_true(plan.ctx->peak < plan.ctx->ws.peak + whole);
+    release(&plan);
+    release(&s);
+}
+
 static void samples_are_independent(void **state)
 {
     (void)state;
@@ -258,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_central_differences),
         cmocka_unit_test(masked_keys_do_not_count),
+        cmocka_unit_test(streaming_changes_no_bit),
         cmocka_unit_test(samples_are_independent),
         cmocka_unit_test(memory_does_not_grow_with_depth),
         cmocka_unit_test(buckets_follow_the_t5_rule),
