@@ -1,6 +1,7 @@
 /* tests/cli/video_model.c: a model directory in the layout of the published video models with
- * random weights: video_model wan|wan-wisa|wan-mid|cogvideox|cogvideox-wisa SPIECE OUT. The -wisa
- * kinds have their physics in phys_weights.safetensors, and no word of it in config.json. */
+ * random weights: video_model wan|wan-wisa|wan-mid|wan-1.3b|cogvideox|cogvideox-wisa SPIECE OUT.
+ * The -wisa kinds have their physics in phys_weights.safetensors, and no word of it in config.json.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -19,10 +20,11 @@
     "\"text_embed_dim\": 32, \"num_layers\": 2, \"sample_height\": 4, \"sample_width\": 6, "       \
     "\"sample_frames\": 9, \"max_text_seq_length\": 16, \"use_rotary_positional_embeddings\": "    \
     "true"
-#define TEXT(kind, width, ff)                                                          \
-    "{\"model_type\": \"" kind "\", \"vocab_size\": 320, \"d_model\": " width          \
-    ", \"d_kv\": 16, \"d_ff\": " ff ", \"num_layers\": 2, \"num_heads\": 2, "          \
-    "\"relative_attention_num_buckets\": 8, \"relative_attention_max_distance\": 20, " \
+#define TEXT(kind, width, ff) TEXT_OF(kind, width, ff, "16", "2")
+#define TEXT_OF(kind, width, ff, head, heads)                                                     \
+    "{\"model_type\": \"" kind "\", \"vocab_size\": 320, \"d_model\": " width ", \"d_kv\": " head \
+    ", \"d_ff\": " ff ", \"num_layers\": 2, \"num_heads\": " heads ", "                           \
+    "\"relative_attention_num_buckets\": 8, \"relative_attention_max_distance\": 20, "            \
     "\"feed_forward_proj\": \"gated-gelu\", \"layer_norm_epsilon\": 1e-06}"
 #define WAN_VAE(width)                                                                           \
     "{\"_class_name\": \"AutoencoderKLWan\", \"base_dim\": " width ", \"dim_mult\": [1,2,2,2], " \
@@ -51,6 +53,16 @@ static const struct kind {
      WAN "\"num_attention_heads\": 6, \"attention_head_dim\": 128, \"ffn_dim\": 3072, "
          "\"text_dim\": 512, \"num_layers\": 6}",
      TEXT("umt5", "512", "2048"), WAN_VAE("32"), UNIPC},
+    /* Wan2.1-T2V-1.3B; of its text encoder two of 24 blocks and a table of 320 rows */
+    {"wan-1.3b", "WanPipeline",
+     "{\"_class_name\": \"WanTransformer3DModel\", \"in_channels\": 16, \"out_channels\": 16, "
+     "\"num_attention_heads\": 12, \"attention_head_dim\": 128, \"ffn_dim\": 8960, "
+     "\"text_dim\": 4096, \"num_layers\": 30}",
+     TEXT_OF("umt5", "4096", "10240", "64", "64"),
+     "{\"_class_name\": \"AutoencoderKLWan\", \"base_dim\": 96, \"z_dim\": 16, "
+     "\"latents_mean\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0], "
+     "\"latents_std\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}",
+     UNIPC},
     {"cogvideox", "CogVideoXPipeline", COG "}", TEXT("t5", "32", "48"), COG_VAE, COG_DDIM},
     {"cogvideox-wisa", "CogVideoXPipeline", COG ", \"insert_gap\": 999}", TEXT("t5", "32", "48"),
      COG_VAE, COG_DDIM},
@@ -139,7 +151,8 @@ static kin_status parse(const char *text, cJSON **out, kin_error *err)
 
 static kin_status make(kin_ctx *ctx, const struct kind *k, const char *spiece, const char *out)
 {
-    const kin_dtype dtype = strstr(k->name, "mid") ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
+    const kin_dtype dtype =
+        strstr(k->name, "mid") || strstr(k->name, "1.3b") ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
     kin_error *err = &ctx->error;
     cJSON *transformer = NULL, *text = NULL, *vae = NULL, *scheduler = NULL;
     kin_pipeline *p = NULL;
@@ -180,8 +193,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc == 4 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
         k = strcmp(argv[1], kinds[i].name) == 0 ? &kinds[i] : k;
     if (!k) {
-        fprintf(stderr,
-                "usage: video_model wan|wan-wisa|wan-mid|cogvideox|cogvideox-wisa SPIECE OUT\n");
+        fprintf(stderr, "usage: video_model wan|wan-wisa|wan-mid|wan-1.3b|cogvideox|cogvideox-wisa "
+                        "SPIECE OUT\n");
         return 2;
     }
     status = kin_ctx_create(&(kin_ctx_options){.backend = KIN_BACKEND_CPU}, &ctx, &err);
