@@ -71,10 +71,15 @@ class Run:
             raise RuntimeError((p.stdout + p.stderr).strip()[-300:])
         return min(steps[1:]), {"steps": steps, "command": " ".join(cmd)}
 
-    def close(self):
-        if self.twin:
-            self.twin.stdin.close()
-            self.twin.wait()
+    def row(self, key):
+        """One row; the twin ends with it, so that its time counts as our own."""
+        try:
+            return ROWS[key][1](self)
+        finally:
+            if self.twin:
+                self.twin.stdin.close()
+                self.twin.wait()
+                self.twin = None
 
 
 def ratio_row(run, work, size, want, own_dtypes, peer_dtypes):
@@ -202,9 +207,9 @@ def write(store):
             lines.append(f"| {title} | not measured | | |")
             continue
         left = "; ".join(f"{n} {s:.3f}" for n, s in r["seconds"].items()) or "; ".join(f"{n} {b / 1e6:.0f} MB" for n, b in r["bytes"].items())
-        lines.append(f"| {title} | {left} | " + "; ".join(f"{n}: {verdict(*v)}" for n, v in r["ratios"].items()) + f" | {r['foreign']:.2f} |")
+        lines.append(f"| {title} | {left} | " + "; ".join(f"{n}: {verdict(*v)}" for n, v in r["ratios"].items()) + (f" | {r['foreign']:.2f} |" if "foreign" in r else " | |"))
     if store.get("scaling"):
-        lines += ["", "bf16, one step and one decode:", "", "| frames | size | tokens | step, s | decode, s | peak, MB (step, decode) |", "|---|---|---|---|---|---|"]
+        lines += ["", "bf16, one step and one decode (frames first, then sizes at 5 frames):", "", "| frames | size | tokens | step, s | decode, s | peak, MB (step, decode) |", "|---|---|---|---|---|---|"]
         both = {}
         for r in store["scaling"]:
             both.setdefault((r["frames"], r["width"], r["height"], r["tokens"]), {})[r["work"]] = r
@@ -246,10 +251,9 @@ def main():
             store["scaling"] = scaling(run)
         else:
             for key in a.only.split(",") if a.only else ROWS:
-                result, foreign = harness.foreign_share(lambda k=key: ROWS[k][1](run))
+                result, foreign = harness.foreign_share(lambda k=key: run.row(k))
                 store["rows"][key] = dict(result, foreign=foreign, threads=a.threads, amx=run.amx)
                 print(key, json.dumps({k: result[k] for k in ("seconds", "ratios")}))
-        run.close()
         with open(STORE, "w") as f:
             json.dump(store, f, indent=1)
             f.write("\n")
