@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "cli/bench_step.h"
-#include "cli/quiet.h"
 
 typedef struct timed {
     kin_bench *b;
@@ -163,7 +162,6 @@ kin_status kin_bench_train(const kin_args *args, kin_error *err)
     w = (timed){0};
     if (!kin_args_text(args, "config"))
         return kin_fail(err, KIN_ERR_ARG, "bench train: needs a configuration (-c FILE)");
-    kin_quiet_simulator();
     KIN_TRY(kin_bench_dtype_of(args, &compute, err));
     kin_status status = kin_bench_open(args, compute, &b, err);
     if (kin_args_source(args, "steps"))

@@ -12,7 +12,6 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "cli/common.h"
-#include "cli/quiet.h"
 #include "cli/signals.h"
 #include "io/video.h"
 #include "physics/simulate.h"
@@ -280,7 +279,6 @@ kin_status kin_cmd_simulate(const kin_args *args, kin_error *err)
     s.dir = kin_args_text(args, "output");
     if (!s.dir)
         return kin_fail(err, KIN_ERR_ARG, "dataset simulate: needs a folder to write (-o DIR)");
-    kin_quiet_simulator();
     KIN_TRY(options_from(args, &s.options, err));
     KIN_TRY(prepare_folder(args, s.dir, err));
     KIN_TRY(write_settings(args, s.dir, err));

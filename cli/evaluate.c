@@ -10,7 +10,6 @@
 #include "base/alloc.h"
 #include "cli/condition.h"
 #include "cli/output.h"
-#include "cli/quiet.h"
 #include "cli/sampling.h"
 #include "cli/signals.h"
 #include "physics/evaluate.h"
@@ -292,7 +291,6 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     if (!physics && kin_args_text(args, "data"))
         KIN_TRY(kin_cli_need_input("data set", kin_args_text(args, "data"), err));
     KIN_TRY(kin_cli_sampling_check(args, err));
-    kin_quiet_simulator();
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_cli_progress(args, &e.progress);

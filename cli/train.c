@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli/common.h"
-#include "cli/quiet.h"
 #include "cli/signals.h"
 #include "training/config.h"
 #include "training/official.h"
@@ -142,7 +141,6 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         KIN_TRY(kin_cli_need_input("data set", opt.data, err));
         opt.data = realpath(opt.data, data) ? data : opt.data;
     }
-    kin_quiet_simulator();
     KIN_TRY(check_config(&opt, err));
     KIN_TRY(take_checkpoint(args, &opt, &progress, err));
     KIN_TRY(kin_cli_context(args, opt.dry_run, &ctx, err));

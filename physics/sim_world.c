@@ -3,35 +3,37 @@
  * exact, springs are of second order. Velocities are brought back to whole steps when they are
  * noted. */
 #include <chipmunk/chipmunk.h>
-#include <pthread.h>
-#include <stdio.h>
 
 #include "base/alloc.h"
 #include "physics/sim_scene.h"
 
 enum { STEPS_PER_CLIP = 4096 };
 
-/* Debian's Chipmunk greets on stdout when the first space of a process is made. stdout belongs to
- * the program, so that one call is made while the stream is set aside. */
-static void make_first_space(void)
-{
-    char greeting[512];
-    FILE *real = stdout, *aside = fmemopen(greeting, sizeof greeting, "w");
-    if (aside)
-        stdout = aside;
-    cpSpace *first_space = cpSpaceNew();
-    stdout = real;
-    if (aside)
-        fclose(aside);
-    if (first_space)
-        cpSpaceFree(first_space);
-}
+/* Debian builds Chipmunk with its debug messages: a banner on stdout with the first space, warnings
+ * on stderr about resting contacts. A library has no business there, so in our copy of
+ * libchipmunk.a (CMakeLists.txt) the C library's output calls have these names. */
+#define MUTE(name)  \
+    int name(void); \
+    int name(void)  \
+    {               \
+        return 0;   \
+    }
+
+MUTE(kin_mute_puts)
+MUTE(kin_mute_fputc)
+MUTE(kin_mute_printf)
+MUTE(kin_mute_fprintf)
+MUTE(kin_mute_vfprintf)
+MUTE(kin_mute___printf_chk)
+MUTE(kin_mute___fprintf_chk)
+MUTE(kin_mute___vfprintf_chk)
+
+extern void *kin_mute_stderr;
+void *kin_mute_stderr;
 
 kin_status kin_sim_world_open(kin_sim_scene *s, double gravity, kin_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     int frames = s->o->frames;
-    pthread_once(&once, make_first_space);
     s->substeps = (STEPS_PER_CLIP + frames - 1) / frames;
     s->dt = 1 / (s->fps * s->substeps);
     s->space = cpSpaceNew();
