@@ -108,23 +108,27 @@ static void log_time(kin_trainer *t)
     kin_log_close_object(&t->log);
 }
 
-kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *l,
-                                const kin_optimizer_report *update)
+void kin_trainer_report_step(kin_trainer *t, const kin_train_losses *l,
+                             const kin_optimizer_report *update)
 {
-    kin_train_report *r = &t->report;
-    *r = (kin_train_report){.step = t->step,
-                            .steps = t->cfg.steps,
-                            .loss = l->total,
-                            .mse = l->flow,
-                            .rec = l->has_rec ? l->rec : -1,
-                            .bce = l->bce,
-                            .aux = l->aux,
-                            .grad_norm = update->grad_norm,
-                            .lr = update->lr,
-                            .expert_share_min = -1,
-                            .expert_share_max = -1,
-                            .val_loss = -1,
-                            .accuracy = l->has_accuracy ? l->accuracy : -1};
+    t->report = (kin_train_report){.step = t->step,
+                                   .steps = t->cfg.steps,
+                                   .loss = l->total,
+                                   .mse = l->flow,
+                                   .rec = l->has_rec ? l->rec : -1,
+                                   .bce = l->bce,
+                                   .aux = l->aux,
+                                   .grad_norm = update->grad_norm,
+                                   .lr = update->lr,
+                                   .expert_share_min = -1,
+                                   .expert_share_max = -1,
+                                   .val_loss = -1,
+                                   .accuracy = l->has_accuracy ? l->accuracy : -1};
+}
+
+kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *l)
+{
+    const kin_train_report *r = &t->report;
     kin_log_begin(&t->log, t->step);
     kin_log_number(&t->log, "loss", l->total);
     if (l->has_flow)
@@ -143,8 +147,8 @@ kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *l,
         kin_log_number(&t->log, "vb", l->vb);
     if (l->has_aux)
         kin_log_number(&t->log, "aux", l->aux);
-    kin_log_number(&t->log, "grad_norm", update->grad_norm);
-    kin_log_number(&t->log, "lr", update->lr);
+    kin_log_number(&t->log, "grad_norm", r->grad_norm);
+    kin_log_number(&t->log, "lr", r->lr);
     kin_log_number(&t->log, "samples", (double)(t->step * t->cfg.batch * t->cfg.accumulation));
     if (t->experts.experts > 0)
         log_experts(t);

@@ -22,7 +22,7 @@ static kin_status write_config(const kin_trainer *t)
     return status;
 }
 
-static kin_status save(kin_trainer *t)
+kin_status kin_train_save(kin_trainer *t)
 {
     const kin_checkpoint_info info = {.step = t->step,
                                       .fingerprint = kin_source_fingerprint(t->source),
@@ -74,12 +74,11 @@ static bool due(int64_t step, int64_t every)
 
 /* What follows a step: log, validation, samples, checkpoint, in this order, so that a checkpoint's
  * log is complete. */
-static kin_status after_step(kin_trainer *t, const kin_train_losses *losses,
-                             const kin_optimizer_report *update)
+static kin_status after_step(kin_trainer *t, const kin_train_losses *losses)
 {
     const kin_train_config *c = &t->cfg;
     if (due(t->step, c->log_every)) {
-        KIN_TRY(kin_trainer_log_step(t, losses, update));
+        KIN_TRY(kin_trainer_log_step(t, losses));
         if (due(t->step, c->validation.every) && t->held_out.size > 0)
             KIN_TRY(kin_trainer_validate(t));
         if (t->opt->report)
@@ -95,7 +94,7 @@ static kin_status after_step(kin_trainer *t, const kin_train_losses *losses,
         else if (status != KIN_ERR_INTERRUPTED)
             KIN_TRY(status);
     }
-    return due(t->step, c->checkpoint.every) && t->step < c->steps ? save(t) : KIN_OK;
+    return t->step == c->steps || due(t->step, c->checkpoint.every) ? kin_train_save(t) : KIN_OK;
 }
 
 static kin_status stop_requested(kin_trainer *t)
@@ -106,37 +105,40 @@ static kin_status stop_requested(kin_trainer *t)
     if (signal == 0)
         return KIN_OK;
     if (!due(t->step, t->cfg.checkpoint.every))
-        KIN_TRY(save(t));
+        KIN_TRY(kin_train_save(t));
     kin_fail(&t->ctx->error, KIN_ERR_INTERRUPTED, "train: stopped at step %" PRId64 ", saved in %s",
              t->step, t->opt->run);
     t->ctx->error.signal = signal;
     return KIN_ERR_INTERRUPTED;
 }
 
-static kin_status loop(kin_trainer *t)
+kin_status kin_train_step(kin_trainer *t)
 {
-    t->started = t->logged = kin_trainer_clock();
-    t->logged_step = t->step;
-    while (t->step < t->cfg.steps) {
-        kin_train_losses losses;
-        kin_optimizer_report update;
-        const bool watch = due(t->step + 1, t->cfg.log_every);
-        if (watch)
-            kin_trainer_watch_experts(t, true);
-        kin_status status = train_step(t, &losses, &update);
-        if (watch)
-            kin_trainer_watch_experts(t, false);
-        if (status == KIN_ERR_NUMERIC)
-            return kin_fail_prefix(&t->ctx->error,
-                                   "train: step %" PRId64 " (the last checkpoint is intact)",
-                                   t->step + 1);
-        KIN_TRY(status);
-        t->step++;
-        KIN_TRY(after_step(t, &losses, &update));
-        if (t->step < t->cfg.steps)
-            KIN_TRY(stop_requested(t));
-    }
-    return save(t);
+    kin_train_losses losses;
+    kin_optimizer_report update;
+    const bool watch = due(t->step + 1, t->cfg.log_every);
+    if (watch)
+        kin_trainer_watch_experts(t, true);
+    kin_status status = train_step(t, &losses, &update);
+    if (watch)
+        kin_trainer_watch_experts(t, false);
+    if (status == KIN_ERR_NUMERIC)
+        return kin_fail_prefix(
+            &t->ctx->error, "train: step %" PRId64 " (the last checkpoint is intact)", t->step + 1);
+    KIN_TRY(status);
+    t->step++;
+    kin_trainer_report_step(t, &losses, &update);
+    return after_step(t, &losses);
+}
+
+bool kin_train_finished(const kin_trainer *t)
+{
+    return t->step >= t->cfg.steps;
+}
+
+const kin_train_report *kin_train_last_report(const kin_trainer *t)
+{
+    return &t->report;
 }
 
 /* The configuration of the run, and where it goes on. */
@@ -251,7 +253,8 @@ static kin_status check_memory(kin_trainer *t)
     return KIN_OK;
 }
 
-static kin_status run(kin_trainer *t)
+/* All that comes before the first step. */
+static kin_status start(kin_trainer *t)
 {
     char checkpoint[KIN_PATH_MAX] = "";
     kin_error *err = &t->ctx->error;
@@ -269,25 +272,54 @@ static kin_status run(kin_trainer *t)
     const uint64_t first =
         (uint64_t)t->step * (uint64_t)t->cfg.batch * (uint64_t)t->cfg.accumulation;
     KIN_TRY(kin_loader_start(t->source, t->cfg.seed, t->cfg.batch, first, &t->loader, err));
-    return loop(t);
+    t->started = t->logged = kin_trainer_clock();
+    t->logged_step = t->step;
+    return KIN_OK;
 }
 
-kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt)
+kin_status kin_train_open(kin_ctx *ctx, kin_train_options *opt, kin_trainer **out)
 {
-    ctx->error = (kin_error){0};
-    if (opt->dry_run)
-        return plan_peak(ctx, opt, NULL, &opt->peak_bytes);
-    const kin_dtype compute = ctx->compute;
-    const char *data = opt->data;
     kin_trainer *t = kin_calloc(1, sizeof *t);
+    ctx->error = (kin_error){0};
+    *out = t;
     if (!t)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "train: out of memory");
     t->ctx = ctx;
     t->opt = opt;
-    kin_status status = run(t);
-    kin_trainer_close(t);
-    kin_free(t);
-    ctx->compute = compute;
-    opt->data = data; /* note: that of encoded clips is the trainer's */
+    t->compute = ctx->compute;
+    t->data = opt->data;
+    kin_status status = start(t);
+    if (status != KIN_OK)
+        kin_train_close(out);
+    return status;
+}
+
+void kin_train_close(kin_trainer **t)
+{
+    if (!t || !*t)
+        return;
+    kin_trainer_close(*t);
+    (*t)->ctx->compute = (*t)->compute;
+    (*t)->opt->data = (*t)->data; /* note: that of encoded clips is the trainer's */
+    kin_free(*t);
+    *t = NULL;
+}
+
+kin_status kin_train_run(kin_ctx *ctx, kin_train_options *opt)
+{
+    kin_trainer *t;
+    if (opt->dry_run) {
+        ctx->error = (kin_error){0};
+        return plan_peak(ctx, opt, NULL, &opt->peak_bytes);
+    }
+    kin_status status = kin_train_open(ctx, opt, &t);
+    if (status == KIN_OK && kin_train_finished(t))
+        status = kin_train_save(t);
+    while (status == KIN_OK && !kin_train_finished(t)) {
+        status = kin_train_step(t);
+        if (status == KIN_OK && !kin_train_finished(t))
+            status = stop_requested(t);
+    }
+    kin_train_close(&t);
     return status;
 }

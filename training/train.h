@@ -7,7 +7,7 @@
 
 #include "diffusion/pipeline.h"
 
-/* One line of progress, handed out after each logged step. */
+/* What a step was like; handed out after each logged one, which alone has rates and shares. */
 typedef struct kin_train_report {
     int64_t step, steps;
     double loss, mse, bce, aux, grad_norm, lr;
@@ -37,6 +37,22 @@ typedef struct kin_train_options {
     /* out */
     uint64_t peak_bytes; /* dry run: planned peak */
 } kin_train_options;
+
+/* The same step by step. Opening does all that comes before the first step; ctx and opt must live
+ * until kin_train_close, which gives back what is held (NULL and *t NULL: nothing). Fails as
+ * kin_train_run, with the text in ctx->error; *out is NULL then. */
+typedef struct kin_trainer kin_trainer;
+kin_status kin_train_open(kin_ctx *ctx, kin_train_options *opt, kin_trainer **out);
+void kin_train_close(kin_trainer **t);
+/* One optimizer step and what is due after it: log, validation, samples, checkpoint. Ends with a
+ * checkpoint after the last one. After a failure the run can only be closed. */
+kin_status kin_train_step(kin_trainer *t);
+/* Whether all steps are done. */
+bool kin_train_finished(const kin_trainer *t);
+/* Of the last step; before the first, all 0. */
+const kin_train_report *kin_train_last_report(const kin_trainer *t);
+/* A checkpoint now. */
+kin_status kin_train_save(kin_trainer *t);
 
 /* Trains on ctx. Fails: FORMAT (config, data), IO (vanished clip, full disk), NUMERIC (NaN loss:
  * last good checkpoint stays), MEM, INTERRUPTED (saved; err.signal). */

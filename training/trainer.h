@@ -15,7 +15,7 @@ typedef struct kin_expert_counts {
     double *share;           /* [experts+1] scratch */
 } kin_expert_counts;
 
-typedef struct kin_trainer {
+struct kin_trainer {
     kin_ctx *ctx;
     kin_train_options *opt;
     kin_train_config cfg;
@@ -37,8 +37,10 @@ typedef struct kin_trainer {
     double started, logged;      /* monotonic seconds */
     int64_t logged_step, tokens; /* tokens per step */
     int64_t step;
-    kin_train_report report;
-} kin_trainer;
+    kin_train_report report; /* of the last step */
+    kin_dtype compute;       /* of ctx, before this run chose its own */
+    const char *data;        /* of opt, likewise */
+};
 
 /* A note or warning to the user. */
 void kin_trainer_message(const kin_trainer *t, const char *fmt, ...)
@@ -68,8 +70,11 @@ uint64_t kin_memory_available(void);
 /* report.c */
 kin_status kin_trainer_experts_alloc(kin_trainer *t);
 void kin_trainer_watch_experts(kin_trainer *t, bool on);
-kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *losses,
-                                const kin_optimizer_report *update);
+/* What a step was like, into t->report. */
+void kin_trainer_report_step(kin_trainer *t, const kin_train_losses *losses,
+                             const kin_optimizer_report *update);
+/* Writes it into the log, with rates and the experts' shares. */
+kin_status kin_trainer_log_step(kin_trainer *t, const kin_train_losses *losses);
 kin_status kin_trainer_validate(kin_trainer *t);
 
 /* samples.c: run/samples/STEP.png. A value that is not finite is NUMERIC. */
