@@ -8,10 +8,10 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "cli/condition.h"
 #include "cli/output.h"
 #include "cli/sampling.h"
 #include "cli/signals.h"
+#include "diffusion/condition.h"
 #include "physics/evaluate.h"
 
 enum {

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "cli/condition.h"
 #include "cli/evaluate.h"
 #include "cli/signals.h"
+#include "diffusion/condition.h"
 #include "diffusion/losses.h"
 #include "io/dataset.h"
 #include "physics/annotation.h"

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "cli/condition.h"
 #include "cli/generation.h"
 #include "cli/sampling.h"
+#include "diffusion/condition.h"
 
 enum { CLASS_FILE_MAX = 256 << 20 };
 
@@ -141,7 +141,7 @@ kin_status kin_generation_set_prompt(kin_generation *g, kin_error *err)
 {
     if (g->classes.n)
         return KIN_OK;
-    const char *physics = kin_condition_physics(g->args, g->pipeline);
+    const char *physics = kin_condition_physics(kin_args_text(g->args, "physics"), g->pipeline);
     return kin_condition_make(
         kin_args_text(g->args, "prompt"), physics, (double)g->params.frames / g->fps,
         kin_condition_with_law(g->pipeline, physics && strcmp(physics, "none")), &g->condition,

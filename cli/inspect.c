@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "cli/common.h"
-#include "cli/condition.h"
 #include "cli/routing_map.h"
+#include "diffusion/condition.h"
 #include "diffusion/pipeline.h"
 #include "io/check.h"
 #include "tensor/cpu/choose.h"
@@ -160,10 +160,11 @@ static kin_status draw_routing(const kin_args *args, kin_pipeline *p, kin_error 
         return kin_fail(err, KIN_ERR_UNSUPPORTED,
                         "inspect: routing maps of class-conditional models are drawn by evaluate "
                         "--suite routing -o");
-    KIN_TRY(kin_condition_make(
-        prompt ? prompt : "a red ball bounces on the floor", kin_condition_physics(args, p),
-        p->fps > 0 ? (double)p->frames / p->fps : 2,
-        kin_condition_with_law(p, kin_args_text(args, "physics") != NULL), &condition, err));
+    KIN_TRY(kin_condition_make(prompt ? prompt : "a red ball bounces on the floor",
+                               kin_condition_physics(kin_args_text(args, "physics"), p),
+                               p->fps > 0 ? (double)p->frames / p->fps : 2,
+                               kin_condition_with_law(p, kin_args_text(args, "physics") != NULL),
+                               &condition, err));
     kin_routing_map_params params = {.condition = &condition,
                                      .steps = (int)kin_args_int(args, "steps"),
                                      .seed = (uint64_t)kin_args_int(args, "seed"),

@@ -1,9 +1,9 @@
-/* cli/condition.h: from a prompt and --physics to what the model is told: text, prior, quantities.
+/* diffusion/condition.h: from a prompt and what the user says of its physics to what the model is
+ * told: text, prior, quantities.
  */
-#ifndef KIN_CLI_CONDITION_H
-#define KIN_CLI_CONDITION_H
+#ifndef KIN_DIFFUSION_CONDITION_H
+#define KIN_DIFFUSION_CONDITION_H
 
-#include "cli/flags.h"
 #include "diffusion/pipeline.h"
 #include "physics/annotation.h"
 
@@ -11,9 +11,9 @@
  * {"caption_field": "captions+phys_law"}; Wan and CogVideoX: where an annotation is given (`file`),
  * as WISA's official prompt has it, but no law of our own behind a bare prompt. */
 bool kin_condition_with_law(const kin_pipeline *p, bool file);
-/* What --physics says, "none" where nothing is said and the model knows no physics (Wan and
- * CogVideoX without WISA); may be NULL. */
-const char *kin_condition_physics(const kin_args *args, const kin_pipeline *p);
+/* `said` (may be NULL), or "none" where nothing is said and the model knows no physics (Wan and
+ * CogVideoX without WISA). */
+const char *kin_condition_physics(const char *said, const kin_pipeline *p);
 
 /* prompt NULL: none. physics: NULL = rules over the prompt's words, "none" = zeros and the bare
  * prompt, else the name of a JSON file with one annotation record (training or inference form; an

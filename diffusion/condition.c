@@ -1,13 +1,13 @@
-#include "cli/condition.h"
+#include "diffusion/condition.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/text.h"
-#include "cli/common.h"
 #include "physics/prior_rules.h"
 
 /* Puts the prompt in the place of the record's caption; the law stays behind it. */
@@ -31,7 +31,9 @@ static kin_status from_file(const char *path, const char *prompt, kin_physics_pr
 {
     cJSON *json = NULL;
     kin_status status = KIN_OK;
-    KIN_TRY(kin_cli_need_input("physics", path, err));
+    if (access(path, R_OK))
+        return kin_fail(err, KIN_ERR_FORMAT,
+                        "physics %s: cannot be read: no such file, or no right to read it", path);
     KIN_TRY(kin_json_read(path, 16 << 20, KIN_JSON_ALLOW_BOM, &json, err));
     const cJSON *record = cJSON_IsArray(json) ? json->child : json;
     if (!cJSON_IsObject(record))
@@ -52,9 +54,8 @@ static bool is_published(const kin_pipeline *p)
     return family == KIN_FAMILY_WAN || family == KIN_FAMILY_COGVIDEOX;
 }
 
-const char *kin_condition_physics(const kin_args *args, const kin_pipeline *p)
+const char *kin_condition_physics(const char *said, const kin_pipeline *p)
 {
-    const char *said = kin_args_text(args, "physics");
     return !said && is_published(p) && !kin_model_get_info(p->model)->categories ? "none" : said;
 }
 
