@@ -1,6 +1,8 @@
 #include "cli/common.h"
 
 #include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +13,16 @@ void kin_cli_progress(const kin_args *args, kin_progress *p)
 {
     kin_progress_init(p, kin_args_bool(args, "quiet") ? "none" : kin_args_text(args, "progress"),
                       stderr);
+}
+
+void kin_cli_say(const kin_args *args, const char *fmt, ...)
+{
+    va_list ap;
+    if (kin_args_bool(args, "quiet"))
+        return;
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
 }
 
 int kin_cli_threads(const kin_args *args)

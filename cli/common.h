@@ -6,7 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/path.h"
-#include "cli/flags.h"
+#include "cli/args.h"
 #include "cli/progress.h"
 #include "diffusion/pipeline.h"
 #include "tensor/ctx.h"
@@ -24,6 +24,8 @@ kin_status kin_cmd_bench(const kin_args *args, kin_error *err);
 
 /* Progress as --progress and --quiet ask. */
 void kin_cli_progress(const kin_args *args, kin_progress *p);
+/* A closing word on standard output, unless --quiet asks for none. */
+void kin_cli_say(const kin_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Threads: -t, else every core this process may use. */
 int kin_cli_threads(const kin_args *args);
 /* A type of products as flags spell it: f32, bf16, int8. */

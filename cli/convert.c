@@ -82,7 +82,7 @@ static kin_status pth_to_safetensors(conversion *c, const char *in)
     if (status == KIN_OK)
         status = kin_safetensors_write_items(c->out, items, n, NULL, c->err);
     if (status == KIN_OK)
-        printf("%s: %" PRId64 " tensors\n", c->out, n);
+        kin_cli_say(c->args, "%s: %" PRId64 " tensors\n", c->out, n);
     kin_free(items);
     kin_pth_close(&pth);
     return status;
@@ -111,12 +111,14 @@ static kin_status from_pth(conversion *c, const char *in, const cJSON *given)
         status = kin_official_to_run(in, c->out, given, &notes, &step, c->err);
         tell(c, &notes);
         if (status == KIN_OK)
-            printf("%s: checkpoint-%" PRId64 " with averages and moments\n", c->out, step);
+            kin_cli_say(c->args, "%s: checkpoint-%" PRId64 " with averages and moments\n", c->out,
+                        step);
     } else {
         status = kin_official_to_model(in, c->out, &opt, &notes, c->err);
         tell(c, &notes);
         if (status == KIN_OK)
-            printf("%s: %s weights in %s\n", c->out, c->ema ? "EMA" : "model", type_name(c->dtype));
+            kin_cli_say(c->args, "%s: %s weights in %s\n", c->out, c->ema ? "EMA" : "model",
+                        type_name(c->dtype));
     }
     kin_strbuf_free(&notes);
     return status;
@@ -142,7 +144,7 @@ static kin_status to_directory(conversion *c, const char *model)
     if (status == KIN_OK && blocks)
         status = kin_cli_compare(c->args, p, c->out, &c->notes, c->err);
     if (status == KIN_OK)
-        printf("%s: weights in %s\n", c->out, type_name(c->dtype));
+        kin_cli_say(c->args, "%s: weights in %s\n", c->out, type_name(c->dtype));
     kin_pipeline_destroy(&p);
     kin_ctx_destroy(&ctx);
     return status;
@@ -166,7 +168,7 @@ static kin_status from_directory(conversion *c)
             return kin_fail(c->err, KIN_ERR_ARG,
                             "convert: --lora goes with -o DIR; convert its result to .pth");
         KIN_TRY(kin_official_from(model, c->out, c->dtype, c->err));
-        printf("%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));
+        kin_cli_say(c->args, "%s: weights in %s\n", c->out, kin_dtype_name(c->dtype));
         return KIN_OK;
     }
     KIN_TRY(kin_path_join(index, model, "model_index.json", c->err));

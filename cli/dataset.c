@@ -240,10 +240,18 @@ static kin_status options_from(const kin_args *args, kin_sim_options *o, kin_err
 static kin_status write_settings(const kin_args *args, const char *dir, kin_error *err)
 {
     char path[KIN_PATH_MAX];
-    cJSON *json = NULL;
+    cJSON *json = NULL, *from = NULL;
+    kin_status status = KIN_OK;
     KIN_TRY(kin_path_join(path, dir, "simulate.json", err));
-    KIN_TRY(kin_args_settings(args, &json, err));
-    kin_status status = kin_cli_write_json(path, json, err);
+    KIN_GOTO(kin_args_settings(args, &json, err));
+    KIN_GOTO(kin_args_origins(args, &from, err));
+    cJSON *own = cJSON_AddObjectToObject(json, "kinema");
+    if (!own || !cJSON_AddItemToObject(own, "from", from))
+        KIN_GOTO(kin_fail(err, KIN_ERR_MEM, "settings: out of memory"));
+    from = NULL;
+    status = kin_cli_write_json(path, json, err);
+done:
+    cJSON_Delete(from);
     cJSON_Delete(json);
     return status;
 }
@@ -267,8 +275,9 @@ static kin_status simulate_all(const kin_args *args, simulation *s, kin_error *e
     if (status == KIN_OK && made < s->count)
         status = kin_signals_check("dataset simulate", err);
     if (status == KIN_OK || status == KIN_ERR_INTERRUPTED)
-        printf("%s: %lld clips, seed %llu, %.1f s (%.0f clips/s)\n", s->dir, (long long)made,
-               (unsigned long long)s->seed, spent, (double)made / (spent > 0 ? spent : 1));
+        kin_cli_say(args, "%s: %lld clips, seed %llu, %.1f s (%.0f clips/s)\n", s->dir,
+                    (long long)made, (unsigned long long)s->seed, spent,
+                    (double)made / (spent > 0 ? spent : 1));
     return status;
 }
 

@@ -61,8 +61,8 @@ static kin_status make(const kin_args *args, kin_vae_model *vae, const char *fol
     kin_status status = kin_latents_make(vae, &opt, err);
     kin_progress_end(&progress);
     if (status == KIN_OK)
-        printf("%s: %lld shards made, %lld kept\n", opt.out, (long long)opt.made,
-               (long long)opt.kept);
+        kin_cli_say(args, "%s: %lld shards made, %lld kept\n", opt.out, (long long)opt.made,
+                    (long long)opt.kept);
     return status;
 }
 
@@ -126,8 +126,8 @@ static kin_status make_clips(const kin_args *args, kin_ctx *ctx, const char *dat
         status = kin_clips_make(ctx, &opt, err);
         kin_progress_end(&progress);
         if (status == KIN_OK)
-            printf("%s: %lld files made, %lld kept\n", opt.out, (long long)opt.made,
-                   (long long)opt.kept);
+            kin_cli_say(args, "%s: %lld files made, %lld kept\n", opt.out, (long long)opt.made,
+                        (long long)opt.kept);
         kin_train_config_free(&config);
     }
     free(model);

@@ -1,16 +1,9 @@
-/* cli/flags.h: the one table of verbs and flags. Parsing, help and the saved settings all come from
- * it. Values are taken in this order: flag, environment (KINEMA_NAME), settings file (-c), default.
- * Prints nothing. */
+/* cli/flags.h: the one table of verbs and flags. Parsing (args.h), help, man pages, completions
+ * (help.h) and the saved settings all come from it. */
 #ifndef KIN_CLI_FLAGS_H
 #define KIN_CLI_FLAGS_H
 
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-
-#include <cjson/cJSON.h>
-
-#include "base/status.h"
 
 typedef enum kin_verb {
     KIN_VERB_NONE = 0,
@@ -62,54 +55,17 @@ typedef struct kin_verb_row {
 } kin_verb_row;
 
 /* Rows end with name NULL. */
-const kin_flag *kin_flag_table(void);
-const kin_verb_row *kin_verb_table(void);
+extern const kin_flag kin_flags[];
+extern const kin_verb_row kin_verbs[];
 
-typedef enum kin_source {
-    KIN_SOURCE_NONE = 0,
-    KIN_SOURCE_DEFAULT,
-    KIN_SOURCE_FILE,
-    KIN_SOURCE_ENV,
-    KIN_SOURCE_FLAG
-} kin_source;
-
-typedef struct kin_value {
-    kin_source source;
-    char *text; /* as given; owned */
-    bool flag;
-    int64_t integer;
-    double real;
-} kin_value;
-
-enum { KIN_ARGS_MAX = 160 };
-
-/* The values of one call. Initialise with {0}. */
-typedef struct kin_args {
-    const kin_verb_row *verb;      /* NULL: none was named */
-    kin_value value[KIN_ARGS_MAX]; /* by row of the table */
-    const char
-        *positional;    /* plain argument that stands for no flag; borrowed from argv; NULL: none */
-    bool help, version; /* asked for; nothing else was checked then */
-} kin_args;
-
-/* Reads argv (argv[0] is the program). Settings files are read here too (not for train, whose -c is
- * the training configuration). Fails: KIN_ERR_ARG (unknown verb or flag, with the nearest known
- * one; a value outside its rule), KIN_ERR_FORMAT (settings file), KIN_ERR_IO, KIN_ERR_MEM. */
-kin_status kin_args_parse(int argc, char *const *argv, kin_args *out, kin_error *err);
-void kin_args_free(kin_args *a);
-
-/* The value of a flag of this verb; a name that the table lacks for the verb is our own bug
- * (assert). */
-const char *kin_args_text(const kin_args *a, const char *name); /* NULL: not given and no default */
-int64_t kin_args_int(const kin_args *a, const char *name); /* 0 when not given and no default */
-double kin_args_real(const kin_args *a, const char *name); /* 0 likewise */
-bool kin_args_bool(const kin_args *a, const char *name);
-kin_source kin_args_source(const kin_args *a, const char *name);
-
-/* All settings that have a value, as a settings file holds them. cJSON_Delete. */
-kin_status kin_args_settings(const kin_args *a, cJSON **out, kin_error *err);
-
-/* Help of one verb, or of the program (verb NULL). */
-void kin_args_help(const kin_verb_row *verb, FILE *to);
+/* "dataset simulate" into buf; returns buf. */
+const char *kin_verb_text(const kin_verb_row *v, char buf[64]);
+/* Row of the table with this name (letter) for the verb, or -1. */
+int kin_flag_find(unsigned verb, const char *name);
+int kin_flag_find_letter(unsigned verb, char letter);
+/* True for the flag -c of a verb that takes a settings file there (others take another file). */
+bool kin_flag_is_settings(const kin_flag *f);
+/* The name of the environment variable of a setting: "KINEMA_CFG_SCALE". Returns buf. */
+const char *kin_flag_variable(const kin_flag *f, char buf[96]);
 
 #endif

@@ -15,6 +15,7 @@ static char *text_without_place(const cJSON *settings)
     for (size_t i = 0; copy && i < sizeof left_out / sizeof left_out[0]; i++)
         cJSON_DeleteItemFromObject(copy, left_out[i]);
     cJSON_DeleteItemFromObject(cJSON_GetObjectItem(copy, "kinema"), "model");
+    cJSON_DeleteItemFromObject(cJSON_GetObjectItem(copy, "kinema"), "from");
     char *text = copy ? cJSON_PrintUnformatted(copy) : NULL;
     cJSON_Delete(copy);
     return text;
@@ -30,6 +31,22 @@ static uint64_t hash_tensor(const kin_tensor *t)
     return h;
 }
 
+/* own: where every setting comes from; sizes that nobody gave are the model's. */
+static kin_status add_origins(const kin_generation *g, cJSON *own, kin_error *err)
+{
+    static const char *const sizes[] = {"frames", "width", "height", "fps", "cfg-scale"};
+    cJSON *from = NULL;
+    bool ok = true;
+    KIN_TRY(kin_args_origins(g->args, &from, err));
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (!kin_args_source(g->args, sizes[i]))
+            ok = ok && cJSON_AddStringToObject(from, sizes[i], "model");
+    if (ok && cJSON_AddItemToObject(own, "from", from))
+        return KIN_OK;
+    cJSON_Delete(from);
+    return kin_fail(err, KIN_ERR_MEM, "generate: out of memory");
+}
+
 kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir, kin_error *err)
 {
     char buf[512];
@@ -38,6 +55,8 @@ kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir
     bool ok = own && cJSON_AddStringToObject(own, "version", KIN_VERSION) &&
               cJSON_AddStringToObject(own, "model", model_dir) &&
               cJSON_AddStringToObject(own, "model_hash", g->pipeline->hash);
+    if (ok)
+        KIN_TRY(add_origins(g, own, err));
     if (g->condition.caption)
         ok = ok && cJSON_AddStringToObject(own, "text", g->condition.caption) &&
              cJSON_AddStringToObject(own, "physics",

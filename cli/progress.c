@@ -57,22 +57,35 @@ void kin_progress_begin(kin_progress *p, const char *what, const char *unit, int
     p->shown = p->started;
 }
 
-static void show_json(kin_progress *p, int64_t done, double rate, double eta, const char *extra)
+/* {"task", "done", "total", what the caller adds} as one line */
+static void put_json(kin_progress *p, int64_t done, const char *members)
 {
     kin_strbuf b = {0};
     kin_strbuf_add(&b, "{\"task\":");
     kin_strbuf_add_json(&b, p->what);
     kin_strbuf_addf(&b, ",\"done\":%lld,\"total\":%lld", (long long)(done / p->per),
                     (long long)(p->total / p->per));
-    if (rate > 0)
-        kin_strbuf_addf(&b, ",\"it_per_s\":%.4g,\"eta_s\":%.4g", rate, eta);
-    if (extra) {
-        kin_strbuf_add(&b, ",\"text\":");
-        kin_strbuf_add_json(&b, extra);
-    }
+    if (*members)
+        kin_strbuf_addf(&b, ",%s", members);
     kin_strbuf_add(&b, "}\n");
     if (!b.failed)
         fputs(b.data, p->to);
+    kin_strbuf_free(&b);
+    fflush(p->to);
+}
+
+static void show_json(kin_progress *p, int64_t done, double rate, double eta, const char *extra)
+{
+    kin_strbuf b = {0};
+    kin_strbuf_add(&b, "");
+    if (rate > 0)
+        kin_strbuf_addf(&b, "\"it_per_s\":%.4g,\"eta_s\":%.4g", rate, eta);
+    if (extra) {
+        kin_strbuf_add(&b, b.len ? ",\"text\":" : "\"text\":");
+        kin_strbuf_add_json(&b, extra);
+    }
+    if (!b.failed)
+        put_json(p, done, b.data);
     kin_strbuf_free(&b);
 }
 
@@ -138,6 +151,12 @@ void kin_progress_show(kin_progress *p, int64_t done, const char *text, bool for
     }
     snprintf(line, sizeof line, "  %s", text);
     show_text(p, done, line);
+}
+
+void kin_progress_members(kin_progress *p, int64_t done, const char *members, bool force)
+{
+    if (due(p, done, force))
+        put_json(p, done, members);
 }
 
 void kin_progress_end(kin_progress *p)

@@ -38,6 +38,9 @@ void kin_progress_begin(kin_progress *p, const char *what, const char *unit, int
 void kin_progress_update(kin_progress *p, int64_t done, const char *extra, bool force);
 /* The same where the caller knows rate and rest itself and says them in text. */
 void kin_progress_show(kin_progress *p, int64_t done, const char *text, bool force);
+/* In mode JSON, in the place of the above: an object with members of the caller's, e.g.
+ * "\"loss\":0.5". */
+void kin_progress_members(kin_progress *p, int64_t done, const char *members, bool force);
 void kin_progress_end(kin_progress *p);
 /* A line of its own, above the progress; nothing in mode NONE. */
 void kin_progress_note(kin_progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -106,6 +106,8 @@ void kin_record_close(kin_record *r)
 
 static bool is_ignored(const char *key, const char *const *ignored)
 {
+    if (strcmp(key, "from") == 0) /* who gave a value, not what it is */
+        return true;
     for (; *ignored; ignored++)
         if (strcmp(*ignored, key) == 0)
             return true;

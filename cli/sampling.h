@@ -2,7 +2,7 @@
 #ifndef KIN_CLI_SAMPLING_H
 #define KIN_CLI_SAMPLING_H
 
-#include "cli/flags.h"
+#include "cli/args.h"
 #include "diffusion/pipeline.h"
 
 /* What the flags alone can tell to be wrong. Fails: ARG. */

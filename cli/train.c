@@ -16,6 +16,36 @@ static int on_poll(void *user)
     return kin_signals_caught();
 }
 
+/* The report for programs: what people see, as numbers. */
+static void report_members(kin_progress *p, const kin_train_report *r)
+{
+    const struct {
+        const char *name;
+        double value;
+        bool there;
+    } list[] = {
+        {"loss", r->loss, true},
+        {"mse", r->mse, r->accuracy < 0 && r->rec < 0},
+        {"rec", r->rec, r->rec >= 0},
+        {"accuracy", r->accuracy, r->accuracy >= 0},
+        {"grad_norm", r->grad_norm, true},
+        {"lr", r->lr, true},
+        {"it_per_s", r->it_per_s, true},
+        {"tokens_per_s", r->tokens_per_s, true},
+        {"eta_s", r->eta_s, true},
+        {"expert_share_min", r->expert_share_min, r->expert_share_min >= 0},
+        {"expert_share_max", r->expert_share_max, r->expert_share_min >= 0},
+        {"validation", r->val_loss, r->val_loss >= 0},
+    };
+    kin_strbuf b = {0};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
+        if (list[i].there && isfinite(list[i].value))
+            kin_strbuf_addf(&b, "%s\"%s\":%.6g", i ? "," : "", list[i].name, list[i].value);
+    if (!b.failed)
+        kin_progress_members(p, r->step, b.data, r->val_loss >= 0 || r->step == r->steps);
+    kin_strbuf_free(&b);
+}
+
 static void on_report(void *user, const kin_train_report *r)
 {
     kin_progress *p = user;
@@ -43,6 +73,10 @@ static void on_report(void *user, const kin_train_report *r)
     p->what = "train";
     p->unit = "steps";
     p->total = r->steps;
+    if (p->mode == KIN_PROGRESS_JSON) {
+        report_members(p, r);
+        return;
+    }
     /* note: the trainer knows rate and rest better (a resumed run did not start at step 0) */
     kin_progress_show(p, r->step, text, r->val_loss >= 0 || r->step == r->steps);
 }
@@ -152,7 +186,7 @@ kin_status kin_cmd_train(const kin_args *args, kin_error *err)
         printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)opt.peak_bytes,
                (double)opt.peak_bytes / 1e6);
     else
-        printf("%s: done\n", opt.run);
+        kin_cli_say(args, "%s: done\n", opt.run);
     kin_ctx_destroy(&ctx);
     return status;
 }

@@ -10,7 +10,7 @@ build-essential cmake ninja-build pkg-config
 libavcodec-dev libavformat-dev libswscale-dev libavutil-dev
 libpng-dev zlib1g-dev libcjson-dev libcairo2-dev chipmunk-dev librandom123-dev
 libsentencepiece-dev libutf8proc-dev libgumbo-dev libdnnl-dev liblapacke-dev libopenblas-serial-dev libzip-dev
-libcmocka-dev ffmpeg"
+libcmocka-dev ffmpeg groff-base zsh fish"
 dev_packages="clang libclang-rt-14-dev libomp-dev clang-format"
 
 case "${1:-}" in

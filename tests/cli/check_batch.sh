@@ -14,10 +14,10 @@ classes() {
     done
 }
 
-# same A B WHAT: the folders hold the same, but for threads and batch in the record
+# same A B WHAT: the folders hold the same, but for threads, batch and who gave each value in the record
 same() {
     for d in "$1" "$2"; do
-        sed -e '/"threads"/d' -e '/"batch"/d' "$d/generate.json" >"$d.record"
+        sed -e '/"from":/,/}/d' -e '/"threads"/d' -e '/"batch"/d' "$d/generate.json" >"$d.record"
     done
     that "$3" diff -rq --exclude=generate.json "$1" "$2"
     that "$3: record" cmp "$1.record" "$2.record"

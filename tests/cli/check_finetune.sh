@@ -13,13 +13,13 @@ done
 expect 0 "clips" "$kinema" dataset simulate -o clips --count 5 "${size[@]}" -q
 
 # ---- the cache ----
-expect 0 "cache" "$kinema" dataset cache clips -m wan -o cache "${size[@]}" -q
+expect 0 "cache" "$kinema" dataset cache clips -m wan -o cache "${size[@]}"
 has out "10 files made, 0 kept"
 rm "$(find cache/latents -name '*.safetensors' | head -1)"
 head -c 100 "$(find cache/text -name '*.safetensors' | head -1)" >cut && cp cut "$(find cache/text -name '*.safetensors' | head -1)"
-expect 0 "what is missing or cut short is made anew" "$kinema" dataset cache clips -m wan -o cache "${size[@]}" -q
+expect 0 "what is missing or cut short is made anew" "$kinema" dataset cache clips -m wan -o cache "${size[@]}"
 has out "2 files made, 8 kept"
-expect 0 "other captions" "$kinema" dataset cache clips -m wan -o cache "${size[@]}" --caption-prefix "PIKA_CRUSH " -q
+expect 0 "other captions" "$kinema" dataset cache clips -m wan -o cache "${size[@]}" --caption-prefix "PIKA_CRUSH "
 has out "5 files made, 5 kept"
 expect 3 "clips that are too short" "$kinema" dataset cache clips -m wan -o none "${size[@]}" --filter wisa -q
 has err "no usable record"

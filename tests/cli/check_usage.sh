@@ -15,8 +15,10 @@ for verb in generate train "dataset simulate" "dataset check" evaluate inspect "
 done
 
 expect 2 "no verb" "$kinema"
-that "an error is silent on stdout" test ! -s out
+that "five jobs, an example of each" test "$(grep -c '^  kinema ' out)" = 5
+that "and nothing else is said" test ! -s err
 expect 2 "unknown verb" "$kinema" generat
+that "an error is silent on stdout" test ! -s out
 has err "did you mean 'generate'?"
 expect 2 "unknown flag" "$kinema" generate x --sede 3
 has err "did you mean --seed?"
@@ -54,6 +56,21 @@ expect 2 "bench train without configuration" "$kinema" bench train
 expect 2 "bench with a flag of its parts" "$kinema" bench --filter x
 expect 2 "bench --calibrate with no place" env KINEMA_CALIBRATION=none "$kinema" bench --calibrate
 expect 2 "one thread's time of two" "$kinema" bench ops --cpu-time -t 2
+
+# errors for programs
+expect 3 "error as JSON" "$kinema" generate x -m nowhere --progress json
+has err '{"error":"model nowhere:'
+has err '"exit":3}'
+
+# the user's configuration
+mkdir -p .config/kinema
+echo '{"model": "nowhere-either"}' >.config/kinema/config.json
+expect 3 "a model of the user's configuration" "$kinema" generate x
+has err "nowhere-either"
+echo '{"modell": "nowhere"}' >.config/kinema/config.json
+expect 3 "a wrong key in it" "$kinema" generate x
+has err "config.json: 'modell' is no known key; did you mean 'model'?"
+rm -r .config
 
 expect 3 "model that is not there" "$kinema" generate x -m nowhere
 has err "nowhere"

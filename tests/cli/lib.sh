@@ -8,6 +8,8 @@ export here
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
+# not the configuration of whoever runs the tests
+export XDG_CONFIG_HOME=$work/.config
 checks=0
 failed=0
 

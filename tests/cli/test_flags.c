@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "cli/flags.h"
+#include "cli/args.h"
+#include "cli/help.h"
 
 enum { MAX_WORDS = 24 };
 
@@ -44,7 +46,7 @@ static kin_status parse(kin_args *a, kin_error *err, ...)
 static void test_table(void **state)
 {
     (void)state;
-    const kin_flag *rows = kin_flag_table();
+    const kin_flag *rows = kin_flags;
     for (int i = 0; rows[i].name; i++) {
         assert_non_null(rows[i].help);
         assert_true(rows[i].verbs != 0);
@@ -186,21 +188,95 @@ static void test_precedence(void **state)
     unlink(path);
 }
 
+static void expect_origin(const kin_args *a, const char *name, const char *origin)
+{
+    cJSON *json = NULL;
+    kin_error err;
+    assert_int_equal(kin_args_origins(a, &json, &err), KIN_OK);
+    const cJSON *found = cJSON_GetObjectItemCaseSensitive(json, name);
+    assert_true(cJSON_IsString(found));
+    assert_string_equal(found->valuestring, origin);
+    cJSON_Delete(json);
+}
+
+/* The user's configuration stands between -c and the defaults, and says what it is. */
+static void test_user_file(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/kinema_xdg_XXXXXX", folder[64], path[96], given[96];
+    kin_args a;
+    kin_error err;
+    assert_non_null(mkdtemp(dir));
+    snprintf(folder, sizeof folder, "%s/kinema", dir);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    snprintf(given, sizeof given, "%s/given.json", folder);
+    assert_int_equal(mkdir(folder, 0777), 0);
+    setenv("XDG_CONFIG_HOME", dir, 1);
+    assert_int_equal(parse(&a, &err, "generate", "x", NULL), KIN_OK); /* none is there */
+    expect_origin(&a, "steps", "default");
+    kin_args_free(&a);
+
+    write_file(path, "{\"steps\": 9, \"seed\": 2, \"cfg-scale\": 5, \"threads\": 3, "
+                     "\"fps-jitter\": 0.1, \"dataset simulate\": {\"seed\": 4, \"width\": 64}, "
+                     "\"generate\": {\"cfg-scale\": 6}}");
+    write_file(given, "{\"seed\": 3}");
+    setenv("KINEMA_THREADS", "1", 1);
+    assert_int_equal(parse(&a, &err, "generate", "x", "-c", given, "--eta", "0.5", NULL), KIN_OK);
+    assert_int_equal(kin_args_int(&a, "steps"), 9);
+    assert_int_equal(kin_args_source(&a, "steps"), KIN_SOURCE_USER);
+    assert_int_equal(kin_args_int(&a, "seed"), 3);
+    assert_true(kin_args_real(&a, "cfg-scale") == 6);
+    assert_int_equal(kin_args_int(&a, "threads"), 1);
+    expect_origin(&a, "steps", path);
+    expect_origin(&a, "seed", given);
+    expect_origin(&a, "threads", "KINEMA_THREADS");
+    expect_origin(&a, "eta", "flag");
+    expect_origin(&a, "batch", "default");
+    kin_args_free(&a);
+    unsetenv("KINEMA_THREADS");
+    assert_int_equal(parse(&a, &err, "dataset", "simulate", "-o", "d", NULL), KIN_OK);
+    assert_int_equal(kin_args_int(&a, "seed"), 4);
+    assert_int_equal(kin_args_int(&a, "width"), 64);
+    assert_true(kin_args_real(&a, "fps-jitter") == 0.1);
+    kin_args_free(&a);
+    assert_int_equal(parse(&a, &err, "train", "-o", "d", NULL), KIN_OK); /* has threads alone */
+    assert_int_equal(kin_args_int(&a, "threads"), 3);
+    kin_args_free(&a);
+
+    write_file(path, "{\"stepz\": 9}");
+    EXPECT_ERROR(KIN_ERR_FORMAT, "did you mean 'steps'?", "train", "-o", "d");
+    write_file(path, "{\"generate\": {\"widht\": 9}}");
+    EXPECT_ERROR(KIN_ERR_FORMAT, "did you mean 'width'?", "generate", "x");
+    write_file(path, "{\"generat\": {}}");
+    EXPECT_ERROR(KIN_ERR_FORMAT, "config.json: 'generat' is no known key", "generate", "x");
+    write_file(path, "{\"steps\": \"9\"}");
+    EXPECT_ERROR(KIN_ERR_FORMAT, path, "generate", "x");
+    write_file(path, "{");
+    EXPECT_ERROR(KIN_ERR_FORMAT, path, "generate", "x");
+    assert_int_equal(parse(&a, &err, "generate", "--help", NULL), KIN_OK); /* help needs none */
+    kin_args_free(&a);
+    unlink(path);
+    unlink(given);
+    rmdir(folder);
+    rmdir(dir);
+    setenv("XDG_CONFIG_HOME", "/nowhere", 1);
+}
+
 /* Help names every flag of the verb and no other. */
 static void test_help(void **state)
 {
     (void)state;
-    for (const kin_verb_row *v = kin_verb_table(); v->name; v++) {
+    for (const kin_verb_row *v = kin_verbs; v->name; v++) {
         char *text = NULL, flag[64];
         size_t bytes = 0;
         FILE *f = open_memstream(&text, &bytes);
         assert_non_null(f);
-        kin_args_help(v, f);
+        kin_help_show(v, f);
         fclose(f);
-        for (const kin_flag *row = kin_flag_table(); row->name; row++) {
+        for (const kin_flag *row = kin_flags; row->name; row++) {
             snprintf(flag, sizeof flag, "--%s ", row->name);
             bool shared = false;
-            for (const kin_flag *other = kin_flag_table(); other->name; other++)
+            for (const kin_flag *other = kin_flags; other->name; other++)
                 shared = shared || ((other->verbs & v->verb) && !strcmp(other->name, row->name));
             if ((strstr(text, flag) != NULL) != shared)
                 fail_msg("help of %s: %s is %s", v->name, flag, shared ? "missing" : "too much");
@@ -240,10 +316,13 @@ static void test_out_of_memory(void **state)
 
 int main(void)
 {
+    /* not the configuration of whoever runs the tests */
+    setenv("XDG_CONFIG_HOME", "/nowhere", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),   cmocka_unit_test(test_values),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_precedence),
-        cmocka_unit_test(test_help),    cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_table),         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_user_file),     cmocka_unit_test(test_help),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

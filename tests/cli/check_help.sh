@@ -1,0 +1,76 @@
+#!/bin/bash
+# What the flag table becomes: manual pages that man reads without complaint, completions that answer in their shells.
+# shellcheck source=tests/cli/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+expect 0 "--write-help" "$kinema" --write-help help
+that "and nothing is said" test ! -s out -a ! -s err
+expect 1 "--write-help where nothing can be written" "$kinema" --write-help /proc/nowhere
+
+# every page, and in it every flag of the verb
+verbs=$("$kinema" --help | sed -n 's/^  \([a-z][a-z ]*[a-z]\)  .*/\1/p')
+that "as many pages as verbs, and one" test "$(find help/man1 -name '*.1' | wc -l)" = $(($(wc -l <<<"$verbs") + 1))
+for page in help/man1/*.1; do
+    groff -man -Tutf8 -ww -z "$page" >out 2>err
+    that "$page without warnings" test ! -s err
+done
+# a page as text without bold and underlining
+plain() { groff -man -Tascii -rLL=200n -P-cbou "$1"; }
+while read -r verb; do
+    # shellcheck disable=SC2086
+    "$kinema" $verb --help >out 2>err </dev/null
+    plain "help/man1/kinema-${verb// /-}.1" >page
+    for flag in $(grep -o '^ *\(-., \)*--[a-z-]*' out | grep -o -- '--.*'); do
+        grep -q -- "^ *\(-., \)*$flag\( \|$\)" page || that "$flag in the page of $verb" false
+    done
+done <<<"$verbs"
+plain help/man1/kinema.1 >page
+has page "kinema-dataset-simulate"
+has page "kinema generate -m MODEL --class 0-9 --count 50000 -o out/%06d.png"
+has page "kinema/config.json"
+
+# bash: the words offered behind what is typed so far
+bash_offers() {
+    bash -c '. help/bash/kinema; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kinema; printf "%s\n" "${COMPREPLY[@]}"' _ "$@" >out
+}
+fish_offers() {
+    fish --no-config -c "source help/fish/kinema.fish; complete -C '$*'" 2>err | cut -f1 >out
+    [ ! -s err ] || that "fish has nothing to say: $(head -1 err)" false
+}
+# zsh in a terminal of its own: typed, Tab pressed twice, until WANT is on the screen
+zsh_completes() { # WANT TYPED
+    cat >z.zsh <<'SCRIPT'
+zmodload zsh/zpty
+zpty -b z "zsh -f -i"
+zpty -w z "PS1=; fpath=(help/zsh \$fpath); autoload -U compinit; compinit -D; print rea''dy"
+wait_for() { local all= part; until [[ $all == *$1* ]]; do zpty -r -t z part && all+=$part || sleep 0.05; done }
+wait_for ready
+zpty -w -n z "$2"$'\t\t'
+wait_for $1
+SCRIPT
+    timeout 60 zsh -f z.zsh "$1" "$2" 2>err
+}
+for shell in bash fish; do
+    "${shell}_offers" kinema ge
+    has out generate
+    "${shell}_offers" kinema dataset ""
+    has out simulate
+    "${shell}_offers" kinema generate --cfg-m
+    has out --cfg-mode
+    "${shell}_offers" kinema generate --cfg-mode ""
+    has out multi
+    "${shell}_offers" kinema dataset simulate --fps-j
+    has out --fps-jitter
+    "${shell}_offers" kinema dataset check --fps-j
+    that "$shell: no flag of another verb" test "$(grep -c fps-jitter out)" = 0
+    "${shell}_offers" kinema bench --cal
+    has out --calibrate
+    "${shell}_offers" kinema bench ops --filt
+    has out --filter
+done
+that "zsh: verbs" zsh_completes generate "kinema ge"
+that "zsh: second words" zsh_completes simulate "kinema dataset "
+that "zsh: flags" zsh_completes --cfg-mode "kinema generate --cfg-m"
+that "zsh: choices" zsh_completes multi "kinema generate --cfg-mode "
+that "zsh: flags of two words" zsh_completes --fps-jitter "kinema dataset simulate --fps-j"
+finish
