@@ -2,7 +2,7 @@
 include(CheckCCompilerFlag)
 
 add_library(kin_flags INTERFACE)
-target_include_directories(kin_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(kin_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include)
 target_compile_definitions(kin_flags INTERFACE _GNU_SOURCE KIN_VERSION="${PROJECT_VERSION}")
 target_compile_options(kin_flags INTERFACE
   -Wall -Wextra -Wshadow -Werror -fno-math-errno

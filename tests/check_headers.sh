@@ -13,7 +13,7 @@ compile_alone() {
     local out=$1
     shift
     printf '#include "%s"\n#include "%s"\nextern int kin_header_alone;\n' "$1" "$1" >"$out.c"
-    "$cc" -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wstrict-prototypes -Werror -fsyntax-only -I. "${@:2}" "$out.c"
+    "$cc" -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wstrict-prototypes -Werror -fsyntax-only -I. -Iinclude "${@:2}" "$out.c"
 }
 # the check itself: a header that lacks an include must be refused
 mkdir "$scratch/base"
@@ -24,7 +24,7 @@ if compile_alone "$scratch/planted" base/planted.h -I"$scratch" "$@" 2>/dev/null
 fi
 count=0
 bad=0
-for h in $(find base tensor samplers vision text physics io diffusion training cli tests/support -name '*.h' \
+for h in $(find base tensor samplers vision text physics io diffusion training api cli tests/support -name '*.h' \
     -not -path 'tensor/cpu/simd/*' -not -path 'tensor/cuda/*' | sort); do
     count=$((count + 1))
     compile_alone "$scratch/h" "$h" "$@" || { echo "FAIL $h"; bad=1; }

@@ -21,7 +21,11 @@ check_tree() {
                 allowed[sibling[i]] = low sibling[i] " "
             allowed["diffusion"] = middle "diffusion "
             allowed["training"] = middle "diffusion training "
-            allowed["cli"] = allowed["any"] = middle "diffusion training cli "
+            allowed["api"] = middle "diffusion training api "
+            allowed["cli"] = middle "diffusion training cli "
+            allowed["any"] = middle "diffusion training api cli "
+            # public headers name each other as programs do, <kinema/...>, and nothing of the rooms
+            allowed["include"] = allowed["examples"] = " "
         }
         # the room whose rule a file must keep
         function room_of(file, part, n) {
@@ -61,7 +65,7 @@ selftest() {
     local tree out plant
     tree=$(mktemp -d)
     trap 'rm -rf "$tree"' RETURN
-    mkdir -p "$tree"/{base,tensor,io,physics,diffusion,cli,tests/io}
+    mkdir -p "$tree"/{base,tensor,io,physics,diffusion,cli,tests/io,include/kinema}
     echo '#include "base/x.h"' >"$tree/tensor/ok.c"
     echo '#include "tests/support/s.h"' >"$tree/tests/io/ok.c"
     check_tree "$tree" || { echo "selftest: a sound tree was refused"; return 1; }
@@ -79,6 +83,8 @@ base/up.c tensor/tensor.h
 io/sibling.h physics/world.h
 tensor/up.h diffusion/block.h
 diffusion/up.c training/train.h
+cli/side.c api/sized.h
+include/kinema/up.h base/status.h
 io/bare.c png.h
 tests/io/up.c diffusion/block.h
 physics/test.c tests/support/support.h

@@ -274,6 +274,7 @@ static kin_status start(kin_trainer *t)
     KIN_TRY(kin_loader_start(t->source, t->cfg.seed, t->cfg.batch, first, &t->loader, err));
     t->started = t->logged = kin_trainer_clock();
     t->logged_step = t->step;
+    t->report = (kin_train_report){.step = t->step, .steps = t->cfg.steps, .val_loss = -1};
     return KIN_OK;
 }
 

@@ -49,7 +49,7 @@ void kin_train_close(kin_trainer **t);
 kin_status kin_train_step(kin_trainer *t);
 /* Whether all steps are done. */
 bool kin_train_finished(const kin_trainer *t);
-/* Of the last step; before the first, all 0. */
+/* Of the last step; before the first, where the run stands. */
 const kin_train_report *kin_train_last_report(const kin_trainer *t);
 /* A checkpoint now. */
 kin_status kin_train_save(kin_trainer *t);
