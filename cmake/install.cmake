@@ -1,0 +1,47 @@
+# What `cmake --install` puts where.
+include(GNUInstallDirs)
+install(TARGETS kinema RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS kinema_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES ${CMAKE_BINARY_DIR}/libkinema.a DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/kinema DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(EXISTS ${CMAKE_SOURCE_DIR}/models/${KIN_BUNDLED_MODEL})
+  install(DIRECTORY models/${KIN_BUNDLED_MODEL} DESTINATION ${CMAKE_INSTALL_DATADIR}/kinema)
+endif()
+
+# kinema.pc finds its prefix from its own place, so that the tree can be moved.
+file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" KIN_PC_UP "${up}")
+list(JOIN AV_LDFLAGS " " av)
+foreach(lib ZIP PNG ZLIB CJSON CAIRO SPM UTF8PROC LAPACKE)
+  list(JOIN ${lib}_LDFLAGS " " flags)
+  string(APPEND av " ${flags}")
+endforeach()
+set(KIN_PC_PRIVATE "${av} -lblas -ldnnl -lgomp -lstdc++ -lpthread -lm")
+configure_file(cmake/kinema.pc.in ${CMAKE_BINARY_DIR}/kinema.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/kinema.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+# manual pages and completions, written by the program from its table of flags
+set(help ${CMAKE_BINARY_DIR}/help)
+add_custom_command(OUTPUT ${help}/man1/kinema.1 DEPENDS kinema COMMAND ${CMAKE_COMMAND} -E rm -rf ${help}
+  COMMAND kinema --write-help ${help})
+add_custom_target(kinema_help ALL DEPENDS ${help}/man1/kinema.1)
+install(DIRECTORY ${help}/man1 DESTINATION ${CMAKE_INSTALL_MANDIR})
+install(FILES ${help}/bash/kinema DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES ${help}/zsh/_kinema DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
+install(FILES ${help}/fish/kinema.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+# `cpack` in the build folder makes kinema_VERSION_ARCH.deb
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME kinema)
+set(CPACK_PACKAGE_CONTACT "kinema developers <kinema@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "physics-aware image and video generation")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION video)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS pkg-config)
+include(CPack)
