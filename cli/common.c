@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -87,6 +88,16 @@ static bool model_in(const char *dir, const char *name, char out[KIN_PATH_MAX])
            kin_path_join(index, out, "model_index.json", NULL) == KIN_OK && kin_path_exists(index);
 }
 
+/* The file of this program; without /proc (a bare chroot) as it was called. */
+static bool find_program(char out[KIN_PATH_MAX])
+{
+    const char *called = (const char *)getauxval(AT_EXECFN);
+    ssize_t n = readlink("/proc/self/exe", out, KIN_PATH_MAX - 1);
+    if (n > 0)
+        out[n] = 0;
+    return n > 0 || (called && kin_path_join(out, NULL, called, NULL) == KIN_OK);
+}
+
 kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error *err)
 {
     const char *named = kin_args_text(args, "model");
@@ -97,9 +108,7 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
         return kin_path_join(out, NULL, named, err);
     }
     char program[KIN_PATH_MAX], dir[KIN_PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n > 0) {
-        program[n] = 0;
+    if (find_program(program)) {
         KIN_TRY(kin_path_dir(dir, program, err));
         /* the build folder lies in the source tree (build/) or one below it; then an installed
          * program (bin/) */
