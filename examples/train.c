@@ -1,4 +1,4 @@
-/* Trains a model, and shows how it falls out after every fifth step:
+/* Trains a model, with a line for each step:
  *   cc train.c $(pkg-config --cflags --libs kinema) -o train
  *   ./train config.json clips run 20
  * The same command goes on with a run that was stopped (Ctrl-C). */

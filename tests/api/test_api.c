@@ -129,6 +129,14 @@ static void test_refusals(void **state)
     o.threads = -1;
     assert_int_equal(kin_generator_create(BUNDLED, &o, &g, &err), KIN_ERR_ARG);
 
+    /* a limit that the activations do not keep to */
+    o.threads = 1;
+    o.max_memory = 1 << 16;
+    kin_request small = request_of(&s);
+    assert_ok(kin_generator_create(BUNDLED, &o, &g, &err), &err);
+    assert_int_equal(kin_generator_run(g, &small, &err), KIN_ERR_MEM);
+    kin_generator_destroy(&g);
+
     g = open_generator(1);
 #define REFUSED(status, part, ...)          \
     do {                                    \
