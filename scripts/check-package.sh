@@ -20,7 +20,7 @@ debootstrap --variant=minbase bookworm "$debian" "$mirror" >"$work/log" 2>&1 || 
 }
 cp "$deb" "$debian/root/kinema.deb"
 cp "$root"/examples/*.c "$debian/root/"
-inside() { chroot "$debian" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@"; }
+inside() { chroot "$debian" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive OMP_WAIT_POLICY=passive "$@"; }
 inside apt-get install -y -qq --no-install-recommends /root/kinema.deb >"$work/log" 2>&1 || {
     tail "$work/log" >&2
     exit 1
