@@ -17,6 +17,7 @@ typedef struct machine {
     kin_pickle *p;
     uint32_t *stack, *memo;
     uint32_t depth, stack_cap, memo_cap, memo_next;
+    uint64_t members; /* of all containers */
     kin_error *err;
 } machine;
 
@@ -140,6 +141,9 @@ static kin_status extend(machine *m, kin_pickle_value *v, const uint32_t *item, 
 {
     if (n > KIN_PICKLE_MAX_VALUES - v->count)
         return damaged(m, "a container is too large");
+    /* note: a few bytes can ask for a long list to be copied, over and over */
+    if ((m->members += n) > KIN_PICKLE_MAX_MEMBERS)
+        return damaged(m, "too many members of containers");
     if (v->cap < v->count + n) {
         uint32_t *list = v->cap ? v->item : NULL;
         if (!grow(&list, &v->cap, v->count + n))
@@ -165,7 +169,8 @@ static kin_status collect(machine *m, kin_pickle_kind kind, uint32_t n)
     if (kind == KIN_PICKLE_DICT && n % 2)
         return damaged(m, "a key has no value");
     KIN_TRY(add(m, (kin_pickle_value){.kind = (uint8_t)kind}, &number));
-    KIN_TRY(extend(m, &m->p->value[number], m->stack + first, n));
+    if (n) /* note: before the first value there is no stack */
+        KIN_TRY(extend(m, &m->p->value[number], m->stack + first, n));
     m->depth = first;
     return push(m, number);
 }

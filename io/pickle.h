@@ -12,6 +12,7 @@
 enum {
     KIN_PICKLE_MAX_VALUES = 4000000,
     KIN_PICKLE_MAX_MEMO = 4000000,
+    KIN_PICKLE_MAX_MEMBERS = 16000000, /* of all containers together */
     KIN_PICKLE_MAX_BYTES = 64 << 20
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "io/pth_write.h"
 #include "io/safetensors.h"
 #include "tests/support/folder.h"
@@ -236,6 +237,28 @@ static void endless_trees_are_refused(void **state)
     assert_non_null(strstr(err.text, "nested deeper"));
 }
 
+/* A long list, and a call that copies it, over and over: few bytes that ask for much memory. */
+static void copied_lists_are_bounded(void **state)
+{
+    enum { PAIRS = 5000, CALLS = 2000 };
+    static const char pair[] = "K\001K\001\206", call[] = "h\001h\000\205R0";
+    kin_strbuf b = {0};
+    kin_error err = {0};
+    kin_pickle p;
+    (void)state;
+    kin_strbuf_add_bytes(&b, "\200\002]q\000(", 6);
+    for (int i = 0; i < PAIRS; i++)
+        kin_strbuf_add_bytes(&b, pair, sizeof pair - 1);
+    kin_strbuf_add(&b, "e0ccollections\nOrderedDict\nq\0010");
+    for (int i = 0; i < CALLS; i++)
+        kin_strbuf_add_bytes(&b, call, sizeof call - 1);
+    kin_strbuf_add(&b, "N.");
+    assert_int_equal(kin_pickle_parse((const uint8_t *)b.data, b.len, &p, &err), KIN_ERR_FORMAT);
+    assert_non_null(strstr(err.text, "too many members"));
+    kin_pickle_free(&p);
+    kin_strbuf_free(&b);
+}
+
 /* The stream has no checksums: every changed byte of its pickles reaches the machine. */
 static void changed_streams_never_crash(void **state)
 {
@@ -348,6 +371,7 @@ int main(void)
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(both_containers_agree),
         cmocka_unit_test(endless_trees_are_refused),
+        cmocka_unit_test(copied_lists_are_bounded),
         cmocka_unit_test(changed_streams_never_crash),
         cmocka_unit_test(large_files_pass_in_pieces),
     };
