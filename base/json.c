@@ -384,6 +384,28 @@ kin_status kin_json_read(const char *path, size_t max_bytes, unsigned flags, cJS
     return status;
 }
 
+bool kin_json_put(cJSON *obj, const char *key, cJSON *value)
+{
+    if (!obj || !value) {
+        cJSON_Delete(value);
+        return false;
+    }
+    if (cJSON_GetObjectItemCaseSensitive(obj, key))
+        return cJSON_ReplaceItemInObjectCaseSensitive(obj, key, value) && value->string;
+    if (cJSON_AddItemToObject(obj, key, value))
+        return true;
+    cJSON_Delete(value);
+    return false;
+}
+
+bool kin_json_append(cJSON *list, cJSON *value)
+{
+    if (list && cJSON_AddItemToArray(list, value))
+        return true;
+    cJSON_Delete(value);
+    return false;
+}
+
 /* The member, or NULL when it is missing or null. */
 static const cJSON *member(const cJSON *obj, const char *key)
 {

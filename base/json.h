@@ -46,6 +46,13 @@ kin_status kin_json_get_bool(const cJSON *obj, const char *key, bool *inout, kin
 /* *out points into the tree. */
 kin_status kin_json_get_str(const cJSON *obj, const char *key, const char **out, kin_error *err);
 
+/* Puts value into obj under key, in the place of what is there, or at the end of the array list.
+ * Takes value, also when it fails; false when out of memory, and for NULL arguments, so that a tree
+ * can be built in one expression. cJSON itself leaves out what it has no memory for, loses the key
+ * of what it replaces, and keeps hold of nothing then. */
+bool kin_json_put(cJSON *obj, const char *key, cJSON *value);
+bool kin_json_append(cJSON *list, cJSON *value);
+
 /* Fails (KIN_ERR_FORMAT, naming the nearest known key) if obj has a key that is not in `known`
  * (NULL-terminated list). `where` names the object in the message. */
 kin_status kin_json_known_keys(const cJSON *obj, const char *const *known, const char *where,

@@ -255,6 +255,38 @@ static void out_of_memory_is_an_error(void **state)
     assert_null(v);
 }
 
+/* A small tree in one expression, with a replaced key. */
+static bool build_tree(cJSON *o)
+{
+    cJSON *list = NULL;
+    return kin_json_put(o, "a", cJSON_CreateNumber(1)) &&
+           kin_json_put(o, "a", cJSON_CreateString("two")) &&
+           (list = cJSON_AddArrayToObject(o, "list")) && kin_json_append(list, cJSON_CreateTrue());
+}
+
+/* However far the memory reaches: a tree that says it is whole is, and nothing is lost hold of. */
+static void trees_are_built_whole_or_not(void **state)
+{
+    (void)state;
+    cJSON_Hooks counted = {kin_malloc, kin_free};
+    cJSON_InitHooks(&counted);
+    for (uint64_t k = 1; k < 40; k++) {
+        kin_alloc_fail_at(k);
+        cJSON *o = cJSON_CreateObject();
+        const bool whole = build_tree(o);
+        kin_alloc_fail_at(0);
+        char *text = whole ? cJSON_PrintUnformatted(o) : NULL;
+        if (whole)
+            assert_string_equal(text, "{\"a\":\"two\",\"list\":[true]}");
+        assert_int_equal(whole, k > 9); /* it takes nine */
+        cJSON_free(text);
+        cJSON_Delete(o);
+    }
+    assert_false(kin_json_put(NULL, "a", cJSON_CreateNull()));
+    assert_false(kin_json_append(NULL, cJSON_CreateNull()));
+    cJSON_InitHooks(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +298,7 @@ int main(void)
         cmocka_unit_test(members_are_checked),
         cmocka_unit_test(hostile_files),
         cmocka_unit_test(out_of_memory_is_an_error),
+        cmocka_unit_test(trees_are_built_whole_or_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
