@@ -146,7 +146,7 @@ static void watch(simulation *s, kin_progress *progress)
     pthread_mutex_lock(&s->lock);
     while (s->workers > 0) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += 100000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
@@ -186,18 +186,24 @@ static kin_status run_workers(simulation *s, int threads, kin_progress *progress
     return KIN_OK;
 }
 
-/* wisa.json with the records made so far, in order; *made counts them. */
+/* wisa.json with the records made so far, in order; *made counts them. Without any there is none,
+ * so that the same command can be given again. */
 static kin_status write_index(const simulation *s, int64_t *made, kin_error *err)
 {
     char path[KIN_PATH_MAX];
     kin_file_out f;
     *made = 0;
     KIN_TRY(kin_path_join(path, s->dir, "wisa.json", err));
+    bool any = false;
+    for (int64_t i = 0; i < s->count && !any; i++)
+        any = s->records[i] != NULL;
+    if (!any)
+        return KIN_OK;
     KIN_TRY(kin_file_out_open(&f, path, err));
     for (int64_t i = 0; i < s->count; i++)
         if (s->records[i])
             fprintf(f.fp, "%s%s", (*made)++ ? ",\n" : "[\n", s->records[i]);
-    fputs(*made ? "\n]\n" : "[]\n", f.fp);
+    fputs("\n]\n", f.fp);
     return kin_file_out_commit(&f, err);
 }
 
@@ -295,8 +301,13 @@ kin_status kin_cmd_simulate(const kin_args *args, kin_error *err)
     if (!s.records)
         return kin_fail(err, KIN_ERR_MEM, "dataset simulate: out of memory for %lld records",
                         (long long)s.count);
+    /* note: a clock that is set back must not make the wait longer */
+    pthread_condattr_t steady;
+    pthread_condattr_init(&steady);
+    pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
     pthread_mutex_init(&s.lock, NULL);
-    pthread_cond_init(&s.changed, NULL);
+    pthread_cond_init(&s.changed, &steady);
+    pthread_condattr_destroy(&steady);
     kin_status status = simulate_all(args, &s, err);
     for (int64_t i = 0; i < s.count; i++)
         kin_free(s.records[i]);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "cli/output.h"
 #include "cli/sampling.h"
 #include "cli/signals.h"
@@ -151,11 +152,10 @@ kin_status kin_evaluate_report_open(const kin_args *args, const char *suite, con
     cJSON *settings = NULL;
     KIN_TRY(kin_args_settings(args, &settings, err));
     *root = cJSON_CreateObject();
-    if (*root && cJSON_AddStringToObject(*root, "suite", suite) &&
-        (!hash || cJSON_AddStringToObject(*root, hash_key, hash)) &&
-        cJSON_AddItemToObject(*root, "settings", settings))
+    const bool ok = cJSON_AddStringToObject(*root, "suite", suite) &&
+                    (!hash || cJSON_AddStringToObject(*root, hash_key, hash));
+    if (kin_json_put(ok ? *root : NULL, "settings", settings))
         return KIN_OK;
-    cJSON_Delete(settings);
     cJSON_Delete(*root);
     *root = NULL;
     return kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
@@ -182,19 +182,15 @@ static kin_status report(evaluation *e, double seconds, kin_error *err)
         ok = cJSON_AddNumberToObject(cJSON_GetObjectItem(root, "settings"), "cfg-scale",
                                      (double)kin_cli_cfg_scale(e->args, e->pipeline));
     KIN_GOTO(kin_evaluation_report(e->judged, &judged, err));
-    ok = ok && cJSON_AddItemToObject(root, "generated", judged);
-    judged = ok ? NULL : judged;
+    ok = kin_json_put(root, "generated", judged) && ok;
     KIN_GOTO(kin_evaluation_report(e->reference, &reference, err));
-    ok = ok && cJSON_AddItemToObject(root, "simulated", reference);
-    reference = ok ? NULL : reference;
+    ok = kin_json_put(root, "simulated", reference) && ok;
     cJSON *seeds = ok ? cJSON_AddObjectToObject(root, "second_seed") : NULL;
     ok = seeds && cJSON_AddNumberToObject(seeds, "clips", (double)twice) &&
          cJSON_AddNumberToObject(seeds, "differing", (double)(twice - e->same)) &&
          cJSON_AddNumberToObject(seeds, "mean_abs_difference", e->difference / (double)twice) &&
          cJSON_AddNumberToObject(root, "seconds_per_clip", seconds / (double)(e->count + twice));
 done:
-    cJSON_Delete(judged);
-    cJSON_Delete(reference);
     return kin_evaluate_report_close(root, status, ok, err);
 }
 

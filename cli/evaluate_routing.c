@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "cli/evaluate.h"
 #include "cli/routing_picture.h"
 #include "cli/signals.h"
@@ -52,11 +53,11 @@ static bool add_cell(const suite *s, cJSON *list, int layer, int level)
     const int64_t *taken = kin_routing_stats_taken(&s->out.stats, layer, level);
     const int64_t routed = c->tokens - c->unconditional;
     cJSON *o = cJSON_CreateObject();
-    if (!o || !cJSON_AddItemToArray(list, o))
+    if (!kin_json_append(list, o))
         return false;
     cJSON *counts = cJSON_AddArrayToObject(o, "tokens_per_expert");
     for (int64_t e = 0; counts && e < s->out.stats.experts; e++)
-        if (!cJSON_AddItemToArray(counts, cJSON_CreateNumber((double)taken[e])))
+        if (!kin_json_append(counts, cJSON_CreateNumber((double)taken[e])))
             return false;
     return counts &&
            cJSON_AddNumberToObject(o, "sigma",
@@ -78,7 +79,7 @@ static kin_status add_layer(const suite *s, cJSON *list, int layer, kin_error *e
     double mean, least;
     KIN_TRY(distances(s, layer, &mean, &least, err));
     cJSON *o = cJSON_CreateObject(), *levels = NULL, *d = NULL;
-    bool ok = o && cJSON_AddItemToArray(list, o);
+    bool ok = kin_json_append(list, o);
     if (ok) {
         ok = cJSON_AddNumberToObject(o, "block", s->out.stats.block[layer]) &&
              (d = cJSON_AddObjectToObject(o, "prototype_distance")) &&

@@ -118,7 +118,7 @@ static kin_status vae_index(kin_pipeline *p)
 
     p->index = cJSON_CreateObject();
     if (!p->index || !cJSON_AddStringToObject(p->index, "_class_name", "KinemaPipeline") ||
-        !cJSON_AddItemToObject(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
+        !kin_json_put(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
         return kin_fail(&p->ctx->error, KIN_ERR_MEM, "pipeline: out of memory");
     return KIN_OK;
 }
@@ -150,9 +150,10 @@ kin_status kin_pipeline_make_index(kin_pipeline *p)
         const bool umt5 = cJSON_IsString(type) && !strcmp(type->valuestring, "umt5");
         const char *const umt5_text[] = {"transformers", "UMT5EncoderModel"};
 
-        cJSON_AddItemToObject(p->index, "text_encoder",
-                              cJSON_CreateStringArray(umt5 ? umt5_text : text, 2));
-        cJSON_AddItemToObject(p->index, "tokenizer", cJSON_CreateStringArray(tokenizer, 2));
+        if (!kin_json_put(p->index, "text_encoder",
+                          cJSON_CreateStringArray(umt5 ? umt5_text : text, 2)) ||
+            !kin_json_put(p->index, "tokenizer", cJSON_CreateStringArray(tokenizer, 2)))
+            return kin_fail(err, KIN_ERR_MEM, "pipeline: out of memory");
     }
     return KIN_OK;
 }

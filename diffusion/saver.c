@@ -135,11 +135,10 @@ static kin_status write_tokenizer(const save_job *j)
     return kin_tokenizer_dir_save(folder, j->p->tokenizer, j->p->tokenizer_files, j->err);
 }
 
-static void set_number(cJSON *own, const char *key, double value)
+static bool set_number(cJSON *own, const char *key, double value)
 {
     cJSON_DeleteItemFromObjectCaseSensitive(own, key);
-    if (value > 0)
-        cJSON_AddNumberToObject(own, key, value);
+    return !(value > 0) || cJSON_AddNumberToObject(own, key, value);
 }
 
 static kin_status write_vae(const save_job *j)
@@ -217,26 +216,22 @@ static kin_status write_index(const save_job *j)
     cJSON *own = cJSON_DetachItemFromObjectCaseSensitive(index, "kinema");
     const bool sized = p->frames > 0 && p->height > 0 && p->width > 0;
     kin_status status;
+    bool ok;
 
     if (!cJSON_IsObject(own)) {
         cJSON_Delete(own);
         own = cJSON_CreateObject();
     }
-    if (!index || !own) {
-        cJSON_Delete(own);
-        cJSON_Delete(index);
-        return kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
-    }
-    set_number(own, "frames", sized ? (double)p->frames : 0);
-    set_number(own, "height", sized ? (double)p->height : 0);
-    set_number(own, "width", sized ? (double)p->width : 0);
-    set_number(own, "fps", p->fps);
-    set_number(own, "cfg_scale", p->cfg_scale);
-    if (own->child)
-        cJSON_AddItemToObject(index, "kinema", own);
+    ok = index && own && set_number(own, "frames", sized ? (double)p->frames : 0) &&
+         set_number(own, "height", sized ? (double)p->height : 0) &&
+         set_number(own, "width", sized ? (double)p->width : 0) && set_number(own, "fps", p->fps) &&
+         set_number(own, "cfg_scale", p->cfg_scale);
+    if (ok && own->child)
+        ok = kin_json_put(index, "kinema", own);
     else
         cJSON_Delete(own);
-    status = write_json(j, "", "model_index.json", index);
+    status = ok ? write_json(j, "", "model_index.json", index)
+                : kin_fail(j->err, KIN_ERR_MEM, "save: out of memory");
     cJSON_Delete(index);
     return status;
 }

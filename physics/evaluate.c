@@ -142,12 +142,10 @@ double kin_evaluation_intact_share(const kin_evaluation *e)
     return e->count ? share(e, -1, m_intact) : 0;
 }
 
-static void put(cJSON *o, const char *key, double v)
+static bool put(cJSON *o, const char *key, double v)
 {
-    if (isnan(v))
-        cJSON_AddNullToObject(o, key);
-    else
-        cJSON_AddNumberToObject(o, key, v);
+    return isnan(v) ? cJSON_AddNullToObject(o, key) != NULL
+                    : cJSON_AddNumberToObject(o, key, v) != NULL;
 }
 
 static kin_status block(const kin_evaluation *e, int kind, cJSON *o, kin_error *err)
@@ -165,27 +163,28 @@ static kin_status block(const kin_evaluation *e, int kind, cJSON *o, kin_error *
     int clips = 0;
     for (size_t i = 0; i < e->count; i++)
         clips += kind < 0 || e->rows[i].kind == kind;
-    cJSON_AddNumberToObject(o, "clips", clips);
-    for (size_t k = 0; k < sizeof shares / sizeof *shares; k++)
-        put(o, shares[k].key, share(e, kind, shares[k].m));
-    for (size_t k = 0; k < sizeof medians / sizeof *medians; k++) {
+    bool ok = cJSON_AddNumberToObject(o, "clips", clips);
+    for (size_t k = 0; ok && k < sizeof shares / sizeof *shares; k++)
+        ok = put(o, shares[k].key, share(e, kind, shares[k].m));
+    for (size_t k = 0; ok && k < sizeof medians / sizeof *medians; k++) {
         double v = NAN;
         KIN_TRY(median(e, kind, medians[k].m, &v, err));
-        put(o, medians[k].key, v);
+        ok = put(o, medians[k].key, v);
     }
     int bounce = kin_sim_kind_find("bounce");
-    put(o, "bounce_share", kind < 0 || kind == bounce ? share(e, bounce, m_bounced) : NAN);
-    return KIN_OK;
+    ok = ok &&
+         put(o, "bounce_share", kind < 0 || kind == bounce ? share(e, bounce, m_bounced) : NAN);
+    return ok ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "evaluate: a report");
 }
 
 kin_status kin_evaluation_report(const kin_evaluation *e, cJSON **out, kin_error *err)
 {
     cJSON *root = cJSON_CreateObject(), *total, *kinds;
     kin_status status = KIN_OK;
-    cJSON_AddNumberToObject(root, "clips", (double)e->count);
+    bool ok = cJSON_AddNumberToObject(root, "clips", (double)e->count);
     total = cJSON_AddObjectToObject(root, "total");
     kinds = cJSON_AddObjectToObject(root, "kinds");
-    if (!root || !total || !kinds) {
+    if (!ok || !total || !kinds) {
         cJSON_Delete(root);
         return kin_fail(err, KIN_ERR_MEM, "evaluate: a report");
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "physics/sim_scene.h"
 
 static cJSON *pair(double a, double b)
@@ -17,32 +18,34 @@ static cJSON *rgb_json(const uint8_t c[3])
 }
 
 /* NAN becomes null. */
-static void add_number(cJSON *o, const char *key, double v)
+static bool add_number(cJSON *o, const char *key, double v)
 {
-    if (isfinite(v))
-        cJSON_AddNumberToObject(o, key, v);
-    else
-        cJSON_AddNullToObject(o, key);
+    return isfinite(v) ? cJSON_AddNumberToObject(o, key, v) != NULL
+                       : cJSON_AddNullToObject(o, key) != NULL;
+}
+
+/* o if it was filled whole, else nothing. */
+static cJSON *whole(cJSON *o, bool ok)
+{
+    if (ok)
+        return o;
+    cJSON_Delete(o);
+    return NULL;
 }
 
 static cJSON *annotation_json(const kin_sim_clip *c)
 {
-    cJSON *a = cJSON_CreateObject();
-    cJSON_AddStringToObject(a, "phys_law", c->law);
-    cJSON_AddStringToObject(a, "n0", c->n0);
-    cJSON_AddStringToObject(a, "n1", c->n1);
-    cJSON_AddStringToObject(a, "n2", c->n2);
-    cJSON_AddStringToObject(a, "q0", c->q0);
-    cJSON_AddStringToObject(a, "q1", c->q1);
-    cJSON_AddStringToObject(a, "q2", c->q2);
-    cJSON_AddStringToObject(a, "q3", c->q3);
-    cJSON_AddStringToObject(a, "q4", c->q4);
-    cJSON *n0 = cJSON_AddArrayToObject(a, "quantify_n0");
-    for (int i = 0; i < c->densities; i++)
-        cJSON_AddItemToArray(n0, pair(c->density[i][0], c->density[i][1]));
-    cJSON_AddItemToObject(a, "quantify_n1", pair(0, c->truth.frames / c->truth.fps));
-    cJSON_AddItemToObject(a, "quantify_n2", pair(20, 25));
-    return a;
+    cJSON *a = cJSON_CreateObject(), *n0 = NULL;
+    bool ok = cJSON_AddStringToObject(a, "phys_law", c->law) &&
+              cJSON_AddStringToObject(a, "n0", c->n0) && cJSON_AddStringToObject(a, "n1", c->n1) &&
+              cJSON_AddStringToObject(a, "n2", c->n2) && cJSON_AddStringToObject(a, "q0", c->q0) &&
+              cJSON_AddStringToObject(a, "q1", c->q1) && cJSON_AddStringToObject(a, "q2", c->q2) &&
+              cJSON_AddStringToObject(a, "q3", c->q3) && cJSON_AddStringToObject(a, "q4", c->q4) &&
+              (n0 = cJSON_AddArrayToObject(a, "quantify_n0"));
+    for (int i = 0; ok && i < c->densities; i++)
+        ok = kin_json_append(n0, pair(c->density[i][0], c->density[i][1]));
+    return whole(a, ok && kin_json_put(a, "quantify_n1", pair(0, c->truth.frames / c->truth.fps)) &&
+                        kin_json_put(a, "quantify_n2", pair(20, 25)));
 }
 
 /* Mean path of the main object per second in frame widths: the one score that is measured, not
@@ -61,26 +64,23 @@ kin_status kin_sim_record_json(const kin_sim_clip *c, const char *video_id, cons
 {
     const kin_sim_truth *t = &c->truth;
     cJSON *r = cJSON_CreateObject();
-    cJSON_AddStringToObject(r, "video_id", video_id);
-    cJSON_AddStringToObject(r, "file", file);
-    cJSON_AddStringToObject(r, "captions", c->caption);
-    cJSON_AddNumberToObject(r, "width", t->width);
-    cJSON_AddNumberToObject(r, "height", t->height);
-    cJSON_AddNumberToObject(r, "fps", t->fps);
-    cJSON_AddNumberToObject(r, "duration", t->frames / t->fps);
-    cJSON_AddNumberToObject(r, "motion_score", motion_score(t));
-    cJSON_AddNumberToObject(r, "motion_score_v2", motion_score(t));
-    cJSON_AddNumberToObject(r, "visual_quality_score", 1);
-    cJSON_AddNumberToObject(r, "text_bbox_num", 0);
-    cJSON_AddNumberToObject(r, "text_bbox_ratio", 0);
-    cJSON_AddStringToObject(r, "label", kin_phys_title(kin_sim_kind_label(t->kind)));
-    cJSON_AddItemToObject(r, "physical_annotation", annotation_json(c));
-    /* cJSON drops an item it has no memory for: the last one is there only if all are not NULL */
-    if (!r || !cJSON_GetObjectItemCaseSensitive(
-                  cJSON_GetObjectItemCaseSensitive(r, "physical_annotation"), "quantify_n2")) {
-        cJSON_Delete(r);
+    r = whole(
+        r, cJSON_AddStringToObject(r, "video_id", video_id) &&
+               cJSON_AddStringToObject(r, "file", file) &&
+               cJSON_AddStringToObject(r, "captions", c->caption) &&
+               cJSON_AddNumberToObject(r, "width", t->width) &&
+               cJSON_AddNumberToObject(r, "height", t->height) &&
+               cJSON_AddNumberToObject(r, "fps", t->fps) &&
+               cJSON_AddNumberToObject(r, "duration", t->frames / t->fps) &&
+               cJSON_AddNumberToObject(r, "motion_score", motion_score(t)) &&
+               cJSON_AddNumberToObject(r, "motion_score_v2", motion_score(t)) &&
+               cJSON_AddNumberToObject(r, "visual_quality_score", 1) &&
+               cJSON_AddNumberToObject(r, "text_bbox_num", 0) &&
+               cJSON_AddNumberToObject(r, "text_bbox_ratio", 0) &&
+               cJSON_AddStringToObject(r, "label", kin_phys_title(kin_sim_kind_label(t->kind))) &&
+               kin_json_put(r, "physical_annotation", annotation_json(c)));
+    if (!r)
         return kin_fail(err, KIN_ERR_MEM, "simulate: a record");
-    }
     *out = r;
     return KIN_OK;
 }
@@ -105,74 +105,83 @@ static cJSON *motion_json(const kin_motion *m)
     const double v[] = {m->vx,     m->vy,  m->ax,  m->ay,   m->restitution,
                         m->period, m->v2x, m->v2y, m->event};
     cJSON *o = cJSON_CreateObject();
-    for (size_t k = 0; k < sizeof v / sizeof *v; k++)
-        add_number(o, motion_key[k], v[k]);
-    return o;
+    bool ok = o != NULL;
+    for (size_t k = 0; ok && k < sizeof v / sizeof *v; k++)
+        ok = add_number(o, motion_key[k], v[k]);
+    return whole(o, ok);
+}
+
+/* The seven lists of an object's states. */
+static bool add_states(cJSON *o, const kin_sim_object *ob, int frames, double px_per_m)
+{
+    static const char *const keys[] = {"position_px",      "velocity_px_s", "acceleration_px_s2",
+                                       "angle_rad",        "position_m",    "velocity_m_s",
+                                       "acceleration_m_s2"};
+    cJSON *list[7];
+    bool ok = true;
+    for (int k = 0; k < 7; k++)
+        list[k] = cJSON_AddArrayToObject(o, keys[k]);
+    for (int f = 0; ok && f < frames; f++) {
+        const kin_sim_state *s = &ob->states[f];
+        ok = kin_json_append(list[0], pair(s->x, s->y)) &&
+             kin_json_append(list[1], pair(s->vx, s->vy)) &&
+             kin_json_append(list[2], pair(s->ax, s->ay)) &&
+             kin_json_append(list[3], cJSON_CreateNumber(s->angle)) &&
+             kin_json_append(list[4], pair(s->x / px_per_m, s->y / px_per_m)) &&
+             kin_json_append(list[5], pair(s->vx / px_per_m, s->vy / px_per_m)) &&
+             kin_json_append(list[6], pair(s->ax / px_per_m, s->ay / px_per_m));
+    }
+    return ok;
 }
 
 static cJSON *object_json(const kin_sim_object *ob, int frames, double px_per_m)
 {
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "shape", ob->shape == KIN_SIM_BALL ? "ball" : "box");
-    cJSON_AddStringToObject(o, "colour", ob->colour);
-    cJSON_AddItemToObject(o, "rgb", rgb_json(ob->rgb));
-    cJSON_AddStringToObject(o, "material", ob->material);
-    cJSON_AddNumberToObject(o, "density_g_cm3", ob->density);
-    cJSON_AddNumberToObject(o, "radius_px", ob->radius);
-    cJSON_AddNumberToObject(o, "radius_m", ob->radius / px_per_m);
-    cJSON_AddNumberToObject(o, "mass_kg", ob->mass);
-    cJSON *px = cJSON_AddArrayToObject(o, "position_px");
-    cJSON *vpx = cJSON_AddArrayToObject(o, "velocity_px_s");
-    cJSON *apx = cJSON_AddArrayToObject(o, "acceleration_px_s2");
-    cJSON *angle = cJSON_AddArrayToObject(o, "angle_rad");
-    cJSON *m = cJSON_AddArrayToObject(o, "position_m");
-    cJSON *vm = cJSON_AddArrayToObject(o, "velocity_m_s");
-    cJSON *am = cJSON_AddArrayToObject(o, "acceleration_m_s2");
-    for (int f = 0; f < frames; f++) {
-        const kin_sim_state *s = &ob->states[f];
-        cJSON_AddItemToArray(px, pair(s->x, s->y));
-        cJSON_AddItemToArray(vpx, pair(s->vx, s->vy));
-        cJSON_AddItemToArray(apx, pair(s->ax, s->ay));
-        cJSON_AddItemToArray(angle, cJSON_CreateNumber(s->angle));
-        cJSON_AddItemToArray(m, pair(s->x / px_per_m, s->y / px_per_m));
-        cJSON_AddItemToArray(vm, pair(s->vx / px_per_m, s->vy / px_per_m));
-        cJSON_AddItemToArray(am, pair(s->ax / px_per_m, s->ay / px_per_m));
-    }
-    return o;
+    return whole(o,
+                 cJSON_AddStringToObject(o, "shape", ob->shape == KIN_SIM_BALL ? "ball" : "box") &&
+                     cJSON_AddStringToObject(o, "colour", ob->colour) &&
+                     kin_json_put(o, "rgb", rgb_json(ob->rgb)) &&
+                     cJSON_AddStringToObject(o, "material", ob->material) &&
+                     cJSON_AddNumberToObject(o, "density_g_cm3", ob->density) &&
+                     cJSON_AddNumberToObject(o, "radius_px", ob->radius) &&
+                     cJSON_AddNumberToObject(o, "radius_m", ob->radius / px_per_m) &&
+                     cJSON_AddNumberToObject(o, "mass_kg", ob->mass) &&
+                     add_states(o, ob, frames, px_per_m));
+}
+
+static cJSON *background_json(const kin_sim_truth *t)
+{
+    cJSON *bg = cJSON_CreateObject();
+    return whole(bg, cJSON_AddStringToObject(bg, "colour", t->background) &&
+                         cJSON_AddBoolToObject(bg, "gradient", t->gradient) &&
+                         kin_json_put(bg, "top_rgb", rgb_json(t->background_rgb[0])) &&
+                         kin_json_put(bg, "bottom_rgb", rgb_json(t->background_rgb[1])));
 }
 
 kin_status kin_sim_truth_json(const kin_sim_clip *c, cJSON **out, kin_error *err)
 {
     const kin_sim_truth *t = &c->truth;
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "kind", kin_sim_kind_name(t->kind));
-    cJSON_AddStringToObject(o, "label", kin_phys_title(kin_sim_kind_label(t->kind)));
-    cJSON_AddStringToObject(o, "caption", c->caption);
-    cJSON_AddNumberToObject(o, "width", t->width);
-    cJSON_AddNumberToObject(o, "height", t->height);
-    cJSON_AddNumberToObject(o, "frames", t->frames);
-    cJSON_AddNumberToObject(o, "fps", t->fps);
-    cJSON_AddNumberToObject(o, "px_per_m", t->px_per_m);
-    cJSON_AddNumberToObject(o, "gravity_m_s2", t->gravity);
-    cJSON_AddNumberToObject(o, "incline_rad", t->incline);
-    cJSON_AddNumberToObject(o, "spring_n_m", t->spring_k);
-    cJSON_AddNumberToObject(o, "floor_y_px", t->floor_y);
-    cJSON_AddItemToObject(o, "direction", pair(t->direction[0], t->direction[1]));
-    cJSON *bg = cJSON_AddObjectToObject(o, "background");
-    cJSON_AddStringToObject(bg, "colour", t->background);
-    cJSON_AddBoolToObject(bg, "gradient", t->gradient);
-    cJSON_AddItemToObject(bg, "top_rgb", rgb_json(t->background_rgb[0]));
-    cJSON_AddItemToObject(bg, "bottom_rgb", rgb_json(t->background_rgb[1]));
-    cJSON_AddItemToObject(o, "motion_px_s", motion_json(&t->motion));
-    cJSON *list = cJSON_AddArrayToObject(o, "objects");
-    for (int i = 0; i < t->objects; i++)
-        cJSON_AddItemToArray(list, object_json(&t->object[i], t->frames, t->px_per_m));
-    if (!o || cJSON_GetArraySize(list) != t->objects) {
-        cJSON_Delete(o);
-        return kin_fail(err, KIN_ERR_MEM, "simulate: the truth of a clip");
-    }
-    *out = o;
-    return KIN_OK;
+    cJSON *o = cJSON_CreateObject(), *list = NULL;
+    bool ok = cJSON_AddStringToObject(o, "kind", kin_sim_kind_name(t->kind)) &&
+              cJSON_AddStringToObject(o, "label", kin_phys_title(kin_sim_kind_label(t->kind))) &&
+              cJSON_AddStringToObject(o, "caption", c->caption) &&
+              cJSON_AddNumberToObject(o, "width", t->width) &&
+              cJSON_AddNumberToObject(o, "height", t->height) &&
+              cJSON_AddNumberToObject(o, "frames", t->frames) &&
+              cJSON_AddNumberToObject(o, "fps", t->fps) &&
+              cJSON_AddNumberToObject(o, "px_per_m", t->px_per_m) &&
+              cJSON_AddNumberToObject(o, "gravity_m_s2", t->gravity) &&
+              cJSON_AddNumberToObject(o, "incline_rad", t->incline) &&
+              cJSON_AddNumberToObject(o, "spring_n_m", t->spring_k) &&
+              cJSON_AddNumberToObject(o, "floor_y_px", t->floor_y) &&
+              kin_json_put(o, "direction", pair(t->direction[0], t->direction[1])) &&
+              kin_json_put(o, "background", background_json(t)) &&
+              kin_json_put(o, "motion_px_s", motion_json(&t->motion)) &&
+              (list = cJSON_AddArrayToObject(o, "objects"));
+    for (int i = 0; ok && i < t->objects; i++)
+        ok = kin_json_append(list, object_json(&t->object[i], t->frames, t->px_per_m));
+    *out = whole(o, ok);
+    return *out ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "simulate: the truth of a clip");
 }
 
 /* ---- truth.json back ---- */

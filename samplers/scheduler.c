@@ -467,7 +467,7 @@ static bool write_key(const kin_scheduler *s, const key_row *k, cJSON *to)
         return !v->name || cJSON_AddStringToObject(to, k->key, v->name);
     case KEY_LIST:
         memcpy(&list, at, sizeof list);
-        return !list || cJSON_AddItemToObject(to, k->key, cJSON_Duplicate(list, true));
+        return !list || kin_json_put(to, k->key, cJSON_Duplicate(list, true));
     case KEY_UNUSED: break;
     }
     return true;

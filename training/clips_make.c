@@ -118,10 +118,8 @@ static kin_status add_norm(maker *m, const kin_vae_info *v, kin_error *err)
                                 v->latents_mean ? 1.0 : (double)v->scaling_factor) &&
         cJSON_AddNumberToObject(j, "shift_factor", v->latents_mean ? 0.0 : (double)v->shift_factor);
     if (ok && v->latents_mean) {
-        cJSON *mean = cJSON_CreateFloatArray(v->latents_mean, n),
-              *std = cJSON_CreateFloatArray(v->latents_std, n);
-        ok = cJSON_AddItemToObject(j, "latents_mean", mean) &&
-             cJSON_AddItemToObject(j, "latents_std", std);
+        ok = kin_json_put(j, "latents_mean", cJSON_CreateFloatArray(v->latents_mean, n)) &&
+             kin_json_put(j, "latents_std", cJSON_CreateFloatArray(v->latents_std, n));
     }
     return ok ? KIN_OK : kin_fail(err, KIN_ERR_MEM, "clips: out of memory");
 }
@@ -322,16 +320,16 @@ static kin_status make_clips(maker *m, kin_error *err)
 
 static bool add_record(cJSON *list, const entry *e)
 {
-    cJSON *j = cJSON_CreateObject(), *prior = cJSON_CreateArray();
-    for (int i = 0; prior && i < KIN_PHYS_CATEGORIES; i++)
+    cJSON *j = cJSON_CreateObject(), *prior = NULL;
+    bool ok = kin_json_append(list, j) && cJSON_AddStringToObject(j, "text", e->text) &&
+              cJSON_AddStringToObject(j, "latents", e->latents) &&
+              cJSON_AddStringToObject(j, "prompt", e->facts.prompt) &&
+              (prior = cJSON_AddArrayToObject(j, "prior"));
+    for (int i = 0; ok && i < KIN_PHYS_CATEGORIES; i++)
         if (e->facts.prior[i] > 0)
-            cJSON_AddItemToArray(prior, cJSON_CreateNumber(i));
-    return cJSON_AddItemToArray(list, j) && cJSON_AddStringToObject(j, "text", e->text) &&
-           cJSON_AddStringToObject(j, "latents", e->latents) &&
-           cJSON_AddStringToObject(j, "prompt", e->facts.prompt) &&
-           cJSON_AddItemToObject(j, "prior", prior) &&
-           cJSON_AddItemToObject(j, "quant",
-                                 cJSON_CreateFloatArray(e->facts.quant, KIN_PHYS_QUANTITIES));
+            ok = kin_json_append(prior, cJSON_CreateNumber(i));
+    return ok &&
+           kin_json_put(j, "quant", cJSON_CreateFloatArray(e->facts.quant, KIN_PHYS_QUANTITIES));
 }
 
 static uint64_t content_key(const maker *m)
@@ -349,7 +347,7 @@ static uint64_t content_key(const maker *m)
 
 static kin_status write_index(maker *m, kin_error *err)
 {
-    cJSON *j = m->index, *list = cJSON_CreateArray();
+    cJSON *j = m->index, *list = NULL;
     char path[KIN_PATH_MAX], key[KEY_TEXT];
     const double latent[4] = {(double)m->latent[0], (double)m->latent[1], (double)m->latent[2],
                               (double)m->latent[3]};
@@ -359,10 +357,10 @@ static kin_status write_index(maker *m, kin_error *err)
               cJSON_AddNumberToObject(j, "frames", (double)m->pixels[0]) &&
               cJSON_AddNumberToObject(j, "height", (double)m->pixels[1]) &&
               cJSON_AddNumberToObject(j, "width", (double)m->pixels[2]) &&
-              cJSON_AddItemToObject(j, "latent", cJSON_CreateDoubleArray(latent, 4)) &&
+              kin_json_put(j, "latent", cJSON_CreateDoubleArray(latent, 4)) &&
               cJSON_AddNumberToObject(j, "text_len", (double)m->text_len) &&
               cJSON_AddNumberToObject(j, "text_dim", (double)m->text_dim) &&
-              cJSON_AddItemToObject(j, "records", list);
+              (list = cJSON_AddArrayToObject(j, "records"));
     for (int64_t i = 0; ok && i < m->count; i++)
         ok = add_record(list, &m->entries[i]);
     char *text = ok ? cJSON_PrintUnformatted(j) : NULL;

@@ -256,12 +256,20 @@ static kin_status parse_kind(const kin_section *root, const char *asked, const c
 }
 
 /* The family of the model that init_from names, if it is a published one to be fine-tuned. */
-static void find_base(kin_train_config *c)
+static kin_status find_base(kin_train_config *c, kin_error *err)
 {
-    kin_error ignored = {0};
-    if (c->init_from[0] && kin_finetune_family(c->init_from, &c->base, &ignored) != KIN_OK)
+    kin_error why = {0};
+    kin_status status = KIN_OK;
+    if (c->init_from[0])
+        status = kin_finetune_family(c->init_from, &c->base, &why);
+    if (status == KIN_ERR_MEM) {
+        *err = why;
+        return status;
+    }
+    if (status != KIN_OK)
         c->base = KIN_FAMILY_DIT;
     c->checkpointing = c->base != KIN_FAMILY_DIT;
+    return KIN_OK;
 }
 
 /* what is trained */
@@ -283,7 +291,7 @@ static kin_status parse_model(const kin_section *root, const char *dir, const ch
     KIN_TRY(kin_section_object(root, "scheduler", &c->scheduler));
     KIN_TRY(kin_section_path(root, "init_from", dir, c->init_from));
     if (!c->autoencoder)
-        find_base(c);
+        KIN_TRY(find_base(c, root->err));
     if (c->autoencoder && (c->text_encoder || c->scheduler))
         return kin_fail(root->err, KIN_ERR_ARG,
                         "train config: an autoencoder has no text_encoder and no scheduler");

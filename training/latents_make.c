@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "base/path.h"
 #include "io/safetensors.h"
 #include "training/images.h"
@@ -156,7 +157,7 @@ static kin_status write_index(const maker *m, kin_error *err)
               cJSON_AddNumberToObject(j, "scaling_factor", (double)v->scaling_factor) &&
               cJSON_AddNumberToObject(j, "shift_factor", (double)v->shift_factor);
     for (int64_t i = 0; ok && i < kin_images_classes(m->images); i++)
-        ok = cJSON_AddItemToArray(classes, cJSON_CreateString(kin_images_class_name(m->images, i)));
+        ok = kin_json_append(classes, cJSON_CreateString(kin_images_class_name(m->images, i)));
     char *text = ok ? cJSON_Print(j) : NULL;
     cJSON_Delete(j);
     if (!text)

@@ -101,11 +101,8 @@ static kin_status name_vae(official *o, const char *vae, kin_strbuf *notes, kin_
         status = kin_fail(err, KIN_ERR_FORMAT, "%s: has no _class_name", path);
     if (status == KIN_OK) {
         const char *const pair[] = {"diffusers", class_name};
-        cJSON *list = cJSON_CreateStringArray(pair, 2);
-        if (!list || !cJSON_ReplaceItemInObjectCaseSensitive(o->pipe->index, "vae", list)) {
-            cJSON_Delete(list);
+        if (!kin_json_put(o->pipe->index, "vae", cJSON_CreateStringArray(pair, 2)))
             status = kin_fail(err, KIN_ERR_MEM, "convert: out of memory");
-        }
     }
     cJSON_Delete(config);
     return status;

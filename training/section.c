@@ -9,15 +9,9 @@
 
 kin_status kin_section_put(const kin_section *s, const char *key, cJSON *value)
 {
-    if (!value)
-        return kin_fail(s->err, KIN_ERR_MEM, "train config: out of memory");
-    cJSON *old = cJSON_GetObjectItemCaseSensitive(s->obj, key);
-    cJSON_bool done = old ? cJSON_ReplaceItemInObjectCaseSensitive(s->obj, key, value)
-                          : cJSON_AddItemToObject(s->obj, key, value);
-    if (done)
-        return KIN_OK;
-    cJSON_Delete(value);
-    return kin_fail(s->err, KIN_ERR_MEM, "train config: out of memory");
+    return kin_json_put(s->obj, key, value)
+               ? KIN_OK
+               : kin_fail(s->err, KIN_ERR_MEM, "train config: out of memory");
 }
 
 kin_status kin_section_i64(const kin_section *s, const char *key, int64_t lo, int64_t hi,

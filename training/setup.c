@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "training/trainer.h"
 
 void kin_trainer_message(const kin_trainer *t, const char *fmt, ...)
@@ -98,7 +99,7 @@ static kin_status attach_vae(kin_trainer *t)
     const char *const pair[] = {"diffusers", "AutoencoderKL"};
     kin_pipeline *p = t->pipe;
     KIN_TRY(kin_vae_model_load(t->ctx, info->vae, &p->vae));
-    if (!cJSON_ReplaceItemInObjectCaseSensitive(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
+    if (!kin_json_put(p->index, "vae", cJSON_CreateStringArray(pair, 2)))
         return kin_fail(&t->ctx->error, KIN_ERR_MEM, "train: out of memory");
     p->height = p->width = info->image_size;
     return KIN_OK;
