@@ -4,43 +4,32 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/lock.h"
 
 enum { RECORD_MAX = 16 << 20, ATTEMPTS = 100 };
 
-/* Whether the lock was taken; a file system without locks counts as taken. */
-static bool lock(int fd)
-{
-    return flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-}
-
-/* The file behind fd is still the one that has the name (a run that starts replaces it). */
-static bool is_current(int fd, const char *path)
-{
-    struct stat a, b;
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino &&
-           a.st_dev == b.st_dev;
-}
-
 static kin_status open_locked(kin_record *r, kin_error *err)
 {
+    char who[64] = "another process";
     for (int i = 0; i < ATTEMPTS; i++) {
         r->fd = open(r->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         if (r->fd < 0)
             return kin_fail(err, KIN_ERR_IO, "write: %s: %s", r->path, strerror(errno));
-        bool locked = lock(r->fd);
-        if (locked && is_current(r->fd, r->path))
+        const bool locked = kin_lock_file(r->fd);
+        if (locked && kin_lock_is_current(r->fd, r->path))
             return KIN_OK;
+        if (!locked)
+            kin_lock_describe(r->fd, who, sizeof who);
         close(r->fd);
         r->fd = -1;
         if (!locked)
             break;
     }
-    return kin_fail(err, KIN_ERR_IO, "%s: another process is writing this output", r->path);
+    return kin_fail(err, KIN_ERR_IO, "%s: %s is writing this output", r->path, who);
 }
 
 kin_status kin_record_open(kin_record *r, const char *path, cJSON **old, kin_error *err)
@@ -74,7 +63,7 @@ kin_status kin_record_write(kin_record *r, const cJSON *settings, kin_error *err
         fputc('\n', f.fp);
         /* note: the new file is locked before it gets the name, so that the lock is never free */
         fd = fcntl(fileno(f.fp), F_DUPFD_CLOEXEC, 0);
-        if (fd < 0 || !lock(fd)) {
+        if (fd < 0 || !kin_lock_file(fd)) {
             kin_file_out_abort(&f);
             status = kin_fail(err, KIN_ERR_IO, "write: %s: cannot be locked", r->path);
         } else {
@@ -96,7 +85,7 @@ void kin_record_close(kin_record *r)
     struct stat st;
     if (r->fd < 0)
         return;
-    if (fstat(r->fd, &st) == 0 && st.st_size == 0 && is_current(r->fd, r->path))
+    if (fstat(r->fd, &st) == 0 && st.st_size == 0 && kin_lock_is_current(r->fd, r->path))
         unlink(r->path);
     close(r->fd);
     r->fd = -1;

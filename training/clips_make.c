@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/lock.h"
 #include "diffusion/pipeline.h"
 #include "io/safetensors.h"
 #include "training/clips.h"
@@ -23,6 +24,7 @@ typedef struct entry {
 
 typedef struct maker {
     kin_ctx *ctx;
+    kin_lock lock; /* of the folder */
     kin_clips_options *opt;
     kin_source *source[2]; /* files, simulated */
     cJSON *index;
@@ -415,6 +417,7 @@ static kin_status make(maker *m, kin_error *err)
     KIN_TRY(hash_model(m, err));
     KIN_TRY(make_keys(m, err));
     KIN_TRY(kin_path_make_dirs(o->out, err));
+    KIN_TRY(kin_lock_folder(&m->lock, o->out, err));
     KIN_TRY(make_texts(m, err));
     KIN_TRY(make_clips(m, err));
     return write_index(m, err);
@@ -422,9 +425,10 @@ static kin_status make(maker *m, kin_error *err)
 
 kin_status kin_clips_make(kin_ctx *ctx, kin_clips_options *opt, kin_error *err)
 {
-    maker m = {.ctx = ctx, .opt = opt};
+    maker m = {.ctx = ctx, .opt = opt, .lock = KIN_LOCK_NONE};
     opt->made = opt->kept = 0;
     const kin_status status = make(&m, err);
+    kin_lock_release(&m.lock);
     for (int64_t i = 0; m.entries && i < m.count; i++)
         kin_free(m.entries[i].facts.prompt);
     kin_free(m.entries);

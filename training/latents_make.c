@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/lock.h"
 #include "base/path.h"
 #include "io/safetensors.h"
 #include "training/images.h"
@@ -13,6 +14,7 @@
 
 typedef struct maker {
     kin_vae_model *vae;
+    kin_lock lock; /* of the folder */
     kin_latents_options *opt;
     kin_images *images;
     int64_t channels, side; /* C, h = w */
@@ -188,6 +190,7 @@ static kin_status prepare(maker *m, kin_error *err)
         return kin_fail(err, KIN_ERR_MEM, "latents: out of memory for a shard");
     KIN_TRY(kin_images_open(o->data, o->split, o->held_out, o->message, o->user, &m->images, err));
     KIN_TRY(kin_path_make_dirs(o->out, err));
+    KIN_TRY(kin_lock_folder(&m->lock, o->out, err));
     /* the index of a complete cache does not stand beside shards that are being made anew */
     KIN_TRY(kin_path_join(index, o->out, "latents.json", err));
     if (kin_path_exists(index) && remove(index) != 0)
@@ -197,7 +200,8 @@ static kin_status prepare(maker *m, kin_error *err)
 
 kin_status kin_latents_make(kin_vae_model *vae, kin_latents_options *opt, kin_error *err)
 {
-    maker m = {.vae = vae, .opt = opt, .key = UINT64_C(14695981039346656037)};
+    maker m = {
+        .vae = vae, .opt = opt, .key = UINT64_C(14695981039346656037), .lock = KIN_LOCK_NONE};
     opt->made = opt->kept = 0;
     kin_status status = prepare(&m, err);
     for (int held = 0; held < 2 && status == KIN_OK; held++) {
@@ -209,6 +213,7 @@ kin_status kin_latents_make(kin_vae_model *vae, kin_latents_options *opt, kin_er
     }
     if (status == KIN_OK)
         status = write_index(&m, err);
+    kin_lock_release(&m.lock);
     kin_images_close(&m.images);
     kin_free(m.pixels);
     kin_free(m.moments);

@@ -190,6 +190,7 @@ static kin_status prepare_run(kin_trainer *t)
     if (!o->run || !o->run[0])
         return kin_fail(err, KIN_ERR_ARG, "train: a run folder must be given");
     KIN_TRY(kin_path_make_dirs(o->run, err));
+    KIN_TRY(kin_lock_folder(&t->lock, o->run, err));
     KIN_TRY(kin_path_join(latest, o->run, "latest", err));
     if (!o->resume && kin_path_exists(latest))
         return kin_fail(err, KIN_ERR_ARG,
@@ -217,6 +218,7 @@ static kin_status plan_peak(kin_ctx *ctx, kin_train_options *opt, kin_trainer *h
     KIN_GOTO(kin_ctx_create(&options, &plan, &ctx->error));
     t->ctx = plan;
     t->opt = &quiet;
+    t->lock = KIN_LOCK_NONE;
     KIN_GOTO(read_config(t, checkpoint));
     KIN_GOTO(kin_trainer_setup(t, opt->resume ? checkpoint : NULL));
     KIN_GOTO(kin_trainer_plan(t, peak));
@@ -287,6 +289,7 @@ kin_status kin_train_open(kin_ctx *ctx, kin_train_options *opt, kin_trainer **ou
         return kin_fail(&ctx->error, KIN_ERR_MEM, "train: out of memory");
     t->ctx = ctx;
     t->opt = opt;
+    t->lock = KIN_LOCK_NONE;
     t->compute = ctx->compute;
     t->data = opt->data;
     kin_status status = start(t);
@@ -300,6 +303,7 @@ void kin_train_close(kin_trainer **t)
     if (!t || !*t)
         return;
     kin_trainer_close(*t);
+    kin_lock_release(&(*t)->lock);
     (*t)->ctx->compute = (*t)->compute;
     (*t)->opt->data = (*t)->data; /* note: that of encoded clips is the trainer's */
     kin_free(*t);

@@ -2,6 +2,7 @@
 #ifndef KIN_TRAINING_TRAINER_H
 #define KIN_TRAINING_TRAINER_H
 
+#include "base/lock.h"
 #include "training/checkpoint.h"
 #include "training/log.h"
 #include "training/train.h"
@@ -29,6 +30,7 @@ struct kin_trainer {
     kin_batch held_out;
     kin_log log;
     kin_expert_counts experts;
+    kin_lock lock;              /* of the run folder */
     char encoded[KIN_PATH_MAX]; /* folder of the clips encoded for this run, or "" */
     void *spiece;               /* the tokenizer of a new model, NULL: not made yet */
     size_t spiece_bytes;

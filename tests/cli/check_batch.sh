@@ -141,7 +141,7 @@ for _ in $(seq 600); do
     sleep 0.1
 done
 expect 1 "a second process" "${long[@]}" --count 5000 -b 2 -o "k/%06d.png" -q
-has err "another process is writing this output"
+has err "process $pid is writing this output"
 kill -INT $pid
 wait $pid
 that "SIGINT ends it with 130" test $? = 130
