@@ -30,7 +30,7 @@ check_tree() {
         # the room whose rule a file must keep
         function room_of(file, part, n) {
             n = split(file, part, "/")
-            if (part[1] == "bench" || (part[1] == "tests" && (n == 2 || part[2] ~ /^(golden|fuzz)$/)))
+            if (part[1] == "bench" || (part[1] == "tests" && (n == 2 || part[2] ~ /^(faults|fuzz|golden)$/)))
                 return "any"
             if (part[1] == "tests")
                 return part[2] == "support" ? "tensor" : part[2]
