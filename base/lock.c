@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -55,6 +56,26 @@ const char *kin_lock_describe(int fd, char *buf, size_t bytes)
     return buf;
 }
 
+/* True for NAME.tmp.PID, which kin_file_out writes before it is NAME. */
+static bool is_temporary(const char *name)
+{
+    const char *end = strstr(name, ".tmp.");
+    return end && end > name && end[5] && !end[5 + strspn(end + 5, "0123456789")];
+}
+
+/* note: a folder below that has a lock of its own is somebody else's */
+static int clean_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    char lock[KIN_PATH_MAX];
+    (void)st;
+    if (type == FTW_D && at->level > 0 && kin_path_join(lock, path, ".lock", NULL) == KIN_OK &&
+        kin_path_exists(lock))
+        return FTW_SKIP_SUBTREE;
+    if (type == FTW_F && is_temporary(kin_path_base(path)))
+        unlink(path);
+    return FTW_CONTINUE;
+}
+
 kin_status kin_lock_folder(kin_lock *lock, const char *folder, kin_error *err)
 {
     char who[64] = "another process";
@@ -68,6 +89,7 @@ kin_status kin_lock_folder(kin_lock *lock, const char *folder, kin_error *err)
         const bool locked = kin_lock_file(fd);
         if (locked && kin_lock_is_current(fd, lock->path)) {
             lock->fd = fd;
+            nftw(folder, clean_entry, 16, FTW_PHYS | FTW_ACTIONRETVAL);
             return KIN_OK;
         }
         if (!locked)

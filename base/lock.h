@@ -24,7 +24,8 @@ typedef struct kin_lock {
 } kin_lock;
 #define KIN_LOCK_NONE ((kin_lock){.fd = -1})
 
-/* Locks a folder that is there by its file .lock. Fails: IO, naming the process that holds it. */
+/* Locks a folder that is there by its file .lock, and removes the temporary files (kin_file_out)
+ * that killed processes left in it. Fails: IO, naming the process that holds it. */
 kin_status kin_lock_folder(kin_lock *lock, const char *folder, kin_error *err);
 /* Gives it up and removes the file; safe on KIN_LOCK_NONE. */
 void kin_lock_release(kin_lock *lock);

@@ -69,6 +69,39 @@ static void a_killed_holder_leaves_nothing_in_the_way(void **state)
     kin_lock_release(&lock);
 }
 
+static void touch(const char *name)
+{
+    FILE *fp = fopen(kin_test_path(name), "w");
+    assert_non_null(fp);
+    fclose(fp);
+}
+
+static void what_killed_processes_were_writing_is_removed(void **state)
+{
+    static const char *const gone[] = {"a.json.tmp.123", "sub/b.tmp.7"};
+    static const char *const kept[] = {"a.json", "a.tmp", "a.tmp.x1", ".tmp.5"};
+    kin_error err = {0};
+    kin_lock lock, below;
+    (void)state;
+    assert_ok(kin_path_make_dirs(kin_test_path("sub/other"), &err), &err);
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
+        touch(gone[i]);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        touch(kept[i]);
+    /* one that works below is left alone */
+    assert_ok(kin_lock_folder(&below, kin_test_path("sub/other"), &err), &err);
+    touch("sub/other/c.tmp.9");
+    assert_ok(kin_lock_folder(&lock, kin_test_folder(), &err), &err);
+    kin_lock_release(&lock);
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
+        assert_false(kin_path_exists(kin_test_path(gone[i])));
+    assert_true(kin_path_exists(kin_test_path("sub/other/c.tmp.9")));
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (!kin_path_exists(kin_test_path(kept[i])))
+            fail_msg("%s was removed", kept[i]);
+    kin_lock_release(&below);
+}
+
 static void a_folder_that_is_not_there(void **state)
 {
     kin_error err = {0};
@@ -83,6 +116,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_second_is_told_of_the_first),
         cmocka_unit_test(a_killed_holder_leaves_nothing_in_the_way),
+        cmocka_unit_test(what_killed_processes_were_writing_is_removed),
         cmocka_unit_test(a_folder_that_is_not_there),
     };
     return cmocka_run_group_tests(tests, kin_test_folder_make, kin_test_folder_remove);
