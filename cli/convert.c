@@ -100,8 +100,9 @@ static kin_status from_pth(conversion *c, const char *in, const cJSON *given)
     kin_strbuf notes = {0};
     int64_t step = 0;
     kin_status status;
-    if (vae && kin_pipeline_vae_folder(vae, folder, c->err) != KIN_OK)
-        return c->err->status = KIN_ERR_FORMAT;
+    status = vae ? kin_pipeline_vae_folder(vae, folder, c->err) : KIN_OK;
+    if (status != KIN_OK)
+        return c->err->status = status == KIN_ERR_MEM ? status : KIN_ERR_FORMAT;
     if (kin_args_bool(c->args, "with-optimizer")) {
         if (opt.vae)
             return kin_fail(c->err, KIN_ERR_ARG, "convert: --vae is for model directories");

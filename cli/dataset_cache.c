@@ -29,8 +29,9 @@ static kin_status find_vae(const char *dir, char out[KIN_PATH_MAX], kin_error *e
 {
     char folder[KIN_PATH_MAX], *real;
     KIN_TRY(kin_cli_need_input("VAE", dir, err));
-    if (kin_pipeline_vae_folder(dir, folder, err) != KIN_OK)
-        return err->status = KIN_ERR_FORMAT;
+    const kin_status status = kin_pipeline_vae_folder(dir, folder, err);
+    if (status != KIN_OK)
+        return err->status = status == KIN_ERR_MEM ? status : KIN_ERR_FORMAT;
     /* note: the whole path is noted in the cache, so that training finds it from any folder */
     real = realpath(folder, NULL);
     if (!real || snprintf(out, KIN_PATH_MAX, "%s", real) >= KIN_PATH_MAX) {

@@ -1,4 +1,5 @@
 /* Runs over every file of broken/manifest.json, one test case per format and outcome. */
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,30 @@ static void bounded_files_are_bounded(void **state)
 {
     (void)state;
     assert_true(each(NULL, "bounded", must_be_bounded) >= 11);
+    /* what is refused takes no more either */
+    assert_true(each(NULL, "reject", must_be_bounded) > 70);
+}
+
+static void count(const char *path, const cJSON *e)
+{
+    (void)e;
+    if (!kin_path_exists(path))
+        fail_msg("%s is not there", path);
+}
+
+static void every_file_has_its_test(void **state)
+{
+    (void)state;
+    const int n =
+        each(NULL, "accept", count) + each(NULL, "reject", count) + each(NULL, "bounded", count);
+    int files = -1; /* the manifest itself */
+    assert_int_equal(n, cJSON_GetArraySize(cJSON_GetObjectItem(manifest, "files")));
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (const struct dirent *e; (e = readdir(d));)
+        files += e->d_name[0] != '.';
+    closedir(d);
+    assert_int_equal(n, files);
 }
 
 static void tensors(const char *path, const cJSON *e)
@@ -385,8 +410,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sound_files_are_accepted),  cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(bounded_files_are_bounded), cmocka_unit_test(contents_are_as_expected),
-        cmocka_unit_test(nothing_is_printed),        cmocka_unit_test(changed_files_never_crash),
+        cmocka_unit_test(bounded_files_are_bounded), cmocka_unit_test(every_file_has_its_test),
+        cmocka_unit_test(contents_are_as_expected),  cmocka_unit_test(nothing_is_printed),
+        cmocka_unit_test(changed_files_never_crash),
     };
     return cmocka_run_group_tests(tests, open_manifest, close_manifest);
 }
