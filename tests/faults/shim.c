@@ -2,8 +2,8 @@
  * syncs, renames, cuts or maps a file fails, k from KIN_FAULT_FILE (0: none), with the error a full
  * or failing disk gives. Calls of libraries count like those of the program; those that libc makes
  * within itself do not, so the calls of stdio are wrapped too. Standard streams never fail. The
- * number of calls goes into the file KIN_FAULT_COUNT. KIN_FAULT_CLOCK=S: the clocks jump back by S
- * seconds at every tenth reading. */
+ * number of calls goes into the file KIN_FAULT_COUNT. KIN_FAULT_CLOCK=S: the clock of the day jumps
+ * back by S seconds at every tenth reading. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -268,14 +269,38 @@ int ftruncate64(int fd, off64_t n)
 
 /* --- time --- */
 
-int clock_gettime(clockid_t clock, struct timespec *t)
+/* Seconds that the clock of the day is behind. The monotonic one never goes back. */
+static long behind(void)
 {
     static atomic_long readings;
-    REAL(clock_gettime);
     if (back_s < 0)
         back_s = number("KIN_FAULT_CLOCK");
+    return back_s * (atomic_fetch_add(&readings, 1) / 10);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *t)
+{
+    REAL(clock_gettime);
     const int rc = real(clock, t);
-    if (rc == 0 && back_s > 0)
-        t->tv_sec -= back_s * (atomic_fetch_add(&readings, 1) / 10);
+    if (rc == 0 && clock == CLOCK_REALTIME)
+        t->tv_sec -= behind();
     return rc;
+}
+
+int gettimeofday(struct timeval *restrict t, void *restrict zone)
+{
+    REAL(gettimeofday);
+    const int rc = real(t, zone);
+    if (rc == 0)
+        t->tv_sec -= behind();
+    return rc;
+}
+
+time_t time(time_t *t)
+{
+    REAL(time);
+    const time_t now = real(NULL) - behind();
+    if (t)
+        *t = now;
+    return now;
 }
