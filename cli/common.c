@@ -1,6 +1,7 @@
 #include "cli/common.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,6 +219,21 @@ kin_status kin_cli_load(const kin_args *args, kin_ctx *ctx, const char *dir, kin
     if (status != KIN_OK)
         kin_pipeline_destroy(out);
     return status;
+}
+
+kin_status kin_cli_output(const kin_args *args, const char *name, int64_t count, kin_output *out,
+                          kin_error *err)
+{
+    const kin_output_look look = {.animated = kin_args_bool(args, "animated"),
+                                  .grid = kin_args_text(args, "grid")};
+    KIN_TRY(kin_output_init(out, name, count, &look, err));
+    if (out->piped && isatty(STDOUT_FILENO))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "output: - writes video data, and standard output is a terminal; pipe it, "
+                        "e.g. into ffplay -");
+    if (out->piped)
+        signal(SIGPIPE, SIG_IGN);
+    return KIN_OK;
 }
 
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err)

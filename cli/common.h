@@ -7,6 +7,7 @@
 
 #include "base/path.h"
 #include "cli/args.h"
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "diffusion/pipeline.h"
 #include "tensor/ctx.h"
@@ -46,6 +47,12 @@ kin_status kin_cli_model(const kin_args *args, char out[KIN_PATH_MAX], kin_error
  * does not fit is a bad input (KIN_ERR_FORMAT). kin_pipeline_destroy. */
 kin_status kin_cli_load(const kin_args *args, kin_ctx *ctx, const char *dir, kin_pipeline **out,
                         kin_error *err);
+
+/* The output called name, as --animated and --grid ask (kin_output_init). For "-" standard output
+ * must not be a terminal; a reader that goes away is an error of writing from then on, no signal.
+ */
+kin_status kin_cli_output(const kin_args *args, const char *name, int64_t count, kin_output *out,
+                          kin_error *err);
 
 /* KIN_ERR_FORMAT if `path` cannot be read (an input that is not there is a bad input file). */
 kin_status kin_cli_need_input(const char *what, const char *path, kin_error *err);

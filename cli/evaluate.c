@@ -229,7 +229,7 @@ static kin_status run_physics(evaluation *e, kin_error *err)
         return kin_fail(err, KIN_ERR_MEM, "evaluate: out of memory");
     if (kin_args_text(a, "output")) {
         e->keep = true;
-        KIN_TRY(kin_output_init(&e->output, kin_args_text(a, "output"), e->count, err));
+        KIN_TRY(kin_output_init(&e->output, kin_args_text(a, "output"), e->count, NULL, err));
         KIN_TRY(kin_output_check_frames(&e->output, e->sim.frames, err));
         KIN_TRY(kin_output_prepare(&e->output, err));
         e->output.fps = e->sim.fps;

@@ -86,7 +86,11 @@ const kin_flag kin_flags[] = {
     {"data", 0, KIN_FLAG_TEXT, "PATH", NULL, 0, 0, T | E, false,
      "data set: wisa.json, its folder, or a tar of it; class folders for image models"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", "output.mp4", 0, 0, G, false,
-     "x.mp4, x.png (frames side by side) or out/%03d.png; x-%03d.mp4 for several clips"},
+     "x.mp4, .y4m, .gif, .apng, x.png (frames side by side) or out/%03d.png; x-%03d.mp4 for several "
+     "clips; -: y4m on standard output"},
+    {"grid", 0, KIN_FLAG_TEXT, "CxR", NULL, 0, 0, G, true,
+     "x.png: a sheet of C columns and R rows, of a clip's frames or of all images of a batch"},
+    {"animated", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G, true, "x.png: one animated file (APNG)"},
     {"npz", 0, KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G, false,
      "in place of -o: all images in one NumPy archive (arr_0 images, arr_1 classes)"},
     {"from-latents", 0, KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G, false,

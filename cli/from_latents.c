@@ -140,10 +140,11 @@ static kin_status write_clip(decoding *d, kin_error *err)
     KIN_TRY(kin_output_check_frames(&d->output, frames.size[0], err));
     KIN_TRY(kin_output_put(&d->output, 0, &frames, err));
     if (!kin_args_bool(d->args, "quiet"))
-        printf("%s: %lld frames %lldx%lld, %g fps, from latents, %.2f s\n", d->output.name,
-               (long long)frames.size[0], (long long)frames.size[2], (long long)frames.size[1],
-               d->output.fps, kin_clock_s() - d->started);
-    if (!d->in.settings)
+        fprintf(d->output.piped ? stderr : stdout,
+                "%s: %lld frames %lldx%lld, %g fps, from latents, %.2f s\n", d->output.name,
+                (long long)frames.size[0], (long long)frames.size[2], (long long)frames.size[1],
+                d->output.fps, kin_clock_s() - d->started);
+    if (!d->in.settings || d->output.piped)
         return KIN_OK;
     KIN_TRY(kin_output_settings_path(&d->output, path, err));
     return kin_cli_write_json(path, d->in.settings, err);
@@ -154,7 +155,7 @@ static kin_status run(decoding *d, kin_error *err)
     const kin_args *a = d->args;
     uint64_t peak = 0;
     KIN_TRY(check_flags(a, err));
-    KIN_TRY(kin_output_init(&d->output, kin_args_text(a, "output"), 1, err));
+    KIN_TRY(kin_cli_output(a, kin_args_text(a, "output"), 1, &d->output, err));
     KIN_TRY(kin_sampled_open(kin_args_text(a, "from-latents"), &d->in, err));
     KIN_TRY(find_vae(d, err));
     set_output(d);
@@ -178,5 +179,6 @@ kin_status kin_generate_from_latents(const kin_args *args, kin_error *err)
     kin_status status = run(&d, err);
     unload(&d);
     kin_sampled_close(&d.in);
+    kin_output_close(&d.output);
     return status;
 }

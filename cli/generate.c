@@ -20,7 +20,7 @@ static int64_t clip_number(const kin_generation *g, int64_t clip)
 /* Images come by the thousand and are told of once, at the end. */
 static bool is_images(const kin_generation *g)
 {
-    return g->series && g->params.frames == 1;
+    return g->params.frames == 1 && (g->series || g->output.columns);
 }
 
 /* Tells of the clips that have been written by now. */
@@ -35,10 +35,11 @@ static kin_status report(kin_generation *g, int64_t written, kin_error *err)
         if (g->series)
             KIN_TRY(kin_output_path(&g->output, clip, path, err));
         kin_progress_end(&g->progress);
-        printf("%s: %lld frames %lldx%lld, %g fps, seed %llu%s%.0lld, %.2f s\n", path,
-               (long long)g->params.frames, (long long)g->params.width, (long long)g->params.height,
-               g->fps, (unsigned long long)g->params.seed, clip ? " clip " : "", (long long)clip,
-               kin_clock_s() - g->started);
+        fprintf(g->output.piped ? stderr : stdout,
+                "%s: %lld frames %lldx%lld, %g fps, seed %llu%s%.0lld, %.2f s\n", path,
+                (long long)g->params.frames, (long long)g->params.width,
+                (long long)g->params.height, g->fps, (unsigned long long)g->params.seed,
+                clip ? " clip " : "", (long long)clip, kin_clock_s() - g->started);
         fflush(stdout);
     }
     return KIN_OK;
@@ -89,7 +90,7 @@ static kin_status on_sampled(void *user, int64_t clip, const kin_tensor *latents
 /* In the writer's thread. */
 static kin_status write_clip(void *user, int64_t clip, const kin_tensor *frames, kin_error *err)
 {
-    const kin_generation *g = user;
+    kin_generation *g = user;
     char path[KIN_PATH_MAX];
     KIN_TRY(kin_output_put(&g->output, clip, frames, err));
     if (!g->keeps || kin_args_bool(g->args, "save-latents"))
@@ -223,7 +224,7 @@ static kin_status finish(kin_generation *g, kin_error *err)
         printf("%s: %lld images %lldx%lld, seed %llu, %lld made in %.2f s\n", g->output.name,
                (long long)g->count, (long long)p->width, (long long)p->height,
                (unsigned long long)p->seed, (long long)p->count, kin_clock_s() - g->started);
-    if (g->series)
+    if (g->series || g->output.piped)
         return KIN_OK;
     KIN_TRY(kin_output_settings_path(&g->output, path, err));
     return kin_cli_write_json(path, g->settings, err);

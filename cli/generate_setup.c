@@ -38,7 +38,7 @@ kin_status kin_generation_check_flags(kin_generation *g, kin_error *err)
         return kin_fail(err, KIN_ERR_ARG, "generate: --npz '%s' must end in .npz", npz);
     g->count = kin_args_int(a, "count");
     KIN_TRY(read_class_file(g, err));
-    KIN_TRY(kin_output_init(&g->output, npz ? npz : name, g->count, err));
+    KIN_TRY(kin_cli_output(a, npz ? npz : name, g->count, &g->output, err));
     KIN_TRY(kin_cli_sampling_check(a, err));
     return KIN_OK;
 }
@@ -58,7 +58,8 @@ void kin_generation_set_params(kin_generation *g)
     p->allow_flat = kin_args_bool(a, "allow-flat");
     p->vae_tiling = kin_args_bool(a, "vae-tiling");
     p->vae_tile = kin_args_int(a, "vae-tile");
-    g->keeps = g->pipeline->vae && kin_vae_get_info(g->pipeline->vae->vae)->video;
+    g->keeps =
+        !g->output.piped && g->pipeline->vae && kin_vae_get_info(g->pipeline->vae->vae)->video;
 }
 
 kin_status kin_generation_set_inputs(kin_generation *g, kin_error *err)
@@ -194,7 +195,7 @@ void kin_generation_release(kin_generation *g)
     kin_physics_prior_free(&g->condition);
     kin_classes_free(&g->classes);
     g->output.classes = NULL;
-    kin_npz_close(&g->output.npz);
+    kin_output_close(&g->output);
     kin_resume_close(&g->resume);
     kin_free(g->prompts);
     kin_free(g->negatives);

@@ -33,8 +33,10 @@ static bool is_whole(const kin_output *o, const char *path, int64_t height, int6
               pread(fd, tail, sizeof tail, st.st_size - 12) == sizeof tail;
     if (fd >= 0)
         close(fd);
-    if (!ok || o->kind == KIN_OUTPUT_MP4)
-        return ok && memcmp(head + 4, "ftyp", 4) == 0;
+    if (!ok || o->kind == KIN_OUTPUT_CLIP)
+        return ok && kin_video_looks_like(path, o->animated, head, sizeof head);
+    height *= o->rows ? o->rows : 1;
+    width *= o->columns ? o->columns : 1;
     int64_t w = head[16] << 24 | head[17] << 16 | head[18] << 8 | head[19];
     int64_t h = head[20] << 24 | head[21] << 16 | head[22] << 8 | head[23];
     return memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0 && w == width && h == height &&

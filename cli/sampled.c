@@ -14,7 +14,7 @@ kin_status kin_sampled_path(const kin_output *o, int64_t clip, char path[KIN_PAT
                             kin_error *err)
 {
     char whole[KIN_PATH_MAX];
-    if (o->pattern && o->kind == KIN_OUTPUT_PNG)
+    if (o->pattern && o->kind == KIN_OUTPUT_PNG && !o->columns)
         KIN_TRY(kin_output_settings_path(o, whole, err));
     else
         KIN_TRY(kin_output_path(o, clip, whole, err));

@@ -1,6 +1,6 @@
-/* io/video.h: clips. Writing: H.264 MP4 or a sequence of PNG files, by the output's name. Reading:
- * through FFmpeg's demuxers and decoders, from memory, one frame at a time. Frames are u8 [H,W,3]
- * or [F,H,W,3] RGB. */
+/* io/video.h: clips. Writing: H.264 MP4, y4m, APNG, GIF or PNG files, by the output's name.
+ * Reading: through FFmpeg's demuxers and decoders, from memory, one frame at a time. Frames are u8
+ * [H,W,3] or [F,H,W,3] RGB. */
 #ifndef KIN_IO_VIDEO_H
 #define KIN_IO_VIDEO_H
 
@@ -28,6 +28,7 @@ typedef struct kin_video_params {
     int64_t fps_num, fps_den; /* frames per second, exact */
     int crf;                  /* H.264 quality, 0 (lossless but for the colour conversion) .. 51 */
     bool chroma_444;          /* full colour resolution (4:4:4); odd sizes always have it */
+    bool animated;            /* NAME.png is one animated file (APNG), not a picture */
     int64_t first_index;      /* number of the first file of a PNG sequence */
     const char *const
         *metadata; /* {key, value, ..., NULL} or NULL; PNG text as given, MP4: "title", "comment" */
@@ -40,10 +41,21 @@ kin_video_params_default(void); /* 16 fps, crf 17, 4:2:0 for even sizes; sizes m
 kin_status kin_video_fps(double fps, int64_t *num, int64_t *den, kin_error *err);
 
 typedef struct kin_video kin_video;
+/* A kind of file that holds a whole clip (io/container.c). */
+typedef struct kin_container kin_container;
 
-/* Starts an output: NAME.mp4, a PNG pattern, or NAME.png (then exactly one frame). An MP4 grows in
- * NAME.mp4.tmp.PID; the bytes depend on the frames, the parameters and the library version alone.
- * Fails: KIN_ERR_ARG (name, size, rate), KIN_ERR_IO, KIN_ERR_BACKEND, KIN_ERR_MEM. */
+/* The kind that path's extension (or "-", standard output: y4m) names, NULL for .png without
+ * `animated` and for names of no kind. */
+const kin_container *kin_container_of(const char *path, bool animated);
+/* True if a file of that kind may begin with these bytes. */
+bool kin_video_looks_like(const char *path, bool animated, const void *head, size_t bytes);
+
+/* Starts an output: NAME.mp4, .y4m, .apng or .gif, "-" (y4m on standard output), a PNG pattern, or
+ * NAME.png (then exactly one frame). A clip's file grows in NAME.tmp.PID; the bytes depend on the
+ * frames, the parameters and the library version alone. A GIF has 256 colours, and its times are
+ * rounded to hundredths of a second (their sum stays right); metadata goes into MP4 and PNG alone.
+ * Fails: KIN_ERR_ARG (name, size, rate; GIF: above 50 frames per second), KIN_ERR_IO,
+ * KIN_ERR_BACKEND, KIN_ERR_MEM. */
 kin_status kin_video_open(const char *path, const kin_video_params *params, kin_video **out,
                           kin_error *err);
 /* Appends rgb u8 [H,W,3] or [F,H,W,3] (contiguous, the size given at open). */
@@ -51,7 +63,7 @@ kin_status kin_video_put(kin_video *v, const kin_tensor *rgb, kin_error *err);
 /* Completes the file and gives it its name; its status counts. *v is NULL afterwards, also on
  * failure (then nothing is left). */
 kin_status kin_video_close(kin_video **v, kin_error *err);
-/* Gives up: no MP4 appears; PNG files already written stay. */
+/* Gives up: no clip appears; PNG files already written stay. */
 void kin_video_abort(kin_video **v);
 /* All of the above for one clip. */
 kin_status kin_video_write(const char *path, const kin_video_params *params, const kin_tensor *rgb,

@@ -8,7 +8,7 @@ set -eu
 packages="
 build-essential cmake ninja-build pkg-config
 libavcodec-dev libavformat-dev libswscale-dev libavutil-dev
-libpng-dev zlib1g-dev libcjson-dev libcairo2-dev chipmunk-dev librandom123-dev
+libpng-dev libsixel-dev zlib1g-dev libcjson-dev libcairo2-dev chipmunk-dev librandom123-dev
 libsentencepiece-dev libutf8proc-dev libgumbo-dev libdnnl-dev liblapacke-dev libopenblas-serial-dev libzip-dev
 libcmocka-dev ffmpeg groff-base zsh fish"
 dev_packages="clang libclang-rt-14-dev libomp-dev clang-format"

@@ -26,8 +26,8 @@ expect 2 "out of range" "$kinema" generate x --steps 0
 has err "--steps: 0 must be between 1 and"
 expect 2 "environment out of range" env KINEMA_STEPS=0 "$kinema" generate x
 has err "KINEMA_STEPS"
-expect 2 "output of an unknown kind" "$kinema" generate x -o x.gif
-has err "must end in .mp4, .png or .npz"
+expect 2 "output of an unknown kind" "$kinema" generate x -o x.avi
+has err "must end in .mp4, .y4m, .gif, .apng, .png or .npz"
 expect 2 "several clips into one file" "$kinema" generate x -o x.mp4 --count 3
 has err "need a number"
 expect 2 "two patterns" "$kinema" generate x -o "a%d-%d.mp4" --count 3

@@ -279,13 +279,13 @@ static void output_names(void **state)
     kin_error err = {0};
     char path[KIN_PATH_MAX];
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        assert_ok(kin_output_init(&o, good[i].name, 5, &err), &err);
+        assert_ok(kin_output_init(&o, good[i].name, 5, NULL, &err), &err);
         assert_true(kin_output_is_series(&o, 1));
         assert_ok(kin_output_settings_path(&o, path, &err), &err);
         assert_string_equal(path, good[i].settings);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(kin_output_init(&o, bad[i], 5, &err), KIN_ERR_ARG);
+        assert_int_equal(kin_output_init(&o, bad[i], 5, NULL, &err), KIN_ERR_ARG);
 }
 
 int main(void)
