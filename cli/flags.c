@@ -57,6 +57,9 @@ const kin_flag kin_flags[] = {
      "the prompt (also as plain argument)"},
     {"negative-prompt", 'n', KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, G, true,
      "text of the unconditional branch"},
+    {"prompts", 0, KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G, false,
+     "one job a line: a prompt, or {\"prompt\": ..., \"seed\": 3} with names of flags; -: standard "
+     "input; the same command goes on where an earlier one ended"},
     {"class", 0, KIN_FLAG_TEXT, "A-B,C", NULL, 0, 0, G, true,
      "classes (numbers, ranges, names) that images are drawn from evenly; default: all"},
     {"class-file", 0, KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G, true,

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "cli/from_latents.h"
 #include "cli/generation.h"
+#include "cli/queue.h"
 #include "cli/sampled.h"
 #include "cli/signals.h"
 
@@ -194,10 +195,11 @@ static kin_status prepare(kin_generation *g, const char *model_dir, kin_error *e
     KIN_TRY(kin_generation_make_settings(g, model_dir, err));
     KIN_TRY(kin_output_prepare(&g->output, err));
     if (g->series) {
-        KIN_TRY(kin_resume_open(&g->resume, &g->output, g->params.height, g->params.width,
-                                g->settings, kin_args_bool(g->args, "force"), err));
+        KIN_TRY(kin_resume_open(&g->resume, &g->output, g->params.frames, g->params.height,
+                                g->params.width, g->settings, kin_args_bool(g->args, "force"),
+                                err));
         g->params.count = g->resume.n;
-        if (g->params.count < g->count)
+        if (g->params.count < g->count && !g->models->shared)
             kin_progress_note(&g->progress, "%s: %lld of %lld are there", g->output.name,
                               (long long)(g->count - g->params.count), (long long)g->count);
     }
@@ -234,7 +236,7 @@ static void begin_progress(kin_generation *g)
 {
     const kin_generate_params *p = &g->params;
     int64_t all = g->series ? g->count : p->count;
-    kin_progress_begin(&g->progress, "generate", is_images(g) ? "images" : "steps", all * p->steps);
+    kin_progress_begin(&g->progress, g->label, is_images(g) ? "images" : "steps", all * p->steps);
     g->progress.before = (all - p->count) * p->steps;
     if (is_images(g)) {
         g->progress.per = p->steps;
@@ -263,17 +265,45 @@ static kin_status sample(kin_generation *g, kin_error *err)
     kin_error dropped;
     kin_status told = report(g, written, status == KIN_OK ? err : &dropped);
     kin_progress_end(&g->progress);
-    if (status != KIN_OK && g->series)
+    g->made = written;
+    if (status != KIN_OK && g->series && !g->models->shared)
         kin_progress_note(&g->progress, "%s: %lld of %lld are there; the same command goes on",
                           g->output.name, (long long)(before + written), (long long)g->count);
     return status == KIN_OK ? told : status;
 }
 
-/* Loads the model on ctx, makes the conditions and runs; on a plan context nothing is written. */
-static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir, kin_error *err)
+/* ---- the model ---- */
+
+static void close_model(kin_generation_models *m, bool plan)
 {
+    kin_pipeline_destroy(&m->on[plan].pipeline);
+    kin_ctx_destroy(&m->on[plan].ctx);
+}
+
+void kin_generation_models_close(kin_generation_models *m)
+{
+    close_model(m, false);
+    close_model(m, true);
+}
+
+static kin_status open_model(kin_generation *g, bool plan, const char *dir, kin_error *err)
+{
+    kin_generation_models *m = g->models;
+    if (!m->on[plan].ctx)
+        KIN_TRY(kin_cli_context(g->args, plan, &m->on[plan].ctx, err));
+    if (!m->on[plan].pipeline)
+        KIN_TRY(kin_cli_load(g->args, m->on[plan].ctx, dir, &m->on[plan].pipeline, err));
+    g->pipeline = m->on[plan].pipeline;
+    if (!m->used)
+        m->used = kin_cli_memory_used();
+    return KIN_OK;
+}
+
+/* Makes the conditions and runs; on a plan context nothing is written. */
+static kin_status run_loaded(kin_generation *g, const char *model_dir, kin_error *err)
+{
+    const kin_ctx *ctx = g->pipeline->ctx;
     char texts[KIN_PATH_MAX];
-    KIN_TRY(kin_cli_load(g->args, ctx, model_dir, &g->pipeline, err));
     if (kin_model_vae(g->pipeline->model))
         return kin_fail(err, KIN_ERR_ARG,
                         "generate: %s is an autoencoder alone, which makes nothing", model_dir);
@@ -308,14 +338,21 @@ static kin_status run_on(kin_generation *g, kin_ctx *ctx, const char *model_dir,
     return status;
 }
 
+static kin_status run_on(kin_generation *g, bool plan, const char *model_dir, kin_error *err)
+{
+    KIN_TRY(open_model(g, plan, model_dir, err));
+    const size_t mark = kin_ws_mark(g->pipeline->ctx);
+    const kin_status status = run_loaded(g, model_dir, err);
+    kin_ws_release(g->pipeline->ctx, mark);
+    return status;
+}
+
 /* Runs the same code on shapes alone; *peak: bytes the whole process will hold. */
 static kin_status plan(kin_generation *g, const char *model_dir, uint64_t *peak, kin_error *err)
 {
-    kin_ctx *ctx = NULL;
-    KIN_TRY(kin_cli_context(g->args, true, &ctx, err));
-    kin_status status = run_on(g, ctx, model_dir, err);
+    kin_status status = run_on(g, true, model_dir, err);
     if (status == KIN_OK) {
-        uint64_t bytes = kin_cli_memory_used() + g->pipeline->planned;
+        uint64_t bytes = g->models->used + g->pipeline->planned;
         bytes += kin_output_bytes(&g->output, g->params.frames, g->params.height, g->params.width);
         bytes += kin_writer_bytes(writer_slots(g), clip_bytes(g));
         if (g->series)
@@ -323,7 +360,6 @@ static kin_status plan(kin_generation *g, const char *model_dir, uint64_t *peak,
         *peak = bytes;
     }
     kin_generation_release(g);
-    kin_ctx_destroy(&ctx);
     return status;
 }
 
@@ -346,34 +382,59 @@ static kin_status plan_tiles(kin_generation *g, const char *model_dir, uint64_t 
     return KIN_OK;
 }
 
+/* note: what an earlier job holds is part of the peak already */
+static kin_status check_memory(const kin_generation *g, uint64_t peak, kin_error *err)
+{
+    const uint64_t now = kin_cli_memory_used(), used = g->models->used;
+    const uint64_t held = g->models->checked && now > used ? now - used : 0;
+    if (peak <= g->models->checked)
+        return KIN_OK;
+    return kin_cli_check_memory("generate", peak > held ? peak - held : 0,
+                                kin_args_bool(g->args, "force"), err);
+}
+
 static kin_status generate(kin_generation *g, kin_error *err)
 {
     char model_dir[KIN_PATH_MAX];
     uint64_t peak = 0;
-    kin_ctx *ctx = NULL;
     KIN_TRY(kin_generation_check_flags(g, err));
     KIN_TRY(kin_cli_model(g->args, model_dir, err));
     KIN_TRY(plan(g, model_dir, &peak, err));
     KIN_TRY(plan_tiles(g, model_dir, &peak, err));
-    if (kin_args_bool(g->args, "dry-run")) {
-        printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)peak, (double)peak / 1e6);
+    const bool dry = kin_args_bool(g->args, "dry-run");
+    if (!dry)
+        KIN_TRY(check_memory(g, peak, err));
+    g->models->checked = peak > g->models->checked ? peak : g->models->checked;
+    if (dry)
         return KIN_OK;
-    }
-    KIN_TRY(kin_cli_check_memory("generate", peak, kin_args_bool(g->args, "force"), err));
-    KIN_TRY(kin_cli_context(g->args, false, &ctx, err));
-    kin_status status = run_on(g, ctx, model_dir, err);
+    if (!g->models->shared)
+        close_model(g->models, true);
+    return run_on(g, false, model_dir, err);
+}
+
+kin_status kin_generation_run(kin_generation *g, kin_error *err)
+{
+    g->resume.record.fd = -1;
+    const kin_status status = generate(g, err);
     kin_generation_release(g);
-    kin_ctx_destroy(&ctx);
+    kin_free(g->class_text);
+    g->class_text = NULL;
     return status;
 }
 
 kin_status kin_cmd_generate(const kin_args *args, kin_error *err)
 {
-    kin_generation g = {.args = args, .resume.record.fd = -1};
+    kin_generation_models models = {0};
+    kin_generation g = {.args = args, .models = &models, .label = "generate"};
+    if (kin_args_text(args, "prompts"))
+        return kin_generate_queue(args, err);
     if (kin_args_text(args, "from-latents"))
         return kin_generate_from_latents(args, err);
     kin_cli_progress(args, &g.progress);
-    kin_status status = generate(&g, err);
-    kin_free(g.class_text);
+    const kin_status status = kin_generation_run(&g, err);
+    if (status == KIN_OK && kin_args_bool(args, "dry-run"))
+        printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)models.checked,
+               (double)models.checked / 1e6);
+    kin_generation_models_close(&models);
     return status;
 }

@@ -100,7 +100,10 @@ kin_status kin_generation_set_sizes(kin_generation *g, kin_error *err)
     if (q->frames < 1 || q->width < 1 || q->height < 1)
         return kin_fail(err, KIN_ERR_ARG,
                         "generate: the model names no clip size; give --frames, -W and -H");
-    g->series = kin_output_is_series(&g->output, q->frames);
+    g->series = g->models->shared || kin_output_is_series(&g->output, q->frames);
+    if (g->models->shared && g->output.pattern && !kin_output_is_series(&g->output, q->frames))
+        return kin_fail(err, KIN_ERR_ARG, "output: '%s': a job's clip must be one file",
+                        g->output.name);
     return kin_output_check_frames(&g->output, q->frames, err);
 }
 
@@ -210,5 +213,5 @@ void kin_generation_release(kin_generation *g)
     cJSON_free(g->settings_text);
     g->settings_text = NULL;
     kin_safetensors_close(&g->noise_file);
-    kin_pipeline_destroy(&g->pipeline);
+    g->pipeline = NULL;
 }

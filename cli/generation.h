@@ -11,17 +11,31 @@
 #include "io/safetensors.h"
 #include "physics/prior_rules.h"
 
+/* A model in memory, for the work and (shapes alone) for plans; the jobs of a queue share it.
+ * Close: kin_generation_models_close. */
+typedef struct kin_generation_models {
+    struct {
+        kin_ctx *ctx;
+        kin_pipeline *pipeline;
+    } on[2];          /* [0] work, [1] plans */
+    bool shared;      /* by several generations */
+    uint64_t used;    /* bytes of the process before the model was loaded */
+    uint64_t checked; /* the largest peak that was planned so far */
+} kin_generation_models;
+
 typedef struct kin_generation {
     const kin_args *args;
+    kin_generation_models *models; /* not owned */
+    char label[48];                /* of the progress */
     kin_progress progress;
     kin_output output;
-    kin_pipeline *pipeline;
+    kin_pipeline *pipeline;     /* of models */
     kin_generate_params params; /* its count: clips that this call makes */
     kin_physics_prior condition;
     char *class_text; /* of --class-file */
     kin_classes classes;
     int64_t count; /* clips that there will be in all */
-    bool series;   /* clips that a later call can complete */
+    bool series;   /* clips that a later call can complete; so is every job of a queue */
     kin_resume resume;
     kin_writer *writer;
     cJSON *settings;
@@ -40,7 +54,12 @@ typedef struct kin_generation {
     int64_t decoded; /* ... and so many of them have been handed on */
     double fps, started;
     int64_t reported; /* finished clips that the user was told of */
+    int64_t made;     /* clips written */
 } kin_generation;
+
+/* All of it: checks, plan, clips, settings; args, models, label and progress are set. */
+kin_status kin_generation_run(kin_generation *g, kin_error *err);
+void kin_generation_models_close(kin_generation_models *m);
 
 /* What the flags alone can tell to be wrong, before a model is read. */
 kin_status kin_generation_check_flags(kin_generation *g, kin_error *err);
@@ -57,7 +76,7 @@ kin_status kin_generation_set_conditions(kin_generation *g, kin_error *err);
 /* The settings as used, sizes and guidance of the model included; saved beside the output and in
  * its metadata. */
 kin_status kin_generation_make_settings(kin_generation *g, const char *model_dir, kin_error *err);
-/* Gives back all but the class file and the progress. */
+/* Gives back all but the class file, the models and the progress. */
 void kin_generation_release(kin_generation *g);
 
 #endif

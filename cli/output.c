@@ -105,6 +105,27 @@ bool kin_output_is_series(const kin_output *o, int64_t frames)
            (o->pattern && (o->kind == KIN_OUTPUT_CLIP || o->columns || frames == 1));
 }
 
+/* Columns and rows of the pictures, 1 x 1 where frames have files of their own. */
+static void arrangement(const kin_output *o, int64_t frames, int64_t *columns, int64_t *rows)
+{
+    *columns = *rows = 1;
+    if (o->columns) {
+        *columns = o->columns;
+        *rows = o->rows;
+    } else if (!o->pattern) {
+        *columns = frames < STRIP_FRAMES ? frames : STRIP_FRAMES;
+        *rows = (frames + *columns - 1) / *columns;
+    }
+}
+
+void kin_output_picture(const kin_output *o, int64_t frames, int64_t *height, int64_t *width)
+{
+    int64_t columns, rows;
+    arrangement(o, frames, &columns, &rows);
+    *height *= rows;
+    *width *= columns;
+}
+
 kin_status kin_output_prepare(const kin_output *o, kin_error *err)
 {
     char dir[KIN_PATH_MAX];
@@ -171,14 +192,12 @@ static kin_status put_image(kin_output *o, int64_t clip, const kin_tensor *frame
 static kin_status put_png(kin_output *o, int64_t clip, const kin_tensor *frames,
                           const kin_video_params *params, const char *path, kin_error *err)
 {
-    const int64_t F = frames->size[0], columns = F < STRIP_FRAMES ? F : STRIP_FRAMES;
-    if (o->columns && F == 1)
+    int64_t columns, rows;
+    arrangement(o, frames->size[0], &columns, &rows);
+    if (o->columns && frames->size[0] == 1)
         return put_image(o, clip, frames, params->metadata, err);
-    if (o->columns)
-        return kin_sheet_write(path, frames, o->columns, o->rows, params->metadata, err);
-    if (!o->pattern)
-        return kin_sheet_write(path, frames, columns, (F + columns - 1) / columns, params->metadata,
-                               err);
+    if (o->columns || !o->pattern)
+        return kin_sheet_write(path, frames, columns, rows, params->metadata, err);
     return kin_video_write(o->name, params, frames, err);
 }
 

@@ -45,6 +45,9 @@ void kin_output_close(kin_output *o);
 kin_status kin_output_check_frames(const kin_output *o, int64_t frames, kin_error *err);
 /* True if the output is a series of clips, each whole by itself, that a later call can complete. */
 bool kin_output_is_series(const kin_output *o, int64_t frames);
+/* Turns height and width of a frame into those of the pictures that a PNG output holds, for clips
+ * of so many frames. */
+void kin_output_picture(const kin_output *o, int64_t frames, int64_t *height, int64_t *width);
 /* Makes the folder of the output. */
 kin_status kin_output_prepare(const kin_output *o, kin_error *err);
 /* Name of the file of clip number `clip`; the output's own name where there is one alone. */

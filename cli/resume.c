@@ -15,9 +15,9 @@
 /* Settings that may change from call to call without changing a byte of a clip. */
 static const char *const free_keys[] = {"threads",    "batch", "progress", "model",
                                         "allow-flat", "count", NULL};
-/* The number of pictures is part of an archive's header. */
-static const char *const free_keys_npz[] = {"threads", "batch",      "progress",
-                                            "model",   "allow-flat", NULL};
+/* The number of pictures is part of an archive's header, and of a sheet. */
+static const char *const free_keys_whole[] = {"threads", "batch",      "progress",
+                                              "model",   "allow-flat", NULL};
 
 /* ---- files ---- */
 
@@ -35,8 +35,6 @@ static bool is_whole(const kin_output *o, const char *path, int64_t height, int6
         close(fd);
     if (!ok || o->kind == KIN_OUTPUT_CLIP)
         return ok && kin_video_looks_like(path, o->animated, head, sizeof head);
-    height *= o->rows ? o->rows : 1;
-    width *= o->columns ? o->columns : 1;
     int64_t w = head[16] << 24 | head[17] << 16 | head[18] << 8 | head[19];
     int64_t h = head[20] << 24 | head[21] << 16 | head[22] << 8 | head[23];
     return memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0 && w == width && h == height &&
@@ -138,7 +136,8 @@ static kin_status write_record(job *j, int64_t count)
 static kin_status open_record(job *j, const char *path)
 {
     char text[512];
-    const char *const *ignored = j->o->kind == KIN_OUTPUT_NPZ ? free_keys_npz : free_keys;
+    const bool whole = j->o->kind == KIN_OUTPUT_NPZ || (j->o->columns && !j->o->pattern);
+    const char *const *ignored = whole ? free_keys_whole : free_keys;
     kin_status status = kin_record_open(&j->r->record, path, &j->old, j->err);
     if (status == KIN_ERR_FORMAT && j->force)
         status = KIN_OK;
@@ -199,8 +198,8 @@ static kin_status open_archive(job *j)
     return KIN_OK;
 }
 
-kin_status kin_resume_open(kin_resume *r, kin_output *o, int64_t height, int64_t width,
-                           const cJSON *settings, bool force, kin_error *err)
+kin_status kin_resume_open(kin_resume *r, kin_output *o, int64_t frames, int64_t height,
+                           int64_t width, const cJSON *settings, bool force, kin_error *err)
 {
     job j = {.r = r,
              .o = o,
@@ -212,6 +211,8 @@ kin_status kin_resume_open(kin_resume *r, kin_output *o, int64_t height, int64_t
     char path[KIN_PATH_MAX];
     memset(r, 0, sizeof *r);
     r->record.fd = -1;
+    if (o->kind == KIN_OUTPUT_PNG)
+        kin_output_picture(o, frames, &j.height, &j.width);
     KIN_TRY(kin_output_settings_path(o, path, err));
     kin_status status = open_record(&j, path);
     if (status == KIN_OK)
