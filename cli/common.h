@@ -20,6 +20,7 @@ kin_status kin_cmd_cache(const kin_args *args, kin_error *err);
 kin_status kin_cmd_check(const kin_args *args, kin_error *err);
 kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err);
 kin_status kin_cmd_inspect(const kin_args *args, kin_error *err);
+kin_status kin_cmd_plot(const kin_args *args, kin_error *err);
 kin_status kin_cmd_convert(const kin_args *args, kin_error *err);
 kin_status kin_cmd_bench(const kin_args *args, kin_error *err);
 

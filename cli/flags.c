@@ -14,6 +14,7 @@
 #define K KIN_VERB_CACHE
 #define I KIN_VERB_INSPECT
 #define V KIN_VERB_CONVERT
+#define P KIN_VERB_PLOT
 #define BO KIN_VERB_BENCH_OPS
 #define BM KIN_VERB_BENCH_MODEL
 #define BT KIN_VERB_BENCH_TRAIN
@@ -33,6 +34,7 @@ const kin_verb_row kin_verbs[] = {
     {E, "evaluate", NULL, "[MODEL]", "model", "judge a model by measurement"},
     {I, "inspect", NULL, "[MODEL]", "model",
      "show parameters and routing; read any one input file to its end"},
+    {P, "plot", NULL, "RUN", NULL, "draw the curves of a training run"},
     {V, "convert", NULL, "[MODEL|FILE.pth]", "model",
      "write a model, a run or a .pth checkpoint as a model directory, a run or a .pth"},
     {BO, "bench", "ops", NULL, NULL, "time every kernel beside the peaks of this machine"},
@@ -137,6 +139,8 @@ const kin_flag kin_flags[] = {
      "print the report as one JSON object"},
     {"output", 'o', KIN_FLAG_TEXT, "FILE", NULL, 0, 0, I, false,
      "draw the routing maps into this PNG"},
+    {"output", 'o', KIN_FLAG_TEXT, "FILE", "plot.png", 0, 0, P, false, "x.png or x.svg"},
+    {"width", 'W', KIN_FLAG_INT, "N", "1000", 400, 8000, P, false, "pixels"},
     {"suite", 0, KIN_FLAG_CHOICE, "physics|loss|routing|fd", "physics", 0, 0, E, true,
      "physics: clips judged by a tracker; loss: validation loss with fixed noise; routing: loads of the "
      "experts, strength of their choice, likeness of prototypes; fd: Frechet distance"},
@@ -292,6 +296,7 @@ const kin_flag kin_flags[] = {
 #undef K
 #undef I
 #undef V
+#undef P
 #undef BO
 #undef BM
 #undef BT

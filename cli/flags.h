@@ -20,7 +20,8 @@ typedef enum kin_verb {
     KIN_VERB_BENCH_SCALING = 1024,
     KIN_VERB_BENCH = 2048, /* without a second word: --calibrate */
     KIN_VERB_CACHE = 4096,
-    KIN_VERB_ALL = 8191
+    KIN_VERB_PLOT = 8192,
+    KIN_VERB_ALL = 16383
 } kin_verb;
 
 typedef enum kin_flag_type {

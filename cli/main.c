@@ -19,6 +19,7 @@ static kin_status run(const kin_args *args, kin_error *err)
     case KIN_VERB_CHECK: return kin_cmd_check(args, err);
     case KIN_VERB_EVALUATE: return kin_cmd_evaluate(args, err);
     case KIN_VERB_INSPECT: return kin_cmd_inspect(args, err);
+    case KIN_VERB_PLOT: return kin_cmd_plot(args, err);
     case KIN_VERB_CONVERT: return kin_cmd_convert(args, err);
     case KIN_VERB_BENCH_OPS:
     case KIN_VERB_BENCH_MODEL:
@@ -68,7 +69,8 @@ int main(int argc, char **argv)
     } else if (status == KIN_OK && args.help) {
         kin_help_show(args.verb, stdout);
     } else if (status == KIN_OK && !none) {
-        if (args.verb->verb != KIN_VERB_INSPECT && args.verb->verb != KIN_VERB_CHECK)
+        if (args.verb->verb != KIN_VERB_INSPECT && args.verb->verb != KIN_VERB_CHECK &&
+            args.verb->verb != KIN_VERB_PLOT)
             kin_waiting_choose(argv);
         kin_signals_install();
         status = run(&args, &err);
