@@ -45,7 +45,9 @@ kin_status kin_log_open(const char *run, int64_t step, kin_log *log, kin_error *
             return kin_fail(err, KIN_ERR_IO, "%s: %s", path, strerror(errno));
     }
     log->fp = fopen(path, "a");
-    return log->fp ? KIN_OK : kin_fail(err, KIN_ERR_IO, "%s: %s", path, strerror(errno));
+    if (!log->fp)
+        return kin_fail(err, KIN_ERR_IO, "%s: %s", path, strerror(errno));
+    return kin_events_open(run, step, &log->events, err);
 }
 
 void kin_log_close(kin_log *log)
@@ -53,6 +55,7 @@ void kin_log_close(kin_log *log)
     if (log->fp)
         fclose(log->fp);
     kin_strbuf_free(&log->line);
+    kin_events_close(&log->events);
     kin_free(log->path);
     *log = (kin_log){0};
 }
@@ -64,6 +67,17 @@ void kin_log_begin(kin_log *log, int64_t step)
         log->line.data[0] = '\0';
     kin_strbuf_addf(&log->line, "{\"step\":%" PRId64, step);
     log->members = 1;
+    kin_events_begin(&log->events, step);
+}
+
+/* The same number for TensorBoard; index -1: not of an array. */
+static void put_event(kin_log *log, const char *key, int index, double value)
+{
+    char tag[128], number[16] = "";
+    if (index >= 0)
+        snprintf(number, sizeof number, "/%d", index);
+    snprintf(tag, sizeof tag, "%s%s%s%s", log->object, log->object[0] ? "/" : "", key, number);
+    kin_events_number(&log->events, tag, value);
 }
 
 static void put_key(kin_log *log, const char *key)
@@ -83,6 +97,7 @@ void kin_log_number(kin_log *log, const char *key, double value)
 {
     put_key(log, key);
     put_value(log, value);
+    put_event(log, key, -1, value);
 }
 
 void kin_log_open_object(kin_log *log, const char *key)
@@ -90,12 +105,14 @@ void kin_log_open_object(kin_log *log, const char *key)
     put_key(log, key);
     kin_strbuf_add(&log->line, "{");
     log->members = 0;
+    snprintf(log->object, sizeof log->object, "%s", key);
 }
 
 void kin_log_close_object(kin_log *log)
 {
     kin_strbuf_add(&log->line, "}");
     log->members = 1;
+    log->object[0] = '\0';
 }
 
 void kin_log_array(kin_log *log, const char *key, const double *v, int n)
@@ -104,6 +121,7 @@ void kin_log_array(kin_log *log, const char *key, const double *v, int n)
     for (int i = 0; i < n; i++) {
         kin_strbuf_add(&log->line, i ? "," : "[");
         put_value(log, v[i]);
+        put_event(log, key, i, v[i]);
     }
     kin_strbuf_add(&log->line, n ? "]" : "[]");
 }
@@ -115,5 +133,5 @@ kin_status kin_log_end(kin_log *log, kin_error *err)
         return kin_fail(err, KIN_ERR_MEM, "log: out of memory");
     if (fwrite(log->line.data, 1, log->line.len, log->fp) != log->line.len || fflush(log->fp) != 0)
         return kin_fail(err, KIN_ERR_IO, "%s: %s", log->path, strerror(errno));
-    return KIN_OK;
+    return kin_events_end(&log->events, err);
 }
