@@ -281,6 +281,8 @@ const kin_flag kin_flags[] = {
      "side of a tile in pixels (0: the size the VAE was trained for)"},
     {"progress", 0, KIN_FLAG_CHOICE, "auto|plain|json|none", "auto", 0, 0, KIN_VERB_ALL, true,
      "progress on standard error"},
+    {"preview", 0, KIN_FLAG_CHOICE, "auto|kitty|sixel|blocks|none", "auto", 0, 0, G, false,
+     "finished clips as pictures on standard error; auto: on terminals, as they can"},
     {"quiet", 'q', KIN_FLAG_BOOL, NULL, NULL, 0, 0, KIN_VERB_ALL, false,
      "nothing but data and errors"},
     {"help", 'h', KIN_FLAG_BOOL, NULL, NULL, 0, 0, KIN_VERB_ALL, false, "this text"},

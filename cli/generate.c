@@ -65,6 +65,18 @@ static kin_status on_progress(void *user, int64_t clips_done, int step, int step
     return kin_signals_check("generate", err);
 }
 
+/* Clips that come one upon the other are not all shown. */
+static void show(kin_generation *g, const kin_tensor *frames)
+{
+    const double now = kin_clock_s();
+    if (g->preview == KIN_PREVIEW_NONE ||
+        (g->previewed > 0 && now - g->previewed < (is_images(g) ? 5 : 1)))
+        return;
+    kin_progress_end(&g->progress);
+    kin_preview_show(g->preview, stderr, 0, frames);
+    g->previewed = now;
+}
+
 static kin_status on_clip(void *user, int64_t clip, const kin_tensor *frames)
 {
     kin_generation *g = user;
@@ -72,6 +84,7 @@ static kin_status on_clip(void *user, int64_t clip, const kin_tensor *frames)
         return KIN_OK;
     clip += g->decoded;
     KIN_TRY(kin_writer_put(g->writer, clip_number(g, clip), frames, &g->pipeline->ctx->error));
+    show(g, frames);
     /* the rest of a batch may have a long decoding before it */
     return kin_signals_check("generate", &g->pipeline->ctx->error);
 }
@@ -412,6 +425,14 @@ static kin_status generate(kin_generation *g, kin_error *err)
     return run_on(g, false, model_dir, err);
 }
 
+kin_preview_kind kin_generation_preview(const kin_args *args, const kin_progress *progress)
+{
+    const char *mode = kin_args_text(args, "preview");
+    const bool wanted = progress->mode == KIN_PROGRESS_LINE ||
+                        kin_args_source(args, "preview") > KIN_SOURCE_DEFAULT;
+    return wanted && !kin_args_bool(args, "quiet") ? kin_preview_choose(mode) : KIN_PREVIEW_NONE;
+}
+
 kin_status kin_generation_run(kin_generation *g, kin_error *err)
 {
     g->resume.record.fd = -1;
@@ -431,6 +452,7 @@ kin_status kin_cmd_generate(const kin_args *args, kin_error *err)
     if (kin_args_text(args, "from-latents"))
         return kin_generate_from_latents(args, err);
     kin_cli_progress(args, &g.progress);
+    g.preview = kin_generation_preview(args, &g.progress);
     const kin_status status = kin_generation_run(&g, err);
     if (status == KIN_OK && kin_args_bool(args, "dry-run"))
         printf("peak memory: %llu bytes (%.1f MB)\n", (unsigned long long)models.checked,

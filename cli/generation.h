@@ -6,6 +6,7 @@
 
 #include "cli/common.h"
 #include "cli/output.h"
+#include "cli/preview.h"
 #include "cli/resume.h"
 #include "cli/writer.h"
 #include "io/safetensors.h"
@@ -52,13 +53,17 @@ typedef struct kin_generation {
     int64_t
         ready; /* the first so many of the clips to make have their latents from an earlier run */
     int64_t decoded; /* ... and so many of them have been handed on */
+    kin_preview_kind preview;
+    double previewed; /* when a clip was shown last, 0: none */
     double fps, started;
     int64_t reported; /* finished clips that the user was told of */
     int64_t made;     /* clips written */
 } kin_generation;
 
-/* All of it: checks, plan, clips, settings; args, models, label and progress are set. */
+/* All of it: checks, plan, clips, settings; args, models, label, progress and preview are set. */
 kin_status kin_generation_run(kin_generation *g, kin_error *err);
+/* What --preview asks for; by default shown where the progress is a line of a terminal. */
+kin_preview_kind kin_generation_preview(const kin_args *args, const kin_progress *progress);
 void kin_generation_models_close(kin_generation_models *m);
 
 /* What the flags alone can tell to be wrong, before a model is read. */

@@ -25,6 +25,8 @@ typedef struct queue {
     line *jobs; /* [n] */
     int64_t n, room;
     kin_generation_models models;
+    kin_preview_kind preview;
+    double previewed;
     int64_t made, failed;
 } queue;
 
@@ -297,10 +299,15 @@ static kin_status run_job(queue *q, int64_t i, kin_error *err)
     kin_args a;
     kin_status status = job_args(q, i, &a, err);
     if (status == KIN_OK) {
-        kin_generation g = {.args = &a, .models = &q->models, .progress = q->progress};
+        kin_generation g = {.args = &a,
+                            .models = &q->models,
+                            .progress = q->progress,
+                            .preview = q->preview,
+                            .previewed = q->previewed};
         snprintf(g.label, sizeof g.label, "generate %lld/%lld", (long long)i + 1, (long long)q->n);
         status = kin_generation_run(&g, err);
         q->made += g.made;
+        q->previewed = g.previewed;
     }
     kin_args_free(&a);
     if (status != KIN_OK && status != KIN_ERR_INTERRUPTED)
@@ -334,6 +341,7 @@ kin_status kin_generate_queue(const kin_args *args, kin_error *err)
     const char *path = kin_args_text(args, "prompts");
     kin_status status;
     kin_cli_progress(args, &q.progress);
+    q.preview = kin_generation_preview(args, &q.progress);
     KIN_GOTO(check_flags(args, err));
     KIN_GOTO(read_text(&q, path, err));
     KIN_GOTO(split(&q, err));

@@ -41,6 +41,26 @@ fi
 expect 2 "several clips on standard output" "${clip[@]}" --count 2 -o -
 expect 2 "standard output is a terminal" script -qec "'$kinema' generate x -o - -q" /dev/null
 
+# previews: on standard error alone, only on terminals unless asked for
+expect 0 "no terminal, no preview" "${clip[@]}" -o a.mp4
+that "no escape sequences" test -z "$(tr -cd '\033' <err)"
+expect 0 "a preview that is asked for" "${clip[@]}" -o a.mp4 --preview kitty
+that "it is on standard error" test "$(tr -cd '\033' <err | wc -c)" -gt 2 -a -z "$(tr -cd '\033' <out)"
+expect 0 "quiet" "${clip[@]}" -o a.mp4 --preview kitty -q
+that "quiet is quiet" test ! -s err
+terminal() { # VARIABLE=VALUE...: what a terminal gets
+    env -u NO_COLOR -u TMUX -u KITTY_WINDOW_ID -u TERM_PROGRAM "$@" \
+        script -qec "'$kinema' generate 'a red ball falls' --steps 3 --allow-flat -o a.mp4" /dev/null </dev/null >out 2>err
+}
+terminal TERM=xterm-256color
+has out "▀"
+terminal TERM=xterm-kitty
+has out "a=T,q=2,f=24"
+terminal TERM=foot
+that "sixels" grep -qa $'\033P' out
+terminal TERM=xterm-256color NO_COLOR=1
+that "without colour no picture" test "$(grep -ca "▀" out)" = 0
+
 # sheets
 expect 0 "a sheet of frames" "${clip[@]}" -o sheet.png --grid 4x4 -q
 that "4 x 4 frames" test "$(size sheet.png)" = " 128 128"
