@@ -1,8 +1,8 @@
 #!/bin/bash
 # Ways to look at clips: every kind of file, sheets, video on standard output, a reader that goes away, going on.
+random_model=$(realpath "$2")
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
-random_model=$(realpath "$2")
 export OMP_WAIT_POLICY=passive
 clip=("$kinema" generate "a red ball falls" --steps 3 --allow-flat --seed 4)
 
