@@ -68,9 +68,7 @@ static void show_cpu(const kin_args *args)
              "tests)");
     char path[KIN_PATH_MAX];
     kin_cpu_choices_path(path, sizeof path);
-    printf("dense products: %s\n", path[0] && kin_path_exists(path)
-                                       ? path
-                                       : "own kernels");
+    printf("dense products: %s\n", path[0] && kin_path_exists(path) ? path : "own kernels");
     puts("precision, always f32: norms, softmax, routing scores and cosine, gates, time and "
          "quantity embeddings,\n"
          "  modulation, losses, sampler state, optimizer, EMA\n"

@@ -83,7 +83,7 @@ static kin_status unknown_key(const char *name, kin_error *err)
     if (is_in(shared, name))
         return kin_fail(err, KIN_ERR_FORMAT, "'%s' is the same for every job; give it as a flag",
                         name);
-    for (const kin_flag *f = kin_flag_table(); f->name; f++)
+    for (const kin_flag *f = kin_flags; f->name; f++)
         if (is_key(f))
             names[n++] = f->name;
     names[n] = NULL;
@@ -94,7 +94,7 @@ static kin_status unknown_key(const char *name, kin_error *err)
 
 static const kin_flag *find_key(const char *name)
 {
-    for (const kin_flag *f = kin_flag_table(); f->name; f++)
+    for (const kin_flag *f = kin_flags; f->name; f++)
         if (is_key(f) && strcmp(f->name, name) == 0)
             return f;
     return NULL;
@@ -129,7 +129,7 @@ static kin_status add_member(words *w, const cJSON *item, const cJSON *object, k
 /* Flags of the command line that the job does not name itself. */
 static void add_flags(words *w, const kin_args *args, const cJSON *object, const char *output)
 {
-    const kin_flag *f = kin_flag_table();
+    const kin_flag *f = kin_flags;
     for (int i = 0; f[i].name; i++) {
         const char *name = f[i].name;
         if (args->value[i].source != KIN_SOURCE_FLAG || strcmp(name, "prompts") == 0 ||

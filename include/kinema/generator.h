@@ -98,8 +98,9 @@ void kin_request_init(kin_request *r, size_t size);
 kin_status kin_generator_run(kin_generator *g, const kin_request *request, kin_error *err);
 
 /* Writes a clip: name.mp4 (H.264), name.png (one frame), or a pattern such as out/%03d.png (one
- * file per frame, in a folder that is there). An MP4 appears complete or not at all.
- * Fails: ARG (name, size, rate), IO, BACKEND (the encoder), MEM. err may be NULL. */
+ * file per frame, in a folder that is there), name.gif, name.apng, name.y4m. A file appears
+ * complete or not at all. Fails: ARG (name, size, rate), IO, BACKEND (the encoder), MEM. err may be
+ * NULL. */
 kin_status kin_result_save(const kin_result *result, const char *path, kin_error *err);
 
 #ifdef __cplusplus

@@ -127,7 +127,8 @@ static bool same_file(const char *a, const char *b)
 /* Files that hold times. */
 static bool is_log(const char *name)
 {
-    return strcmp(kin_path_ext(name), "jsonl") == 0;
+    return strcmp(kin_path_ext(name), "jsonl") == 0 ||
+           strncmp(kin_path_base(name), "events.out.", 11) == 0;
 }
 
 static bool is_unit(const char *folder)
