@@ -46,7 +46,7 @@ static bool is_ours(const kin_output *o, const char *record, const char *name)
 {
     char clip[KIN_PATH_MAX];
     const char *digits = name, *pattern = kin_path_base(o->name);
-    if (strcmp(name, kin_path_base(record)) == 0)
+    if (strcmp(name, kin_path_base(record)) == 0 || strcmp(name, pattern) == 0)
         return true;
     while (*digits && *digits == *pattern && *pattern != '%') {
         digits++;

@@ -95,16 +95,16 @@ that "times are in the log" grep -q '"time":{' clock/train/run/log.jsonl
 that "none of them is negative" test -z "$(grep -o '"time":{[^}]*}' clock/train/run/log.jsonl | grep -- :-)"
 
 # ---- two processes on one folder; the first is stopped while it works, then killed ----
-# two NAME LOCK MESSAGE MORE...
+# two NAME MESSAGE MORE...
 two() {
-    local name=$1 lock=$2 message=$3 pid
-    shift 3
-    # a job may be done before it is stopped: then again
+    local name=$1 message=$2 pid
+    shift 2
+    # stopped as soon as it holds a lock; it may be done before that: then again
     for _ in $(seq 50); do
         mkdir -p "two/$name"
         (cd "two/$name" && exec "$kinema" "$@") >/dev/null 2>&1 </dev/null &
         pid=$!
-        until [ -e "two/$name/$lock" ] || ! kill -0 $pid 2>/dev/null; do :; done
+        until grep -q " $pid " /proc/locks || ! kill -0 $pid 2>/dev/null; do :; done
         { kill -STOP $pid && sleep 0.05; } 2>/dev/null
         [ "$(cut -d" " -f3 /proc/$pid/stat 2>/dev/null)" = T ] && break
         rm -rf "two/$name"
@@ -124,11 +124,11 @@ two() {
     same "$name" "two/$name"
 }
 sed 's/"steps": 2/"steps": 100000/; s/"every": 1/"every": 100000/' images.json >long.json
-two train run/.lock "working on it" train -c "$work/long.json" --data "$work/set" -o run -t 1 -q
+two train "working on it" train -c "$work/long.json" --data "$work/set" -o run -t 1 -q
 # shellcheck disable=SC2086
-two clips cache/.lock "working on it" ${job[clips]}
+two clips "working on it" ${job[clips]}
 # shellcheck disable=SC2086
-two latents cache/.lock "working on it" ${job[latents]}
+two latents "working on it" ${job[latents]}
 # shellcheck disable=SC2086
-two pictures out/generate.json "writing this output" ${job[pictures]}
+two pictures "writing this output" ${job[pictures]}
 finish
