@@ -29,6 +29,9 @@ function(kin_room name)
   if(name STREQUAL "tensor")
     file(GLOB more CONFIGURE_DEPENDS tensor/ref/*.c tensor/cpu/*.c tensor/plan/*.c)
     list(APPEND src ${more})
+    if(NOT KIN_CUDA)
+      list(APPEND src tensor/cuda/none.c)
+    endif()
   endif()
   list(FILTER src EXCLUDE REGEX "cli/main\\.c$")
   if(NOT src)
@@ -43,6 +46,9 @@ function(kin_room name)
       kin_simd(avx2 "-mavx2;-mfma;-mf16c" ${simd})
       kin_simd(avx512 "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mprefer-vector-width=512" ${simd})
     endif()
+    if(KIN_CUDA)
+      kin_cuda_sources(kin_tensor)
+    endif()
     # the normal draws must have the same bits on every ISA level and compiler
     set_source_files_properties(tensor/rng.c PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
   endif()
@@ -55,6 +61,41 @@ function(kin_simd isa flags)
   target_compile_options(kin_simd_${isa} PRIVATE ${flags} -O3)
   target_link_libraries(kin_simd_${isa} PRIVATE kin_flags OpenMP::OpenMP_C)
   target_sources(kin_tensor PRIVATE $<TARGET_OBJECTS:kin_simd_${isa}>)
+endfunction()
+
+# The CUDA backend as sources of a target: kernels by nvcc, the rest as C.
+function(kin_cuda_sources target)
+  file(GLOB cu CONFIGURE_DEPENDS tensor/cuda/*.cu)
+  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/resident.c
+    tensor/cuda/table.c)
+  # the normal draws must have the CPU's bits
+  set_source_files_properties(tensor/cuda/optim.cu PROPERTIES COMPILE_OPTIONS "--fmad=false")
+  set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
+  target_include_directories(${target} PRIVATE ${RANDOM123_INC} ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublasLt)
+endfunction()
+
+# The same backend on an emulated device, for tests without a GPU: the kernels' own text compiled as C++, with
+# tensor/cuda/emulate/ in place of CUDA. Object files, so that they come before what kin_tensor has of these names:
+# target_sources(test PRIVATE $<TARGET_OBJECTS:kin_cuda_emulated>).
+function(kin_cuda_emulation)
+  file(GLOB cu CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/*.cu)
+  list(FILTER cu EXCLUDE REGEX "/(gpu|library)\\.cu$")
+  file(GLOB src CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulate/*.cc)
+  foreach(name call resident table)
+    list(APPEND src ${CMAKE_SOURCE_DIR}/tensor/cuda/${name}.c)
+  endforeach()
+  foreach(f ${cu})
+    get_filename_component(name ${f} NAME_WE)
+    file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/emulated/${name}.cc CONTENT "#include \"tensor/cuda/${name}.cu\"\n")
+    list(APPEND src ${CMAKE_BINARY_DIR}/emulated/${name}.cc)
+  endforeach()
+  add_library(kin_cuda_emulated OBJECT EXCLUDE_FROM_ALL ${src})
+  target_compile_definitions(kin_cuda_emulated PRIVATE KIN_EMULATED)
+  target_compile_options(kin_cuda_emulated PRIVATE -ffp-contract=off
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas -Wno-unused-function>)
+  target_include_directories(kin_cuda_emulated PRIVATE ${RANDOM123_INC})
+  target_link_libraries(kin_cuda_emulated PRIVATE kin_flags)
 endfunction()
 
 # kin_test(room name [LABEL fast|long] [TIMEOUT s]): tests/<room>/<name>.c, a cmocka program.

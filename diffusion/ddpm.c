@@ -110,15 +110,22 @@ kin_status kin_ddpm_mix(kin_ctx *ctx, const kin_ddpm *d, const kin_tensor *x0,
     if (!kin_tensor_same_shape(x0, noise) || x0->dtype != KIN_DTYPE_F32 ||
         noise->dtype != KIN_DTYPE_F32)
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "ddpm: x0 and noise must be f32 of one shape");
-    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, xt));
-    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, target));
+    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, xt));
+    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, target));
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor clean, drawn;
+
+    KIN_TRY(kin_host(ctx, x0, &clean));
+    KIN_TRY(kin_host(ctx, noise, &drawn));
     for (int64_t b = 0; b < x0->size[0] && !kin_ctx_is_plan(ctx); b++) {
         if (index[b] < 0 || index[b] >= d->process.n)
             return kin_fail(&ctx->error, KIN_ERR_ARG, "ddpm: step %d must lie in 0 to %d",
                             (int)index[b], d->process.n - 1);
-        mix_sample(d, index[b], (const float *)x0->data + b * n, (const float *)noise->data + b * n,
-                   n, (float *)xt->data + b * n, (float *)target->data + b * n);
+        mix_sample(d, index[b], (const float *)clean.data + b * n,
+                   (const float *)drawn.data + b * n, n, (float *)xt->data + b * n,
+                   (float *)target->data + b * n);
     }
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
@@ -222,14 +229,21 @@ static kin_status bound_backward(kin_ctx *ctx, void *saved)
     KIN_TRY(kin_tape_grad_slot(ctx, &variance, &grad, &acc));
     if (!grad.data || kin_ctx_is_plan(ctx))
         return KIN_OK;
-    scale = kin_tensor_get(&dloss, 0) / (double)batch;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor all;
+
+    KIN_TRY(kin_scalar(ctx, &dloss, &scale));
+    KIN_TRY(kin_host(ctx, &grad, &all));
+    scale /= (double)batch;
     for (int64_t b = 0; b < batch; b++) {
         const float *from = (const float *)s->slope.data + b * n;
-        float *to = (float *)grad.data + b * grad.stride[0];
+        float *to = (float *)all.data + b * all.stride[0];
 
         for (int64_t i = 0; i < n; i++)
             to[i] = (float)(scale * (double)from[i]) + (acc ? to[i] : 0.0f);
     }
+    KIN_TRY(kin_host_back(ctx, &all, &grad));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
@@ -243,20 +257,26 @@ static kin_status bound(kin_ctx *ctx, const kin_ddpm *d, const kin_ddpm_input *i
     if (!s)
         return ctx->error.status;
     *s = (saved_bound){.y = *y};
-    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, in->x0->ndim, in->x0->size, &s->slope));
-    KIN_TRY(KIN_WS(ctx, &out->vb_of, KIN_DTYPE_F32, batch));
-    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, 0, NULL, &out->vb));
+    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, in->x0->ndim, in->x0->size, &s->slope));
+    KIN_TRY(KIN_WS_HOST(ctx, &out->vb_of, KIN_DTYPE_F32, batch));
+    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, 0, NULL, &out->vb));
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor x0, xt, made;
+
+    KIN_TRY(kin_host(ctx, in->x0, &x0));
+    KIN_TRY(kin_host(ctx, in->xt, &xt));
+    KIN_TRY(kin_host(ctx, y, &made));
     for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++) {
-        const double bits =
-            sample_bound(d, in->index[b], (const float *)in->x0->data + b * n,
-                         (const float *)in->xt->data + b * n, (const float *)y->data + b * 2 * n, n,
-                         (float *)s->slope.data + b * n);
+        const double bits = sample_bound(
+            d, in->index[b], (const float *)x0.data + b * n, (const float *)xt.data + b * n,
+            (const float *)made.data + b * 2 * n, n, (float *)s->slope.data + b * n);
 
         ((float *)out->vb_of.data)[b] = (float)bits;
         mean += bits / (double)batch;
     }
     if (!kin_ctx_is_plan(ctx))
         kin_tensor_set(&out->vb, 0, mean);
+    kin_ws_release(ctx, mark);
     if (!kin_tape_needs(ctx, y))
         return KIN_OK;
     KIN_TRY(kin_tape_add(ctx, &out->vb, bound_backward, s));

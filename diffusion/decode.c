@@ -32,7 +32,8 @@ kin_status kin_decode_clip(kin_ctx *ctx, const kin_vae_model *vae, const kin_dec
     kin_tensor clip;
 
     KIN_TRY(to_pixels(ctx, vae, opt, z, &clip));
-    KIN_TRY(KIN_WS(ctx, frames, KIN_DTYPE_U8, clip.size[1], clip.size[2], clip.size[3], 3));
+    KIN_TRY(kin_host(ctx, &clip, &clip));
+    KIN_TRY(KIN_WS_HOST(ctx, frames, KIN_DTYPE_U8, clip.size[1], clip.size[2], clip.size[3], 3));
     if (kin_ctx_is_plan(ctx))
         return KIN_OK;
     KIN_TRY(kin_frames_from_tensor(&clip, frames, &ctx->error));

@@ -294,9 +294,14 @@ static kin_status check_input(kin_ctx *ctx, const dit_model *m, const kin_model_
 static kin_status null_mask(kin_ctx *ctx, const dit_model *m, const kin_tensor *label,
                             kin_tensor *null)
 {
-    KIN_TRY(KIN_WS(ctx, null, KIN_DTYPE_U8, label->size[0]));
+    KIN_TRY(KIN_WS_HOST(ctx, null, KIN_DTYPE_U8, label->size[0]));
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor known;
+
+    KIN_TRY(kin_host(ctx, label, &known));
     for (int64_t b = 0; b < label->size[0] && !kin_ctx_is_plan(ctx); b++)
-        ((uint8_t *)null->data)[b] = ((const int32_t *)label->data)[b] == m->cfg.classes;
+        ((uint8_t *)null->data)[b] = ((const int32_t *)known.data)[b] == m->cfg.classes;
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

@@ -112,7 +112,7 @@ kin_status kin_sincos_3d(kin_ctx *ctx, const int64_t grid[3], int64_t width, int
     float *axis[3];
     int64_t at = text * width;
 
-    KIN_TRY(KIN_WS(ctx, table, dtype, 1, text + cells, width));
+    KIN_TRY(KIN_WS_HOST(ctx, table, dtype, 1, text + cells, width));
     for (int i = 0; i < 3; i++) {
         axis[i] = kin_ws_bytes(ctx, (size_t)(count[i] * size[i]) * sizeof(float));
         if (!axis[i])
@@ -131,5 +131,5 @@ kin_status kin_sincos_3d(kin_ctx *ctx, const int64_t grid[3], int64_t width, int
                 kin_tensor_set(table, at++, (double)axis[i][index[i] * size[i] + k]);
         }
     }
-    return KIN_OK;
+    return kin_settle(ctx, table);
 }

@@ -180,7 +180,7 @@ static kin_status rows(generation *g, const float *all, int64_t width, kin_tenso
     *out = NULL;
     if (!all)
         return KIN_OK;
-    KIN_TRY(KIN_WS(ctx, t, KIN_DTYPE_F32, g->n, width));
+    KIN_TRY(KIN_WS_HOST(ctx, t, KIN_DTYPE_F32, g->n, width));
     if (!kin_ctx_is_plan(ctx))
         memcpy(t->data, all + g->first * width, (size_t)(g->n * width) * sizeof(float));
     *out = t;
@@ -203,7 +203,7 @@ static kin_status encode(generation *g, int which, kin_tensor *states, kin_tenso
 
     KIN_TRY(
         KIN_WS(ctx, states, KIN_DTYPE_F32, g->n, len, kin_model_get_info(g->p->model)->text_dim));
-    KIN_TRY(KIN_WS(ctx, null, KIN_DTYPE_U8, g->n));
+    KIN_TRY(KIN_WS_HOST(ctx, null, KIN_DTYPE_U8, g->n));
     for (int64_t i = 0; i < g->n; i++) {
         const size_t mark = kin_ws_mark(ctx);
         const char *text = text_at(texts, g->first + i);
@@ -273,8 +273,8 @@ static kin_status set_labels(generation *g)
     kin_ctx *ctx = g->p->ctx;
     const int64_t classes = kin_model_get_info(g->p->model)->num_classes;
 
-    KIN_TRY(KIN_WS(ctx, &g->label, KIN_DTYPE_I32, g->n));
-    KIN_TRY(KIN_WS(ctx, &g->null_label, KIN_DTYPE_I32, g->n));
+    KIN_TRY(KIN_WS_HOST(ctx, &g->label, KIN_DTYPE_I32, g->n));
+    KIN_TRY(KIN_WS_HOST(ctx, &g->null_label, KIN_DTYPE_I32, g->n));
     for (int64_t i = 0; i < g->n; i++) {
         ((int32_t *)g->label.data)[i] = g->params->labels[g->first + i];
         ((int32_t *)g->null_label.data)[i] = (int32_t)classes;
@@ -411,14 +411,16 @@ static kin_status emit(const kin_pipeline *p, const kin_generate_params *a, int6
 static kin_status emit_all(const generation *g, const kin_tensor *x)
 {
     const kin_generate_params *a = g->params;
+    kin_tensor all;
 
+    KIN_TRY(kin_host(g->p->ctx, x, &all));
     for (int64_t i = 0; i < g->n && a->sampled && g->video_vae; i++) {
-        const kin_tensor z = kin_tensor_select(x, 0, i);
+        const kin_tensor z = kin_tensor_select(&all, 0, i);
 
         KIN_TRY(a->sampled(a->user, g->first + i, &z));
     }
     for (int64_t i = 0; i < g->n; i++) {
-        const kin_tensor z = kin_tensor_slice(x, 0, i, 1);
+        const kin_tensor z = kin_tensor_slice(&all, 0, i, 1);
 
         KIN_TRY(emit(g->p, a, g->first + i, clip_index(g, g->first + i), &z));
     }

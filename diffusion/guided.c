@@ -60,16 +60,13 @@ static kin_status stack(kin_ctx *ctx, const kin_tensor *const part[MAX_BRANCHES]
     memcpy(size, like->size, sizeof(size));
     size[0] *= n;
     KIN_TRY(kin_ws_tensor(ctx, like->dtype, like->ndim, size, out));
-    if (kin_ctx_is_plan(ctx))
-        return KIN_OK;
     for (int i = 0; i < n; i++) {
-        const size_t bytes = (size_t)kin_tensor_numel(like) * kin_dtype_size(like->dtype);
-        char *to = (char *)out->data + (size_t)i * bytes;
+        kin_tensor to = kin_tensor_slice(out, 0, i * like->size[0], like->size[0]);
 
         if (!part[i])
-            memset(to, 0, bytes);
+            KIN_TRY(kin_fill(ctx, &to, 0));
         else if (kin_tensor_is_contiguous(part[i]) && part[i]->size[0] == like->size[0])
-            memcpy(to, part[i]->data, bytes);
+            KIN_TRY(ctx->k->copy(ctx, part[i], &to, false));
         else
             return kin_fail(&ctx->error, KIN_ERR_SHAPE,
                             "guidance: conditions of the branches differ");
@@ -109,11 +106,11 @@ static kin_status draw_gates(kin_ctx *ctx, const kin_guided *g, const kin_branch
 {
     const kin_model_info *info = kin_model_get_info(g->model);
 
-    KIN_TRY(KIN_WS(ctx, u, KIN_DTYPE_F32, info->phys_blocks, n * batch, info->phys_heads));
+    KIN_TRY(KIN_WS_HOST(ctx, u, KIN_DTYPE_F32, info->phys_blocks, n * batch, info->phys_heads));
     for (int i = 0; i < n; i++) {
         kin_tensor own, to = kin_tensor_slice(u, 1, i * batch, batch);
 
-        KIN_TRY(KIN_WS(ctx, &own, KIN_DTYPE_F32, info->phys_blocks, batch, info->phys_heads));
+        KIN_TRY(KIN_WS_HOST(ctx, &own, KIN_DTYPE_F32, info->phys_blocks, batch, info->phys_heads));
         KIN_TRY(g->draws(ctx, g->user, step, branch[i], &own));
         KIN_TRY(kin_copy_into(ctx, &own, &to));
     }
@@ -164,8 +161,8 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
     kin_tensor all;
 
     KIN_TRY(stack(ctx, same, n, &b.x));
-    KIN_TRY(KIN_WS(ctx, &b.t, KIN_DTYPE_F32, n * batch));
-    KIN_TRY(KIN_WS(ctx, &b.sigma, KIN_DTYPE_F32, n * batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &b.t, KIN_DTYPE_F32, n * batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &b.sigma, KIN_DTYPE_F32, n * batch));
     KIN_TRY(kin_fill(ctx, &b.t, (double)t));
     KIN_TRY(kin_fill(ctx, &b.sigma, (double)sigma));
     if (is_dit(g)) {

@@ -120,11 +120,12 @@ static kin_status sample_loss(kin_ctx *ctx, float least, const kin_objective_inp
                               const kin_tensor *y, kin_tensor *loss)
 {
     const int64_t batch = in->x0->size[0];
-    kin_tensor weight;
+    kin_tensor weight, sigma;
 
-    KIN_TRY(KIN_WS(ctx, &weight, in->sigma->dtype, batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &weight, in->sigma->dtype, batch));
+    KIN_TRY(kin_host(ctx, in->sigma, &sigma));
     for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++) {
-        const double s = fmax(kin_tensor_get(in->sigma, b), (double)least);
+        const double s = fmax(kin_tensor_get(&sigma, b), (double)least);
 
         kin_tensor_set(&weight, b, 1.0 / (s * s));
     }
@@ -143,9 +144,11 @@ static kin_status scheme_weight(kin_ctx *ctx, const kin_objective_options *opt,
     *weight = (kin_tensor){0};
     if (kind == KIN_WEIGHT_NONE)
         return KIN_OK;
-    KIN_TRY(KIN_WS(ctx, weight, in->sigma->dtype, batch));
+    kin_tensor sigma;
+    KIN_TRY(KIN_WS_HOST(ctx, weight, in->sigma->dtype, batch));
+    KIN_TRY(kin_host(ctx, in->sigma, &sigma));
     for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++)
-        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(in->sigma, b)));
+        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(&sigma, b)));
     return KIN_OK;
 }
 
@@ -167,15 +170,16 @@ kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *
 {
     const int64_t batch = xt->size[0];
     const kin_tensor x = KIN_RESHAPE(xt, batch, -1), y = KIN_RESHAPE(v, batch, -1);
-    kin_tensor keep, take, kept, taken, sum;
+    kin_tensor keep, take, kept, taken, sum, level;
 
     if (!kin_tensor_same_shape(xt, v))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "objective: x and v must have one shape");
-    KIN_TRY(KIN_WS(ctx, &keep, xt->dtype, batch, 1));
-    KIN_TRY(KIN_WS(ctx, &take, xt->dtype, batch, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &keep, xt->dtype, batch, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &take, xt->dtype, batch, 1));
+    KIN_TRY(kin_host(ctx, ab, &level));
     for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++) {
-        kin_tensor_set(&keep, b, sqrt(kin_tensor_get(ab, b)));
-        kin_tensor_set(&take, b, sqrt(1 - kin_tensor_get(ab, b)));
+        kin_tensor_set(&keep, b, sqrt(kin_tensor_get(&level, b)));
+        kin_tensor_set(&take, b, sqrt(1 - kin_tensor_get(&level, b)));
     }
     KIN_TRY(kin_mul(ctx, &x, &keep, 1.0f, &kept));
     KIN_TRY(kin_mul(ctx, &y, &take, 1.0f, &taken));
@@ -189,12 +193,13 @@ static kin_status clean_loss(kin_ctx *ctx, const kin_objective_input *in, const 
                              kin_tensor *loss)
 {
     const int64_t batch = in->x0->size[0];
-    kin_tensor weight, estimate;
+    kin_tensor weight, estimate, level;
 
     KIN_TRY(kin_clean_of_v(ctx, in->xt, y, in->ab, &estimate));
-    KIN_TRY(KIN_WS(ctx, &weight, in->x0->dtype, batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &weight, in->x0->dtype, batch));
+    KIN_TRY(kin_host(ctx, in->ab, &level));
     for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++)
-        kin_tensor_set(&weight, b, 1.0 / (1.0 - kin_tensor_get(in->ab, b)));
+        kin_tensor_set(&weight, b, 1.0 / (1.0 - kin_tensor_get(&level, b)));
     return kin_mse(ctx, &estimate, in->x0, &weight, loss);
 }
 

@@ -153,9 +153,12 @@ kin_status kin_text_cache_rows(kin_ctx *ctx, const kin_model *model, const kin_t
 /* inv[b] = 1 / max(sigma[b], 0.05) */
 static kin_status inverse_sigma(kin_ctx *ctx, const kin_tensor *sigma, kin_tensor *inv)
 {
-    KIN_TRY(KIN_WS(ctx, inv, sigma->dtype, sigma->size[0], 1));
+    kin_tensor level;
+
+    KIN_TRY(KIN_WS_HOST(ctx, inv, sigma->dtype, sigma->size[0], 1));
+    KIN_TRY(kin_host(ctx, sigma, &level));
     for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++)
-        kin_tensor_set(inv, b, 1.0 / fmax(kin_tensor_get(sigma, b), 0.05));
+        kin_tensor_set(inv, b, 1.0 / fmax(kin_tensor_get(&level, b), 0.05));
     return KIN_OK;
 }
 

@@ -326,7 +326,7 @@ kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const
         !kin_ctx_is_plan(ctx))
         return encode_short(p, ids, mask, states);
     KIN_TRY(kin_text_encoder_run(ctx, p->text, ids, mask, &all));
-    KIN_TRY(KIN_WS(ctx, &keep, all.dtype, n, len, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &keep, all.dtype, n, len, 1));
     for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
         kin_tensor_set(&keep, i, ((const uint8_t *)mask->data)[i] ? 1.0 : 0.0);
     return kin_mul(ctx, &all, &keep, 1.0f, states);
@@ -360,9 +360,9 @@ kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int 
 
     if (!p->text || !p->tokenizer)
         return kin_fail(&ctx->error, KIN_ERR_ARG, "encode: this model has no text encoder");
-    KIN_TRY(KIN_WS(ctx, null_out, KIN_DTYPE_U8, n));
-    KIN_TRY(KIN_WS(ctx, &ids, KIN_DTYPE_I32, n, len));
-    KIN_TRY(KIN_WS(ctx, &mask, KIN_DTYPE_U8, n, len));
+    KIN_TRY(KIN_WS_HOST(ctx, null_out, KIN_DTYPE_U8, n));
+    KIN_TRY(KIN_WS_HOST(ctx, &ids, KIN_DTYPE_I32, n, len));
+    KIN_TRY(KIN_WS_HOST(ctx, &mask, KIN_DTYPE_U8, n, len));
     for (int i = 0; i < n; i++) {
         int32_t *row = (int32_t *)ids.data + i * len;
 

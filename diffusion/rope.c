@@ -63,14 +63,15 @@ kin_status kin_rope_tables(kin_ctx *ctx, const int64_t grid[3], int64_t d, doubl
     const axis_part part[3] = {
         {0, 0, t / 2, 0, 1}, {1, t / 2, h / 2, 0, 1}, {2, t / 2 + h / 2, h / 2, 0, 1}};
 
-    KIN_TRY(KIN_WS(ctx, cos_out, dtype, rows, d / 2));
-    KIN_TRY(KIN_WS(ctx, sin_out, dtype, rows, d / 2));
+    KIN_TRY(KIN_WS_HOST(ctx, cos_out, dtype, rows, d / 2));
+    KIN_TRY(KIN_WS_HOST(ctx, sin_out, dtype, rows, d / 2));
     if (kin_ctx_is_plan(ctx))
         return KIN_OK;
     fill_rows(cos_out, sin_out, 0, first, token == KIN_ROPE_IDENTITY ? 1.0 : 0.0);
     for (int i = 0; i < 3; i++)
         fill_axis(cos_out, sin_out, grid, first, &part[i], theta);
-    return KIN_OK;
+    KIN_TRY(kin_settle(ctx, cos_out));
+    return kin_settle(ctx, sin_out);
 }
 
 /* Rows and columns of a grid h x w in a base of bh x bw: the largest centred part of the base with
@@ -98,8 +99,8 @@ kin_status kin_rope_tables_cog(kin_ctx *ctx, const int64_t grid[3], const int64_
                          {1, d / 8, 3 * d / 16, 0, 1},
                          {2, d / 8 + 3 * d / 16, 3 * d / 16, 0, 1}};
 
-    KIN_TRY(KIN_WS(ctx, cos_out, dtype, rows, d / 2));
-    KIN_TRY(KIN_WS(ctx, sin_out, dtype, rows, d / 2));
+    KIN_TRY(KIN_WS_HOST(ctx, cos_out, dtype, rows, d / 2));
+    KIN_TRY(KIN_WS_HOST(ctx, sin_out, dtype, rows, d / 2));
     if (kin_ctx_is_plan(ctx))
         return KIN_OK;
     crop(base, grid[1], grid[2], &part[1], &part[2]);
@@ -107,5 +108,6 @@ kin_status kin_rope_tables_cog(kin_ctx *ctx, const int64_t grid[3], const int64_
     fill_rows(cos_out, sin_out, text, first, 0.0);
     for (int i = 0; i < 3; i++)
         fill_axis(cos_out, sin_out, grid, first, &part[i], 10000.0);
-    return KIN_OK;
+    KIN_TRY(kin_settle(ctx, cos_out));
+    return kin_settle(ctx, sin_out);
 }

@@ -65,23 +65,27 @@ static kin_status tap_chosen(kin_ctx *ctx, int layer, const kin_routing *r,
                              const kin_choose_options *o)
 {
     const int64_t E = r->idx.size[1], per = r->idx.size[0] / o->pools, k = o->k;
-    kin_tensor token, score;
+    kin_tensor token, score, idx, from_score, null;
     int64_t at = 0;
 
     if (!ctx->tap || kin_ctx_is_plan(ctx))
         return KIN_OK;
-    KIN_TRY(KIN_WS(ctx, &token, KIN_DTYPE_I32, o->pools, E, k));
-    KIN_TRY(KIN_WS(ctx, &score, KIN_DTYPE_F32, o->pools, E, k));
+    KIN_TRY(KIN_WS_HOST(ctx, &token, KIN_DTYPE_I32, o->pools, E, k));
+    KIN_TRY(KIN_WS_HOST(ctx, &score, KIN_DTYPE_F32, o->pools, E, k));
+    KIN_TRY(kin_host(ctx, &r->idx, &idx));
+    KIN_TRY(kin_host(ctx, &r->score, &from_score));
+    if (o->null)
+        KIN_TRY(kin_host(ctx, o->null, &null));
     for (int64_t p = 0; p < o->pools; p++) {
-        if (o->null && ((const uint8_t *)o->null->data)[p])
+        if (o->null && ((const uint8_t *)null.data)[p])
             continue;
         for (int64_t i = 0; i < E * per; i++) {
             const int64_t from = (p * per + i % per) * E + i / per;
 
-            if (((const int32_t *)r->idx.data)[from] < 0)
+            if (((const int32_t *)idx.data)[from] < 0)
                 continue;
             kin_tensor_set(&token, at, (double)(i % per));
-            kin_tensor_set(&score, at++, kin_tensor_get(&r->score, from));
+            kin_tensor_set(&score, at++, kin_tensor_get(&from_score, from));
         }
     }
     token = kin_tensor_slice(&token, 0, 0, at / (E * k));
@@ -192,32 +196,44 @@ static kin_status ec_assign(kin_ctx *ctx, const kin_moe *m, const kin_moe_call *
 /* --- DiffMoE --- */
 
 /* threshold = decay * threshold + (1 - decay) * k-th largest prediction, once per batch */
-static void follow_thresholds(kin_ctx *ctx, const kin_moe *m, const kin_moe_call *call,
-                              const kin_tensor *kth)
+static kin_status follow_thresholds(kin_ctx *ctx, const kin_moe *m, const kin_moe_call *call,
+                                    const kin_tensor *kth)
 {
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor found;
+
     if (kin_ctx_is_plan(ctx) || (call->counted && *call->counted))
-        return;
+        return KIN_OK;
+    KIN_TRY(kin_host(ctx, kth, &found));
     /* note: values that belong to someone else (a mapped file) stay as they are */
     for (int64_t e = 0; e < m->cfg.experts && m->threshold->owned; e++) {
         const double d = kin_tensor_get(&m->decay->value, 0);
 
         kin_tensor_set(&m->threshold->value, e,
                        d * kin_tensor_get(&m->threshold->value, e) +
-                           (1 - d) * kin_tensor_get(kth, e));
+                           (1 - d) * kin_tensor_get(&found, e));
     }
     if (m->threshold->owned)
         kin_param_touch(m->threshold);
     if (call->counted)
         *call->counted = true;
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
 }
 
 /* 1 where an expert takes a token */
 static kin_status chosen_mask(kin_ctx *ctx, const kin_tensor *idx, kin_dtype dtype,
                               kin_tensor *mask)
 {
-    KIN_TRY(kin_ws_tensor(ctx, dtype, idx->ndim, idx->size, mask));
+    kin_tensor taken;
+
+    KIN_TRY(kin_ws_host(ctx, dtype, idx->ndim, idx->size, mask));
+    const size_t mark = kin_ws_mark(ctx);
+
+    KIN_TRY(kin_host(ctx, idx, &taken));
     for (int64_t i = 0; i < kin_tensor_numel(idx) && !kin_ctx_is_plan(ctx); i++)
-        kin_tensor_set(mask, i, ((const int32_t *)idx->data)[i] >= 0);
+        kin_tensor_set(mask, i, ((const int32_t *)taken.data)[i] >= 0);
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
@@ -234,7 +250,7 @@ static kin_status diffmoe_train(kin_ctx *ctx, const kin_moe *m, const kin_moe_ca
 
     KIN_TRY(kin_choose(ctx, s, &o, &r->idx, &r->score));
     r->rows = m->cfg.experts * o.k;
-    follow_thresholds(ctx, m, call, &kth);
+    KIN_TRY(follow_thresholds(ctx, m, call, &kth));
     kin_tap(ctx, &m->threshold->value, "layers.%d.threshold", call->layer);
     KIN_TRY(tap_chosen(ctx, call->layer, r, &o));
     KIN_TRY(chosen_mask(ctx, &r->idx, s->dtype, &mask));
@@ -247,14 +263,15 @@ static kin_status diffmoe_train(kin_ctx *ctx, const kin_moe *m, const kin_moe_ca
 static kin_status tap_count(kin_ctx *ctx, const kin_moe *m, int layer, const kin_tensor *idx)
 {
     const int64_t E = m->cfg.experts;
-    kin_tensor count;
+    kin_tensor count, taken;
 
     if (!ctx->tap || kin_ctx_is_plan(ctx))
         return KIN_OK;
-    KIN_TRY(KIN_WS(ctx, &count, KIN_DTYPE_I32, E));
+    KIN_TRY(KIN_WS_HOST(ctx, &count, KIN_DTYPE_I32, E));
     KIN_TRY(kin_fill(ctx, &count, 0));
+    KIN_TRY(kin_host(ctx, idx, &taken));
     for (int64_t i = 0; i < kin_tensor_numel(idx); i++)
-        ((int32_t *)count.data)[i % E] += ((const int32_t *)idx->data)[i] >= 0;
+        ((int32_t *)count.data)[i % E] += ((const int32_t *)taken.data)[i] >= 0;
     kin_tap(ctx, &count, "layers.%d.count", layer);
     return KIN_OK;
 }

@@ -53,20 +53,30 @@ static kin_status fill_gates(kin_ctx *ctx, const kin_mopa_config *cfg, const kin
                         (long long)batch, (long long)cfg->heads);
     if (kin_ctx_is_plan(ctx))
         return KIN_OK;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor read_prior, read_u;
+
+    if (prior)
+        KIN_TRY(kin_host(ctx, prior, &read_prior));
+    if (u)
+        KIN_TRY(kin_host(ctx, u, &read_u));
     for (int64_t b = 0; b < batch; b++) {
         for (int64_t h = 0; h < cfg->heads; h++) {
-            const double p = prior ? kin_tensor_get(prior, b * cfg->categories + h / per) : 0.0;
+            const double p =
+                prior ? kin_tensor_get(&read_prior, b * cfg->categories + h / per) : 0.0;
 
-            kin_tensor_set(gates, b * cfg->heads + h, gate_of(cfg, p, u, b * cfg->heads + h));
+            kin_tensor_set(gates, b * cfg->heads + h,
+                           gate_of(cfg, p, u ? &read_u : NULL, b * cfg->heads + h));
         }
     }
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
 kin_status kin_mopa_gates(kin_ctx *ctx, const kin_mopa_config *cfg, const kin_tensor *prior,
                           const kin_tensor *u, int64_t batch, kin_dtype dtype, kin_tensor *gates)
 {
-    KIN_TRY(KIN_WS(ctx, gates, dtype, batch, cfg->heads));
+    KIN_TRY(KIN_WS_HOST(ctx, gates, dtype, batch, cfg->heads));
     return fill_gates(ctx, cfg, prior, u, gates);
 }
 
@@ -74,7 +84,7 @@ kin_status kin_mopa_gates_of_blocks(kin_ctx *ctx, const kin_mopa_config *cfg, in
                                     const kin_tensor *prior, const kin_tensor *u, int64_t batch,
                                     kin_dtype dtype, kin_tensor *gates)
 {
-    KIN_TRY(KIN_WS(ctx, gates, dtype, blocks, batch, cfg->heads));
+    KIN_TRY(KIN_WS_HOST(ctx, gates, dtype, blocks, batch, cfg->heads));
     for (int64_t i = 0; i < blocks; i++) {
         kin_tensor own = kin_tensor_select(gates, 0, i), draws;
 

@@ -50,21 +50,28 @@ static kin_status encode_backward(kin_ctx *ctx, void *saved)
     KIN_TRY(kin_tape_grad_slot(ctx, &s->quant, &dq, &acc));
     if (!dq.data || kin_ctx_is_plan(ctx))
         return KIN_OK;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor y, from, to;
+
+    KIN_TRY(kin_host(ctx, &s->y, &y));
+    KIN_TRY(kin_host(ctx, &dy, &from));
+    KIN_TRY(kin_host(ctx, &dq, &to));
     for (int64_t b = 0; b < batch; b++) {
         for (int64_t i = 0; i < KIN_QUANTITY_COUNT; i++) {
             const int64_t c = b * width + i * 2 * per, at = b * KIN_QUANTITY_COUNT + i;
-            double sum = acc ? kin_tensor_get(&dq, at) : 0.0;
+            double sum = acc ? kin_tensor_get(&to, at) : 0.0;
 
             for (int64_t j = 0; j < per; j++) {
                 const float w = expf(-logf(10000.0f) * (float)j / (float)per);
 
-                sum +=
-                    (double)w * (kin_tensor_get(&s->y, c + j) * kin_tensor_get(&dy, c + per + j) -
-                                 kin_tensor_get(&s->y, c + per + j) * kin_tensor_get(&dy, c + j));
+                sum += (double)w * (kin_tensor_get(&y, c + j) * kin_tensor_get(&from, c + per + j) -
+                                    kin_tensor_get(&y, c + per + j) * kin_tensor_get(&from, c + j));
             }
-            kin_tensor_set(&dq, at, sum);
+            kin_tensor_set(&to, at, sum);
         }
     }
+    KIN_TRY(kin_host_back(ctx, &to, &dq));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

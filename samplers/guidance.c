@@ -82,13 +82,19 @@ kin_status kin_guidance_rescale(kin_ctx *ctx, const kin_tensor *c, int64_t chann
     if (kin_ctx_is_plan(ctx) || y->size[0] == 0)
         return KIN_OK;
     const int64_t row = kin_tensor_numel(y) / y->size[0], n = row / y->size[1] * channels;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor to_all, like;
+    KIN_TRY(kin_host(ctx, y, &to_all));
+    KIN_TRY(kin_host(ctx, c, &like));
     for (int64_t b = 0; b < y->size[0] && n > 1; b++) {
-        float *to = (float *)y->data + b * row;
+        float *to = (float *)to_all.data + b * row;
         const double own = deviation(to, n);
-        const double want = deviation((const float *)c->data + b * row, n);
+        const double want = deviation((const float *)like.data + b * row, n);
         const double factor = own > 0 ? (double)phi * want / own + (1.0 - (double)phi) : 1.0;
         for (int64_t i = 0; i < n; i++)
             to[i] = (float)(factor * (double)to[i]);
     }
+    KIN_TRY(kin_host_back(ctx, &to_all, y));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }

@@ -189,11 +189,11 @@ static kin_status buffers(kin_sampler_state *s, const kin_sampler *row)
     memcpy(size, x->size, sizeof size);
     if (s->args->out_channels && x->ndim > 1)
         size[1] = s->args->out_channels;
-    KIN_TRY(kin_ws_tensor(s->ctx, KIN_DTYPE_F32, x->ndim, size, &s->out));
-    KIN_TRY(kin_ws_tensor(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->x0));
-    KIN_TRY(kin_ws_tensor(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->noise));
+    KIN_TRY(kin_ws_host(s->ctx, KIN_DTYPE_F32, x->ndim, size, &s->out));
+    KIN_TRY(kin_ws_host(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->x0));
+    KIN_TRY(kin_ws_host(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->noise));
     for (int i = 0; i < row->history; i++)
-        KIN_TRY(kin_ws_tensor(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->history[i]));
+        KIN_TRY(kin_ws_host(s->ctx, KIN_DTYPE_F32, x->ndim, x->size, &s->history[i]));
     return KIN_OK;
 }
 
@@ -202,13 +202,19 @@ kin_status kin_sampler_run(kin_ctx *ctx, const kin_sampler_run_args *args, kin_t
     KIN_TRY(run_check(ctx, args, x));
     const size_t mark = kin_ws_mark(ctx);
     const kin_sampler *row = row_of(args->schedule->cfg.class);
-    kin_sampler_state s = {
-        .ctx = ctx, .args = args, .schedule = args->schedule, .cfg = &args->schedule->cfg, .x = x};
-    const kin_term start = {args->schedule->init_sigma, x};
+    kin_tensor state; /* note: the solvers compute on the host, in double */
+    kin_sampler_state s = {.ctx = ctx,
+                           .args = args,
+                           .schedule = args->schedule,
+                           .cfg = &args->schedule->cfg,
+                           .x = &state};
+    const kin_term start = {args->schedule->init_sigma, &state};
     kin_status status;
+    KIN_GOTO(kin_host(ctx, x, &state));
     KIN_GOTO(buffers(&s, row));
-    kin_sampler_sum(&s, &start, 1, x);
-    status = run_steps(&s, row);
+    kin_sampler_sum(&s, &start, 1, &state);
+    KIN_GOTO(run_steps(&s, row));
+    status = kin_host_back(ctx, &state, x);
 done:
     kin_ws_release(ctx, mark);
     return status;

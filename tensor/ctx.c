@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "tensor/cpu/choose.h"
+#include "tensor/device.h"
 #include "tensor/kernels.h"
 #include "tensor/plan/plan.h"
 #include "tensor/tape.h"
@@ -71,8 +72,13 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
         opt->compute != KIN_DTYPE_I8)
         return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16 or i8",
                         kin_dtype_name(opt->compute));
+    if (opt->backend == KIN_BACKEND_CUDA && opt->compute == KIN_DTYPE_I8)
+        return kin_fail(
+            err, KIN_ERR_UNSUPPORTED,
+            "compute type: int8 products are the CPU's; on CUDA it must be f32 or bf16");
     kin_isa isa = KIN_ISA_NONE;
-    if (opt->backend != KIN_BACKEND_REF && (opt->backend == KIN_BACKEND_CPU || kin_isa_detect()))
+    if (opt->backend == KIN_BACKEND_CPU ||
+        (opt->backend == KIN_BACKEND_PLAN && kin_isa_detect() != KIN_ISA_NONE))
         KIN_TRY(choose_isa(opt->isa, &isa, err));
 
     kin_ctx *ctx = kin_calloc(1, sizeof *ctx);
@@ -86,7 +92,7 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
         kin_kernels_init_plan(k);
         if (isa != KIN_ISA_NONE)
             kin_plan_add_scratch(k);
-    } else {
+    } else if (opt->backend != KIN_BACKEND_CUDA) {
         kin_kernels_init_ref(k);
         if (opt->backend == KIN_BACKEND_CPU)
             kin_kernels_init_cpu(k, isa);
@@ -103,6 +109,8 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
         kin_large_pages(ctx->ws.base, ctx->ws.reserved);
     if (status == KIN_OK && isa != KIN_ISA_NONE)
         status = kin_cpu_choices_load(ctx, err);
+    if (status == KIN_OK && opt->backend == KIN_BACKEND_CUDA)
+        status = kin_cuda_open(ctx, opt->device, k, err);
     if (status != KIN_OK) {
         kin_ctx_destroy(&ctx);
         return status;
@@ -116,6 +124,8 @@ void kin_ctx_destroy(kin_ctx **pctx)
     kin_ctx *ctx = *pctx;
     if (!ctx)
         return;
+    if (ctx->device)
+        ctx->device->close(&ctx->device);
     if (ctx->ws.base)
         munmap(ctx->ws.base, ctx->ws.reserved);
     kin_free((void *)ctx->k);
@@ -154,8 +164,8 @@ void *kin_ws_bytes(kin_ctx *ctx, size_t bytes)
     return p;
 }
 
-kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
-                         kin_tensor *out)
+kin_status kin_ws_host(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
+                       kin_tensor *out)
 {
     size_t bytes = kin_dtype_size(dtype);
     for (int i = 0; i < ndim; i++)
@@ -167,6 +177,69 @@ kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t 
     if (!p)
         return KIN_ERR_MEM;
     *out = kin_tensor_of(p, dtype, ndim, sizes);
+    return KIN_OK;
+}
+
+kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
+                         kin_tensor *out)
+{
+    KIN_TRY(kin_ws_host(ctx, dtype, ndim, sizes, out));
+    if (!ctx->device)
+        return KIN_OK;
+    out->data = ctx->device->base + ((char *)out->data - ctx->ws.base);
+    return ctx->device->commit(ctx, ctx->ws.used);
+}
+
+int64_t kin_device_span(const kin_tensor *t)
+{
+    int64_t last = 0;
+    for (int i = 0; i < t->ndim; i++) {
+        if (t->size[i] == 0)
+            return 0;
+        last += (t->size[i] - 1) * t->stride[i];
+    }
+    return last + 1;
+}
+
+kin_status kin_host(kin_ctx *ctx, const kin_tensor *t, kin_tensor *out)
+{
+    const void *from = t->data;
+    *out = *t; /* note: the two may be one */
+    if (!ctx->device || !from || !kin_device_holds(ctx->device, from))
+        return KIN_OK;
+    const size_t bytes = (size_t)kin_device_span(t) * kin_dtype_size(t->dtype);
+    out->data = kin_ws_bytes(ctx, bytes);
+    if (!out->data)
+        return KIN_ERR_MEM;
+    out->id = 0;
+    return ctx->device->read(ctx, out->data, from, bytes);
+}
+
+kin_status kin_host_back(kin_ctx *ctx, const kin_tensor *host, const kin_tensor *t)
+{
+    kin_tensor to = *t;
+    return host->data == t->data ? KIN_OK : ctx->k->copy(ctx, host, &to, false);
+}
+
+kin_status kin_settle(kin_ctx *ctx, kin_tensor *t)
+{
+    kin_tensor there;
+    if (!ctx->device)
+        return KIN_OK;
+    KIN_TRY(kin_ws_tensor(ctx, t->dtype, t->ndim, t->size, &there));
+    KIN_TRY(ctx->k->copy(ctx, t, &there, false));
+    *t = there;
+    return KIN_OK;
+}
+
+kin_status kin_scalar(kin_ctx *ctx, const kin_tensor *t, double *out)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor one = *t, host;
+    one.ndim = 0;
+    KIN_TRY(kin_host(ctx, &one, &host));
+    *out = kin_tensor_get(&host, 0);
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
@@ -186,8 +259,13 @@ kin_status kin_ws_keep(kin_ctx *ctx, size_t mark, kin_tensor *t)
     kin_tensor low;
     kin_ws_release(ctx, mark);
     KIN_TRY(kin_ws_tensor(ctx, t->dtype, t->ndim, t->size, &low));
-    if (!kin_ctx_is_plan(ctx) && low.data != t->data)
-        memmove(low.data, t->data, (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype));
+    const size_t bytes = (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype);
+    if (ctx->device && kin_device_holds(ctx->device, t->data))
+        KIN_TRY(ctx->device->move(ctx, low.data, t->data, bytes));
+    else if (ctx->device)
+        KIN_TRY(ctx->k->copy(ctx, t, &low, false));
+    else if (!kin_ctx_is_plan(ctx) && low.data != t->data)
+        memmove(low.data, t->data, bytes);
     *t = low;
     return KIN_OK;
 }
@@ -201,5 +279,7 @@ void kin_tap(kin_ctx *ctx, const kin_tensor *t, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    ctx->tap(ctx->tap_user, name, t);
+    kin_tensor host; /* note: taps look at it themselves, some until the next one */
+    if (kin_host(ctx, t, &host) == KIN_OK)
+        ctx->tap(ctx->tap_user, name, &host);
 }

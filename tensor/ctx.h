@@ -13,7 +13,12 @@
 typedef struct kin_kernels kin_kernels;
 typedef struct kin_tape kin_tape;
 
-typedef enum kin_backend { KIN_BACKEND_REF = 0, KIN_BACKEND_CPU, KIN_BACKEND_PLAN } kin_backend;
+typedef enum kin_backend {
+    KIN_BACKEND_REF = 0,
+    KIN_BACKEND_CPU,
+    KIN_BACKEND_PLAN,
+    KIN_BACKEND_CUDA
+} kin_backend;
 
 /* ISA levels of the CPU backend, in rising order. AMX_EMULATED runs the code of AMX with the tile
  * instructions done in software (needs AVX-512): for tests, slow, never detected. */
@@ -54,9 +59,10 @@ typedef struct kin_ctx {
     uint32_t dense_onednn;   /* CPU backend: set of dense products left to oneDNN, see
                                 tensor/cpu/choose.h */
     kin_ws ws;
-    size_t packed;  /* bytes of packed weights made on this context */
-    size_t peak;    /* the most that workspace and packed weights took together */
-    kin_tape *tape; /* NULL: not recording */
+    struct kin_device *device; /* NULL where tensors lie in host memory; tensor/device.h */
+    size_t packed;             /* bytes of packed weights made on this context */
+    size_t peak;               /* the most that workspace and packed weights took together */
+    kin_tape *tape;            /* NULL: not recording */
     kin_cost cost;
     /* Called for named intermediate tensors where set (golden runner, inspect); never changes
      * results. */
@@ -72,11 +78,12 @@ typedef struct kin_ctx_options {
     kin_dtype compute;       /* F32 (default), BF16 or I8 */
     kin_precision precision; /* HIGHEST (default) */
     size_t ws_limit;         /* 0: no limit beyond the address space */
+    int device;              /* CUDA: its number */
 } kin_ctx_options;
 
 /* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA
- * name in KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks), MEM. err receives the text.
- */
+ * name in KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks; no CUDA device, or int8 on
+ * it), MEM. err receives the text. */
 kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err);
 void kin_ctx_destroy(kin_ctx **ctx);
 
@@ -98,7 +105,23 @@ kin_status kin_ws_tensor(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t 
 #define KIN_WS(ctx, out, dtype, ...)                                                         \
     kin_ws_tensor((ctx), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
                   (int64_t[]){__VA_ARGS__}, (out))
-/* Raw bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
+/* The same in host memory whatever the backend: for tensors that the caller fills or reads itself.
+ * Kernels take them like any other (a device copies them in and out). */
+kin_status kin_ws_host(kin_ctx *ctx, kin_dtype dtype, int ndim, const int64_t *sizes,
+                       kin_tensor *out);
+#define KIN_WS_HOST(ctx, out, dtype, ...)                                                  \
+    kin_ws_host((ctx), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
+                (int64_t[]){__VA_ARGS__}, (out))
+/* t as memory that may be read here: t itself, or a copy in the workspace of what lies on a device
+ * (which waits for the kernels before it). */
+kin_status kin_host(kin_ctx *ctx, const kin_tensor *t, kin_tensor *out);
+/* Brings what was written into kin_host's copy back to t; nothing where the two are one. */
+kin_status kin_host_back(kin_ctx *ctx, const kin_tensor *host, const kin_tensor *t);
+/* *t, made by kin_ws_host and filled, moves to where kernels read it fastest. */
+kin_status kin_settle(kin_ctx *ctx, kin_tensor *t);
+/* Element 0 of t, wherever it lies. */
+kin_status kin_scalar(kin_ctx *ctx, const kin_tensor *t, double *out);
+/* Raw host bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
 /* Packed weights of `bytes` more have been made, for ctx->packed and ctx->peak. */
 void kin_ctx_add_packed(kin_ctx *ctx, size_t bytes);

@@ -142,10 +142,12 @@ kin_status kin_param_tensor(kin_ctx *ctx, kin_param *p, kin_tensor *y)
 {
     *y = p->value;
     y->id = 0;
-    if (p->value.dtype != KIN_DTYPE_F32 && p->value.dtype != KIN_DTYPE_F64) {
+    /* note: on a device the table's memory is not the kernels' */
+    if (ctx->device || (p->value.dtype != KIN_DTYPE_F32 && p->value.dtype != KIN_DTYPE_F64)) {
         KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, p->value.ndim, p->value.size, y));
         KIN_TRY(ctx->k->copy(ctx, &p->value, y, false));
-        return KIN_OK;
+        if (p->value.dtype != KIN_DTYPE_F32)
+            return KIN_OK;
     }
     return kin_tape_needs_param(ctx, p) ? kin_tape_add_param(ctx, y, p) : KIN_OK;
 }

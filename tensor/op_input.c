@@ -24,7 +24,9 @@ kin_status kin_embedding(kin_ctx *ctx, kin_param *table, const kin_tensor *ids, 
         return kin_op_mismatch(ctx, table->name, &table->value, ids,
                                "table [V,D] and contiguous i32 ids");
     int64_t n = kin_tensor_numel(ids), sizes[KIN_MAX_DIMS];
-    const int32_t *id = ids->data;
+    kin_tensor known;
+    KIN_TRY(kin_host(ctx, ids, &known));
+    const int32_t *id = known.data;
     for (int64_t i = 0; i < n && !kin_ctx_is_plan(ctx); i++)
         if (id[i] < 0 || id[i] >= table->value.size[0])
             return kin_fail(&ctx->error, KIN_ERR_ARG, "%s: id %d must be in [0, %lld)", table->name,

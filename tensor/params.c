@@ -396,6 +396,11 @@ size_t kin_param_drop_packs(kin_param *p)
 {
     const size_t n = kin_param_pack_bytes(p);
     for (kin_pack *pack = p->packs; pack; pack = pack->next) {
+        /* note: a form without data of its own is its object (a device's memory) */
+        if (!pack->data && pack->extra && pack->free_extra) {
+            pack->free_extra(pack->extra);
+            pack->extra = NULL;
+        }
         kin_free(pack->data);
         pack->data = NULL;
         pack->bytes = 0;

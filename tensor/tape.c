@@ -179,9 +179,9 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
     if (!n)
         return KIN_OK;
     if (!n->grad) {
-        n->grad = kin_ws_bytes(ctx, (size_t)n->numel * kin_dtype_size(n->dtype));
-        if (!n->grad)
-            return KIN_ERR_MEM;
+        kin_tensor made;
+        KIN_TRY(kin_ws_tensor(ctx, n->dtype, 1, &n->numel, &made));
+        n->grad = made.data;
     }
     if (!n->written && !covers(n, t)) {
         kin_tensor all = kin_tensor_of(n->grad, n->dtype, 1, &n->numel);

@@ -214,7 +214,7 @@ static kin_status position_bias(kin_ctx *ctx, const kin_text_encoder *e, kin_par
                                 int64_t n, kin_tensor *bias)
 {
     kin_tensor ids, rows, flat;
-    KIN_TRY(KIN_WS(ctx, &ids, KIN_DTYPE_I32, n * n));
+    KIN_TRY(KIN_WS_HOST(ctx, &ids, KIN_DTYPE_I32, n * n));
     if (!kin_ctx_is_plan(ctx)) {
         int32_t *id = ids.data;
         for (int64_t q = 0; q < n; q++)

@@ -216,6 +216,8 @@ static kin_status encode_text(const maker *m, kin_pipeline *p, const entry *e, k
     kin_status status = kin_pipeline_encode(p, &prompt, 1, &states, &null);
     if (status != KIN_OK) {
         *err = m->ctx->error;
+    } else if ((status = kin_host(m->ctx, &states, &states)) != KIN_OK) {
+        *err = m->ctx->error;
     } else {
         const float *v = states.data;
         int64_t n = m->text_len * m->text_dim;
@@ -235,11 +237,11 @@ static kin_status posterior(const maker *m, const kin_vae_model *vae, const entr
     kin_ctx *ctx = m->ctx;
     const int64_t *px = m->pixels, *z = m->latent;
     kin_tensor x, one, mean, logvar;
-    KIN_TRY(KIN_WS(ctx, &x, KIN_DTYPE_F32, 1, 3, px[0], px[1], px[2]));
+    KIN_TRY(KIN_WS_HOST(ctx, &x, KIN_DTYPE_F32, 1, 3, px[0], px[1], px[2]));
     one = kin_tensor_select(&x, 0, 0);
     KIN_TRY(kin_source_read_float(e->source, e->at, &one, &ctx->error));
     KIN_TRY(kin_vae_encode(ctx, vae->vae, &x, &mean, &logvar));
-    KIN_TRY(KIN_WS(ctx, out, KIN_DTYPE_F32, 2 * z[0], z[1], z[2], z[3]));
+    KIN_TRY(KIN_WS_HOST(ctx, out, KIN_DTYPE_F32, 2 * z[0], z[1], z[2], z[3]));
     for (int k = 0; k < 2; k++) {
         const kin_tensor from = kin_tensor_select(k ? &logvar : &mean, 0, 0);
         kin_tensor to = kin_tensor_slice(out, 0, k * z[0], z[0]);

@@ -76,7 +76,7 @@ static kin_status encode(maker *m, int64_t at, int64_t n, int mirrored)
     const size_t mark = kin_ws_mark(ctx);
     kin_tensor x, mean, logvar;
     kin_status status = KIN_OK;
-    KIN_GOTO(KIN_WS(ctx, &x, KIN_DTYPE_F32, n, 3, size, size));
+    KIN_GOTO(KIN_WS_HOST(ctx, &x, KIN_DTYPE_F32, n, 3, size, size));
     for (int64_t b = 0; b < n; b++) {
         kin_tensor from = KIN_TENSOR(m->pixels + (size_t)(at + b) * picture_bytes(m), KIN_DTYPE_U8,
                                      1, size, size, 3);
@@ -85,6 +85,8 @@ static kin_status encode(maker *m, int64_t at, int64_t n, int mirrored)
         KIN_GOTO(kin_frames_to_tensor(&from, &to, &ctx->error));
     }
     KIN_GOTO(kin_vae_encode(ctx, m->vae->vae, &x, &mean, &logvar));
+    KIN_GOTO(kin_host(ctx, &mean, &mean));
+    KIN_GOTO(kin_host(ctx, &logvar, &logvar));
     for (int64_t b = 0; b < n; b++) {
         float *to = m->moments + (2 * (at + b) + mirrored) * 2 * half;
         const kin_tensor a = kin_tensor_select(&mean, 0, b), v = kin_tensor_select(&logvar, 0, b);

@@ -50,9 +50,9 @@ kin_status kin_levels_mix(kin_ctx *ctx, const kin_levels *l, const kin_tensor *x
 
     if (!kin_tensor_same_shape(x0, noise))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "levels: x0 and noise must have one shape");
-    KIN_TRY(KIN_WS(ctx, ab, KIN_DTYPE_F32, batch));
-    KIN_TRY(KIN_WS(ctx, &keep, KIN_DTYPE_F32, batch, 1));
-    KIN_TRY(KIN_WS(ctx, &add, KIN_DTYPE_F32, batch, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, ab, KIN_DTYPE_F32, batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &keep, KIN_DTYPE_F32, batch, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &add, KIN_DTYPE_F32, batch, 1));
     for (int64_t i = 0; i < batch && !kin_ctx_is_plan(ctx); i++) {
         const double v = l->ab[(int)kin_tensor_get(t, i)];
 

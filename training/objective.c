@@ -26,7 +26,7 @@ static kin_status make_x0(kin_ctx *ctx, const kin_batch *batch, bool image, kin_
 {
     const kin_sample_shape *s = &batch->shape;
     const int64_t n = batch->size;
-    KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, n, 3, s->frames, s->height, s->width));
+    KIN_TRY(KIN_WS_HOST(ctx, x0, KIN_DTYPE_F32, n, 3, s->frames, s->height, s->width));
     for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
         kin_tensor frames = KIN_TENSOR(batch->frames + (size_t)b * kin_sample_frame_bytes(s),
                                        KIN_DTYPE_U8, s->frames, s->height, s->width, 3);
@@ -61,10 +61,10 @@ static kin_status draw_latents(kin_ctx *ctx, const kin_train_task *task, const k
 {
     const kin_sample_shape *s = &batch->shape;
     if (image)
-        KIN_TRY(KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->height, s->width));
+        KIN_TRY(KIN_WS_HOST(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->height, s->width));
     else
-        KIN_TRY(
-            KIN_WS(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->frames, s->height, s->width));
+        KIN_TRY(KIN_WS_HOST(ctx, x0, KIN_DTYPE_F32, batch->size, s->latent, s->frames, s->height,
+                            s->width));
     for (int64_t b = 0; b < batch->size; b++) {
         const kin_rng rng = {task->seed, KIN_RNG_LATENT, batch->first + (uint64_t)b, step};
         kin_tensor z = kin_tensor_select(x0, 0, b);
@@ -95,9 +95,9 @@ static kin_status upload(kin_ctx *ctx, kin_dtype dtype, const void *data, int64_
                          kin_tensor *out)
 {
     if (b > 0)
-        KIN_TRY(KIN_WS(ctx, out, dtype, a, b));
+        KIN_TRY(KIN_WS_HOST(ctx, out, dtype, a, b));
     else
-        KIN_TRY(KIN_WS(ctx, out, dtype, a));
+        KIN_TRY(KIN_WS_HOST(ctx, out, dtype, a));
     if (!kin_ctx_is_plan(ctx))
         memcpy(out->data, data, (size_t)kin_tensor_numel(out) * kin_dtype_size(dtype));
     return KIN_OK;
@@ -175,9 +175,9 @@ static void set_step(const kin_train_task *task, kin_train_inputs *in, int64_t b
 
 static kin_status make_times(kin_ctx *ctx, int64_t batch, kin_train_inputs *in)
 {
-    KIN_TRY(KIN_WS(ctx, &in->sigma, KIN_DTYPE_F32, batch));
-    KIN_TRY(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, batch));
-    return KIN_WS(ctx, &in->index, KIN_DTYPE_I32, batch);
+    KIN_TRY(KIN_WS_HOST(ctx, &in->sigma, KIN_DTYPE_F32, batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &in->t, KIN_DTYPE_F32, batch));
+    return KIN_WS_HOST(ctx, &in->index, KIN_DTYPE_I32, batch);
 }
 
 kin_status kin_train_mix(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in)
@@ -252,7 +252,7 @@ static kin_status draw_flips(kin_ctx *ctx, const kin_train_task *task, const kin
     const int64_t heads = info->phys_heads, n = batch->size;
     if (info->phys_blocks == 0 || info->mopa_flip <= 0)
         return KIN_OK;
-    KIN_TRY(KIN_WS(ctx, &in->u, KIN_DTYPE_F32, info->phys_blocks, n, heads));
+    KIN_TRY(KIN_WS_HOST(ctx, &in->u, KIN_DTYPE_F32, info->phys_blocks, n, heads));
     for (int64_t b = 0; b < n && !kin_ctx_is_plan(ctx); b++) {
         const kin_rng rng = {task->seed, KIN_RNG_MOPA, batch->first + (uint64_t)b, step};
         for (int64_t l = 0; l < info->phys_blocks; l++)
@@ -303,23 +303,40 @@ kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin
     return kin_model_forward(ctx, task->pipe->model, &args, out);
 }
 
-static double scalar(const kin_tensor *t)
+/* *sum += t, if there is one */
+static kin_status add_scalar(kin_ctx *ctx, const kin_tensor *t, double *sum)
 {
-    return t->data ? kin_tensor_get(t, 0) : 0.0;
+    double v = 0;
+    if (t->data)
+        KIN_TRY(kin_scalar(ctx, t, &v));
+    *sum += v;
+    return KIN_OK;
 }
 
-static void add_losses(const kin_objective_terms *terms, kin_train_losses *sum)
+/* The same of the loss itself, which must be finite. */
+static kin_status add_total(kin_ctx *ctx, const kin_tensor *t, double *sum)
 {
-    sum->total += scalar(&terms->total);
-    sum->flow += scalar(&terms->flow);
+    double v = 0;
+    KIN_TRY(add_scalar(ctx, t, &v));
+    if (!isfinite(v))
+        return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", v);
+    *sum += v;
+    return KIN_OK;
+}
+
+static kin_status add_losses(kin_ctx *ctx, const kin_objective_terms *terms, kin_train_losses *sum)
+{
+    KIN_TRY(add_total(ctx, &terms->total, &sum->total));
+    KIN_TRY(add_scalar(ctx, &terms->flow, &sum->flow));
     sum->has_flow = true;
-    sum->vb += scalar(&terms->vb);
-    sum->bce += scalar(&terms->bce);
-    sum->classifier += scalar(&terms->classifier);
-    sum->aux += scalar(&terms->aux);
+    KIN_TRY(add_scalar(ctx, &terms->vb, &sum->vb));
+    KIN_TRY(add_scalar(ctx, &terms->bce, &sum->bce));
+    KIN_TRY(add_scalar(ctx, &terms->classifier, &sum->classifier));
+    KIN_TRY(add_scalar(ctx, &terms->aux, &sum->aux));
     sum->has_vb |= terms->vb.data != NULL;
     sum->has_bce |= terms->bce.data != NULL;
     sum->has_aux |= terms->aux.data != NULL;
+    return KIN_OK;
 }
 
 kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
@@ -337,12 +354,8 @@ kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const ki
                                            .prior = maybe(&in->true_prior)};
     KIN_TRY(kin_train_forward(ctx, task, in, text, &out));
     KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, &terms));
-    if (!kin_ctx_is_plan(ctx)) {
-        if (!isfinite(scalar(&terms.total)))
-            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite",
-                            scalar(&terms.total));
-        add_losses(&terms, sum);
-    }
+    if (!kin_ctx_is_plan(ctx))
+        KIN_TRY(add_losses(ctx, &terms, sum));
     if (task->forward_done)
         task->forward_done(task->user);
     return kin_tape_backward(ctx, &terms.total, NULL, 1);
@@ -379,11 +392,11 @@ static kin_status classify(kin_ctx *ctx, const kin_train_task *task, const kin_t
     KIN_TRY(kin_model_forward(ctx, task->pipe->model, &args, &out));
     KIN_TRY(kin_cross_entropy(ctx, &out.logits, &in->label, NULL, &loss));
     if (!kin_ctx_is_plan(ctx)) {
-        if (!isfinite(scalar(&loss)))
-            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", scalar(&loss));
-        sum->total += scalar(&loss);
+        kin_tensor logits;
+        KIN_TRY(add_total(ctx, &loss, &sum->total));
+        KIN_TRY(kin_host(ctx, &out.logits, &logits));
         sum->accuracy +=
-            (double)kin_train_right_labels(&out.logits, in->label.data) / (double)in->label.size[0];
+            (double)kin_train_right_labels(&logits, in->label.data) / (double)in->label.size[0];
         sum->has_accuracy = true;
     }
     if (task->forward_done)
@@ -411,12 +424,9 @@ static kin_status reconstruct(kin_ctx *ctx, const kin_train_task *task, const ki
     KIN_TRY(kin_vae_objective_losses(ctx, kin_model_vae(task->pipe->model), &task->vae, &in->x0,
                                      &in->noise, &l));
     if (!kin_ctx_is_plan(ctx)) {
-        if (!isfinite(scalar(&l.total)))
-            return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite",
-                            scalar(&l.total));
-        sum->total += scalar(&l.total);
-        sum->rec += scalar(&l.rec);
-        sum->kl += scalar(&l.kl);
+        KIN_TRY(add_total(ctx, &l.total, &sum->total));
+        KIN_TRY(add_scalar(ctx, &l.rec, &sum->rec));
+        KIN_TRY(add_scalar(ctx, &l.kl, &sum->kl));
         sum->has_rec = true;
     }
     if (task->forward_done)

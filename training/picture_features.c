@@ -95,7 +95,7 @@ static kin_status run_batch(kin_pipeline *c, pictures *p, int64_t n, uint8_t *sc
     kin_tensor x;
     kin_model_output out;
     kin_status status = KIN_OK;
-    if (KIN_WS(ctx, &x, KIN_DTYPE_F32, n, 3, side, side) != KIN_OK) {
+    if (KIN_WS_HOST(ctx, &x, KIN_DTYPE_F32, n, 3, side, side) != KIN_OK) {
         *err = ctx->error;
         return err->status;
     }
@@ -106,6 +106,8 @@ static kin_status run_batch(kin_pipeline *c, pictures *p, int64_t n, uint8_t *sc
     }
     const kin_model_input in = {.x = &x};
     status = kin_model_forward(ctx, c->model, &in, &out);
+    if (status == KIN_OK)
+        status = kin_host(ctx, &out.y, &out.y);
     if (status == KIN_OK)
         memcpy(features, out.y.data, (size_t)(n * info->inner) * sizeof *features);
     else

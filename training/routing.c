@@ -127,7 +127,7 @@ static kin_status run_own(probe *s, int64_t n, kin_schedule *schedule)
     const kin_sampler_run_args args = {.schedule = schedule, .model = own_velocity, .user = s};
     kin_tensor x, label;
     KIN_TRY(KIN_WS(ctx, &x, KIN_DTYPE_F32, n, s->info->in_channels, side, side));
-    KIN_TRY(KIN_WS(ctx, &label, KIN_DTYPE_I32, n));
+    KIN_TRY(KIN_WS_HOST(ctx, &label, KIN_DTYPE_I32, n));
     for (int64_t b = 0; b < n; b++) {
         const kin_rng rng = {s->opt->seed, KIN_RNG_VALIDATE, (uint64_t)(s->done + b), 0};
         kin_tensor row = kin_tensor_select(&x, 0, b);

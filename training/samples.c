@@ -175,9 +175,10 @@ static kin_status put_pair(kin_trainer *t, const grid *g, int64_t i)
     KIN_GOTO(kin_train_clean(t->ctx, &t->task, &part, 0, &in));
     const kin_model_input args = {.x = &in.x0};
     KIN_GOTO(kin_model_forward(t->ctx, t->pipe->model, &args, &out));
-    KIN_GOTO(KIN_WS(t->ctx, &frames, KIN_DTYPE_U8, s->frames, s->height, s->width, 3));
+    KIN_GOTO(KIN_WS_HOST(t->ctx, &frames, KIN_DTYPE_U8, s->frames, s->height, s->width, 3));
     memcpy(frames.data, part.frames, kin_sample_frame_bytes(s));
     KIN_GOTO(put_clip((void *)(uintptr_t)g, below, &frames));
+    KIN_GOTO(kin_host(t->ctx, &out.y, &out.y));
     x = KIN_RESHAPE(&out.y, 3, s->frames, s->height, s->width);
     KIN_GOTO(kin_frames_from_tensor(&x, &frames, &t->ctx->error));
     status = put_clip((void *)(uintptr_t)g, below + g->across, &frames);

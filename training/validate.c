@@ -78,6 +78,7 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
     const int64_t n = in->x0.size[0];
     kin_model_output out;
     kin_tensor v, loss;
+    double value;
     kin_status status = KIN_OK;
     KIN_GOTO(kin_train_noise_at(ctx, task, sigma, in));
     KIN_GOTO(kin_train_forward(ctx, task, in, text, &out));
@@ -87,8 +88,10 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
             .x0 = &in->x0, .xt = &in->xt, .target = &in->target, .index = in->index.data};
         KIN_GOTO(kin_ddpm_loss(ctx, task->ddpm, &ddpm, &out.y, &terms));
         loss = terms.mse;
-        if (terms.vb.data && !kin_ctx_is_plan(ctx))
-            *vb += kin_tensor_get(&terms.vb, 0) * (double)n;
+        if (terms.vb.data && !kin_ctx_is_plan(ctx)) {
+            KIN_GOTO(kin_scalar(ctx, &terms.vb, &value));
+            *vb += value * (double)n;
+        }
     } else if (in->ab.data) {
         KIN_GOTO(kin_clean_of_v(ctx, &in->xt, &out.y, &in->ab, &v));
         KIN_GOTO(kin_mse(ctx, &v, &in->x0, NULL, &loss));
@@ -96,8 +99,10 @@ static kin_status error_at(kin_ctx *ctx, const kin_train_task *task, kin_train_i
         KIN_GOTO(kin_model_velocity(ctx, task->pipe->model, &in->xt, &out.y, &in->sigma, &v));
         KIN_GOTO(kin_mse(ctx, &v, &in->target, NULL, &loss));
     }
-    if (!kin_ctx_is_plan(ctx))
-        *error += kin_tensor_get(&loss, 0) * (double)n;
+    if (!kin_ctx_is_plan(ctx)) {
+        KIN_GOTO(kin_scalar(ctx, &loss, &value));
+        *error += value * (double)n;
+    }
 done:
     kin_ws_release(ctx, mark);
     return status;
@@ -234,12 +239,13 @@ static kin_status time_health(kin_ctx *ctx, kin_param *w, kin_param *b, kin_mlp_
 {
     enum { TIMES = 16 };
     kin_tensor t, freq, h;
-    KIN_TRY(KIN_WS(ctx, &t, KIN_DTYPE_F32, TIMES, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &t, KIN_DTYPE_F32, TIMES, 1));
     for (int i = 0; i < TIMES && !kin_ctx_is_plan(ctx); i++)
         ((float *)t.data)[i] = 1000.0f * ((float)i + 0.5f) / TIMES;
     KIN_TRY(kin_sinusoid(ctx, &t, w->value.size[1] / 2, w->value.size[1], &freq));
     KIN_TRY(kin_linear(ctx, &freq, w, b, &h));
     out->has_time = true;
+    KIN_TRY(kin_host(ctx, &h, &h));
     if (!kin_ctx_is_plan(ctx))
         layer_stats(&h, &out->time_mean, &out->time_spread);
     return KIN_OK;
@@ -249,13 +255,14 @@ static kin_status quant_health(kin_ctx *ctx, kin_param *w, kin_param *b, const k
                                kin_mlp_health *out)
 {
     kin_tensor quant, code, h;
-    KIN_TRY(KIN_WS(ctx, &quant, KIN_DTYPE_F32, held_out->size, KIN_PHYS_QUANTITIES));
+    KIN_TRY(KIN_WS_HOST(ctx, &quant, KIN_DTYPE_F32, held_out->size, KIN_PHYS_QUANTITIES));
     if (!kin_ctx_is_plan(ctx))
         memcpy(quant.data, held_out->quant,
                (size_t)held_out->size * KIN_PHYS_QUANTITIES * sizeof(float));
     KIN_TRY(kin_quantity_encode(ctx, &quant, w->value.size[1], &code));
     KIN_TRY(kin_linear(ctx, &code, w, b, &h));
     out->has_quant = true;
+    KIN_TRY(kin_host(ctx, &h, &h));
     if (!kin_ctx_is_plan(ctx))
         layer_stats(&h, &out->quant_mean, &out->quant_spread);
     return KIN_OK;

@@ -177,8 +177,8 @@ static kin_status per_channel(kin_ctx *ctx, const kin_vae *vae, const kin_tensor
     const kin_tensor flat = KIN_RESHAPE(t, B, L, -1);
     kin_tensor factor, constant, scaled;
 
-    KIN_TRY(KIN_WS(ctx, &factor, t->dtype, L, 1));
-    KIN_TRY(KIN_WS(ctx, &constant, t->dtype, L, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &factor, t->dtype, L, 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &constant, t->dtype, L, 1));
     for (int64_t i = 0; i < L && !kin_ctx_is_plan(ctx); i++) {
         const double inverse = (double)(1.0f / info->latents_std[i]);
 

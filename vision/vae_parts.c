@@ -179,11 +179,19 @@ static kin_status clamp_backward(kin_ctx *ctx, void *saved)
     KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
     if (!dx.data || kin_ctx_is_plan(ctx))
         return KIN_OK;
-    for (int64_t i = 0; i < kin_tensor_numel(&dx); i++) {
-        const double v = kin_tensor_get(&s->x, i), old = acc ? kin_tensor_get(&dx, i) : 0.0;
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor x, from, to;
 
-        kin_tensor_set(&dx, i, old + (v >= -1 && v <= 1 ? kin_tensor_get(&dy, i) : 0.0));
+    KIN_TRY(kin_host(ctx, &s->x, &x));
+    KIN_TRY(kin_host(ctx, &dy, &from));
+    KIN_TRY(kin_host(ctx, &dx, &to));
+    for (int64_t i = 0; i < kin_tensor_numel(&dx); i++) {
+        const double v = kin_tensor_get(&x, i), old = acc ? kin_tensor_get(&to, i) : 0.0;
+
+        kin_tensor_set(&to, i, old + (v >= -1 && v <= 1 ? kin_tensor_get(&from, i) : 0.0));
     }
+    KIN_TRY(kin_host_back(ctx, &to, &dx));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 
@@ -191,15 +199,17 @@ kin_status kin_vae_clamp(kin_ctx *ctx, kin_tensor *x)
 {
     const int64_t n = kin_tensor_numel(x);
     clamp_saved *saved;
-    kin_tensor y = *x;
+    kin_tensor from, y;
 
+    KIN_TRY(kin_host(ctx, x, &from));
+    y = from;
     if (kin_tape_needs(ctx, x))
-        KIN_TRY(kin_ws_tensor(ctx, x->dtype, x->ndim, x->size, &y));
+        KIN_TRY(kin_ws_host(ctx, x->dtype, x->ndim, x->size, &y));
     for (int64_t i = 0; i < n && !kin_ctx_is_plan(ctx); i++) {
-        const double v =
-            x->dtype == KIN_DTYPE_F32 ? (double)((const float *)x->data)[i] : kin_tensor_get(x, i);
+        const double v = x->dtype == KIN_DTYPE_F32 ? (double)((const float *)from.data)[i]
+                                                   : kin_tensor_get(&from, i);
 
-        if (y.data != x->data || v < -1 || v > 1)
+        if (y.data != from.data || v < -1 || v > 1)
             kin_tensor_set(&y, i, v < -1 ? -1 : v > 1 ? 1 : v);
     }
     if (kin_tape_needs(ctx, x)) {

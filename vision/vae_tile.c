@@ -138,7 +138,10 @@ static kin_status run_tile(tiles *t, int64_t row, int64_t col, const kin_tensor 
     KIN_TRY(kin_contiguous(t->ctx, &part, &part));
     KIN_TRY(kin_vae_decode(t->ctx, t->vae, &part, &picture));
     if (!kin_ctx_is_plan(t->ctx)) {
-        const tile d = {picture.data, picture.size[1], picture.size[2], picture.size[3]};
+        kin_tensor shown;
+
+        KIN_TRY(kin_host(t->ctx, &picture, &shown));
+        const tile d = {shown.data, shown.size[1], shown.size[2], shown.size[3]};
         float *above = t->above + col * d.channels * t->extent * (t->limit + t->extent);
 
         if (row > 0)
@@ -188,8 +191,8 @@ kin_status kin_vae_decode_tiled(kin_ctx *ctx, const kin_vae *vae, const kin_tens
     KIN_TRY(set_sizes(&t, tiling, z));
     if (z->size[2] <= t.latent && z->size[3] <= t.latent)
         return kin_vae_decode(ctx, vae, z, x);
-    KIN_TRY(KIN_WS(ctx, x, KIN_DTYPE_F32, z->size[0], info->out_channels,
-                   z->size[2] * info->reduction, z->size[3] * info->reduction));
+    KIN_TRY(KIN_WS_HOST(ctx, x, KIN_DTYPE_F32, z->size[0], info->out_channels,
+                        z->size[2] * info->reduction, z->size[3] * info->reduction));
     for (int64_t b = 0; b < z->size[0]; b++) {
         const kin_tensor one = kin_tensor_slice(z, 0, b, 1), picture = kin_tensor_select(x, 0, b);
 

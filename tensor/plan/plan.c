@@ -73,8 +73,9 @@ static kin_status linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 
 static double grouped_flops(const kin_ctx *ctx, const kin_dispatch *d, int64_t n, int64_t k)
 {
-    const int64_t rows =
-        kin_ctx_is_plan(ctx) ? d->rows : ((const int32_t *)d->offset.data)[d->groups];
+    const int64_t rows = kin_ctx_is_plan(ctx) || ctx->device
+                             ? d->rows
+                             : ((const int32_t *)d->offset.data)[d->groups];
     return 2.0 * (double)rows * (double)n * (double)k;
 }
 

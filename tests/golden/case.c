@@ -158,7 +158,7 @@ static kin_status input_as(kin_golden_case *c, const char *name, kin_dtype dtype
 {
     kin_tensor t;
     KIN_TRY(kin_golden_tensor(c, name, &t));
-    KIN_TRY(kin_ws_tensor(c->ctx, dtype, t.ndim, t.size, out));
+    KIN_TRY(kin_ws_host(c->ctx, dtype, t.ndim, t.size, out));
     int64_t n = kin_tensor_numel(&t);
     for (int64_t i = 0; i < n; i++)
         kin_tensor_set(out, i, kin_tensor_get(&t, i));

@@ -125,6 +125,14 @@ static bool reference(kin_golden_case *c, const char *name, const kin_tensor *go
     return true;
 }
 
+static bool on_host(kin_golden_case *c, const kin_tensor *got, kin_tensor *here)
+{
+    if (kin_host(c->ctx, got, here) == KIN_OK)
+        return true;
+    kin_golden_fail(c, "%s", c->ctx->error.text);
+    return false;
+}
+
 /* max|a-b| and max|b|; *bad: a value of either side is not finite. */
 static double distance(const kin_tensor *got, const kin_tensor *want, double *size)
 {
@@ -143,11 +151,11 @@ static double distance(const kin_tensor *got, const kin_tensor *want, double *si
 
 void kin_golden_check(kin_golden_case *c, const char *name, const kin_tensor *got, double tol)
 {
-    kin_tensor want;
+    kin_tensor want, here = *got;
     double size;
-    if (!reference(c, name, got, &want))
+    if (!reference(c, name, got, &want) || !on_host(c, got, &here))
         return;
-    double error = distance(got, &want, &size);
+    double error = distance(&here, &want, &size);
     if (is_integer(want.dtype)) {
         kin_golden_expect(c, error == 0.0, "%s", name);
         return;
@@ -157,10 +165,10 @@ void kin_golden_check(kin_golden_case *c, const char *name, const kin_tensor *go
 
 void kin_golden_check_abs(kin_golden_case *c, const char *name, const kin_tensor *got, double tol)
 {
-    kin_tensor want;
+    kin_tensor want, here = *got;
     double size;
-    if (reference(c, name, got, &want))
-        record(c, name, distance(got, &want, &size), tolerance(c, name, tol));
+    if (reference(c, name, got, &want) && on_host(c, got, &here))
+        record(c, name, distance(&here, &want, &size), tolerance(c, name, tol));
 }
 
 void kin_golden_check_values(kin_golden_case *c, const char *name, const double *want,

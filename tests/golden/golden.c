@@ -1,6 +1,7 @@
 /* tests/golden/golden.c: golden [options] FILE...   judges case files, one line each
  *                        golden [options] --cases DIR   judges every case below $KINEMA_GOLDEN, or
- * below DIR where that is unset Options: --backend ref|cpu (cpu); KINEMA_ISA chooses the level.
+ * below DIR where that is unset Options: --backend ref|cpu|cuda (cpu); KINEMA_ISA chooses the
+ * level.
  * --high: three-product f32 where the level has AMX tiles; every tolerance is then at least 1e-4.
  * --skip-unsupported: exit 77 where the machine lacks it. Exit status 0: all agree. */
 #include "tests/golden/golden.h"
@@ -83,8 +84,9 @@ static void walk(kin_ctx *ctx, const char *dir, int depth, counts *n)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: golden [--backend ref|cpu] [--skip-unsupported] [--high] FILE... | "
-                    "--cases DIR\n");
+    fprintf(stderr,
+            "usage: golden [--backend ref|cpu|cuda] [--skip-unsupported] [--high] FILE... | "
+            "--cases DIR\n");
     return EXIT_USAGE;
 }
 
@@ -110,6 +112,9 @@ static bool parse(int argc, char **argv, arguments *a)
             a->cases = argv[++i];
         } else if (strcmp(argv[i], "--backend") == 0 && strcmp(argv[i + 1], "ref") == 0) {
             a->ctx.backend = KIN_BACKEND_REF;
+            i++;
+        } else if (strcmp(argv[i], "--backend") == 0 && strcmp(argv[i + 1], "cuda") == 0) {
+            a->ctx.backend = KIN_BACKEND_CUDA;
             i++;
         } else if (strcmp(argv[i], "--backend") == 0 && strcmp(argv[i + 1], "cpu") == 0) {
             i++;

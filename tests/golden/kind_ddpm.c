@@ -76,7 +76,7 @@ static kin_status check_f32(kin_golden_case *c, kin_scheduler cfg)
     double *beta, *ab = NULL;
     kin_tensor betas;
 
-    KIN_TRY(KIN_WS(c->ctx, &betas, KIN_DTYPE_F64, T));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &betas, KIN_DTYPE_F64, T));
     beta = betas.data;
     KIN_TRY(kin_alphas_cumprod(&cfg, beta, &ab, &c->ctx->error));
     const kin_tensor products = KIN_TENSOR(ab, KIN_DTYPE_F64, T);
@@ -85,7 +85,7 @@ static kin_status check_f32(kin_golden_case *c, kin_scheduler cfg)
     kin_free(ab);
     KIN_TRY(kin_schedule_make(&cfg, &(kin_schedule_request){.steps = T}, &s, &c->ctx->error));
     for (int k = 0; k < 5; k++)
-        KIN_TRY(KIN_WS(c->ctx, &v[k], KIN_DTYPE_F64, T));
+        KIN_TRY(KIN_WS_HOST(c->ctx, &v[k], KIN_DTYPE_F64, T));
     for (int i = 0; i < T; i++) {
         const kin_ddpm_variance var = kin_ddpm_variance_at(&s, T - 1 - i);
         const double values[] = {var.small, sqrt(var.small), var.large, log(var.small),
@@ -155,8 +155,13 @@ static kin_ddpm_options options_of(const kin_golden_case *c)
 }
 
 /* the mean square of each sample, of the first channels */
-static void check_mse(kin_golden_case *c, const kin_tensor *y, const kin_tensor *target)
+static kin_status check_mse(kin_golden_case *c, const kin_tensor *made, const kin_tensor *wanted)
 {
+    kin_tensor y_here, target_here;
+    const kin_tensor *y = &y_here, *target = &target_here;
+
+    KIN_TRY(kin_host(c->ctx, made, &y_here));
+    KIN_TRY(kin_host(c->ctx, wanted, &target_here));
     float mse[16];
     const int64_t batch = target->size[0], n = kin_tensor_numel(target) / batch;
     const int64_t wide = kin_tensor_numel(y) / batch;
@@ -170,6 +175,7 @@ static void check_mse(kin_golden_case *c, const kin_tensor *y, const kin_tensor 
         mse[b] = (float)(sum / (double)n);
     }
     kin_golden_check(c, "out.mse", &t, 1e-5);
+    return KIN_OK;
 }
 
 /* output of the network at times t: the file's, or that of a DiT */
@@ -184,7 +190,7 @@ static kin_status network(kin_golden_case *c, kin_golden_model *m, const kin_ten
         return kin_tape_watch(c->ctx, y);
     }
     KIN_TRY(kin_golden_input(c, "in.y", &label));
-    KIN_TRY(KIN_WS(c->ctx, &times, KIN_DTYPE_F32, t->size[0]));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &times, KIN_DTYPE_F32, t->size[0]));
     for (int64_t b = 0; b < t->size[0]; b++)
         kin_tensor_set(&times, b, kin_tensor_get(t, b));
     KIN_TRY(kin_model_forward(c->ctx, m->model,
@@ -209,7 +215,7 @@ static kin_status train(kin_golden_case *c, const kin_ddpm *d, kin_golden_model 
     KIN_TRY(network(c, m, &xt, &t, &y));
     const kin_ddpm_input in = {.x0 = &x0, .xt = &xt, .target = &target, .index = t.data};
     KIN_TRY(kin_ddpm_loss(c->ctx, d, &in, &y, &terms));
-    check_mse(c, &y, &target);
+    KIN_TRY(check_mse(c, &y, &target));
     kin_golden_check(c, "out.loss", &terms.total, terms.vb.data ? 1e-4 : 1e-5);
     if (terms.vb.data)
         kin_golden_check(c, "out.vb", &terms.vb_of, 1e-4);
@@ -365,7 +371,7 @@ static kin_status guide(sample_run *r, const kin_golden_model *m, kin_tensor *y,
     kin_golden_case *c = r->c;
 
     KIN_TRY(kin_golden_input(c, "in.y", y));
-    KIN_TRY(KIN_WS(c->ctx, null, KIN_DTYPE_I32, r->batch));
+    KIN_TRY(KIN_WS_HOST(c->ctx, null, KIN_DTYPE_I32, r->batch));
     for (int64_t b = 0; b < r->batch; b++)
         ((int32_t *)null->data)[b] = (int32_t)kin_model_get_info(m->model)->num_classes;
     r->guided = (kin_guided){.model = m->model,

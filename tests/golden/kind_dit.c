@@ -104,7 +104,7 @@ static kin_status run_network(kin_golden_case *c, kin_golden_model *m)
     outs[0] = out.y;
     grads[0] = dout;
     if (out.aux.data) {
-        KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, 0, NULL, &ones));
+        KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, 0, NULL, &ones));
         KIN_TRY(kin_fill(c->ctx, &ones, 1));
         outs[n] = out.aux;
         grads[n++] = ones;
@@ -132,7 +132,7 @@ static kin_status kind_network(kin_golden_case *c)
 static kin_status null_labels(kin_golden_case *c, const kin_golden_model *m, int64_t batch,
                               kin_tensor *null)
 {
-    KIN_TRY(KIN_WS(c->ctx, null, KIN_DTYPE_I32, batch));
+    KIN_TRY(KIN_WS_HOST(c->ctx, null, KIN_DTYPE_I32, batch));
     for (int64_t b = 0; b < batch; b++)
         ((int32_t *)null->data)[b] = (int32_t)kin_model_get_info(m->model)->num_classes;
     return KIN_OK;
@@ -257,7 +257,7 @@ static kin_status posterior(kin_golden_case *c, int step, kin_tensor *z)
 
     KIN_TRY(kin_golden_entry(c, "in.moments", step, &moments));
     KIN_TRY(kin_golden_entry(c, "in.posterior_noise", step, &noise));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, noise.ndim, noise.size, z));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, noise.ndim, noise.size, z));
     channels = noise.size[1];
     per = channels * noise.size[2] * noise.size[3];
     for (int64_t b = 0; b < noise.size[0]; b++) {
@@ -314,7 +314,10 @@ static kin_status train_step(kin_golden_case *c, kin_golden_model *m, const kin_
     KIN_TRY(kin_tape_backward(c->ctx, backed, NULL, 1));
     kin_tape_end(c->ctx);
     KIN_TRY(kin_golden_adamw_step(c, m, opt, step + 1, &norm));
-    kin_tensor_set(&log->loss, step, kin_tensor_get(&terms.flow, 0));
+    double flow;
+
+    KIN_TRY(kin_scalar(c->ctx, &terms.flow, &flow));
+    kin_tensor_set(&log->loss, step, flow);
     kin_tensor_set(&log->norm, step, norm);
     KIN_TRY(kin_golden_store(c, &log->xt, step, &xt));
     KIN_TRY(kin_golden_store(c, &log->t, step, &t));
@@ -339,6 +342,7 @@ static kin_status check_table(kin_golden_case *c, const kin_params *table, const
 
             KIN_TRY(kin_golden_tensor(c, name, &want));
             KIN_TRY(kin_contiguous(c->ctx, &p->value, &got));
+            KIN_TRY(kin_host(c->ctx, &got, &got));
             for (int64_t k = d; k < 2 * d; k++)
                 kin_tensor_set(&got, k, kin_tensor_get(&want, k));
         }

@@ -102,8 +102,8 @@ static kin_status read_step(kin_golden_case *c, int step, step_data *d)
     KIN_TRY(take(c, "in.priori", step, &d->in.true_prior));
     KIN_TRY(take(c, "in.quantify_priori", step, &d->in.quant));
     KIN_TRY(take(c, "in.mopa_u", step, &d->in.u));
-    KIN_TRY(KIN_WS(c->ctx, &d->in.sigma, KIN_DTYPE_F32, d->in.x0.size[0]));
-    return KIN_WS(c->ctx, &d->in.t, KIN_DTYPE_F32, d->in.x0.size[0]);
+    KIN_TRY(KIN_WS_HOST(c->ctx, &d->in.sigma, KIN_DTYPE_F32, d->in.x0.size[0]));
+    return KIN_WS_HOST(c->ctx, &d->in.t, KIN_DTYPE_F32, d->in.x0.size[0]);
 }
 
 /* the draw of a step holds for the whole batch */
@@ -258,7 +258,7 @@ static kin_status check_final(kin_golden_case *c, const kin_params *params)
         KIN_TRY(kin_golden_tensor(c, start_name, &start));
         KIN_TRY(kin_golden_tensor(c, name, &want));
         for (int k = 0; k < 2; k++)
-            KIN_TRY(KIN_WS(c->ctx, &moved[k], KIN_DTYPE_F64, n));
+            KIN_TRY(KIN_WS_HOST(c->ctx, &moved[k], KIN_DTYPE_F64, n));
         for (int64_t k = 0; k < n; k++) {
             kin_tensor_set(&moved[0], k, kin_tensor_get(&want, k) - kin_tensor_get(&start, k));
             kin_tensor_set(&moved[1], k, kin_tensor_get(&p->value, k) - kin_tensor_get(&start, k));
@@ -375,8 +375,8 @@ static kin_status check_cog(kin_golden_case *c, const kin_params *params, const 
 {
     kin_tensor table, scalar;
 
-    KIN_TRY(KIN_WS(c->ctx, &table, KIN_DTYPE_F32, KIN_LEVELS));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, 0, NULL, &scalar));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &table, KIN_DTYPE_F32, KIN_LEVELS));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, 0, NULL, &scalar));
     for (int i = 0; i < KIN_LEVELS; i++)
         kin_tensor_set(&table, i, levels->ab[i]);
     kin_golden_check(c, "out.alphas_cumprod", &table, 1e-6);

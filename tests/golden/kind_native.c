@@ -24,7 +24,7 @@ static kin_classifier_loss_kind loss_kind(const kin_golden_case *c)
 /* u8 mask as numbers, the form of kin_objective */
 static kin_status as_float(kin_golden_case *c, const kin_tensor *mask, kin_tensor *out)
 {
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, mask->ndim, mask->size, out));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, mask->ndim, mask->size, out));
     for (int64_t i = 0; i < kin_tensor_numel(mask); i++)
         kin_tensor_set(out, i, kin_tensor_get(mask, i));
     return KIN_OK;
@@ -59,7 +59,7 @@ static kin_status native_objective(kin_golden_case *c, const native_in *n,
     kin_tensor outs[3] = {out->y}, grads[3] = {n->dout}, one, product, loss, bce, term, sum;
     int count = 1;
 
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, 0, NULL, &one));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, 0, NULL, &one));
     KIN_TRY(kin_fill(c->ctx, &one, 1));
     KIN_TRY(kin_mul(c->ctx, &out->y, &n->dout, 1.0f, &product));
     KIN_TRY(kin_sum(c->ctx, &product, 1.0f, &loss));
@@ -149,7 +149,7 @@ static kin_status entry_copy(kin_golden_case *c, const char *name, int step, kin
     kin_tensor t;
 
     KIN_TRY(kin_golden_entry(c, name, step, &t));
-    KIN_TRY(kin_ws_tensor(c->ctx, t.dtype, t.ndim, t.size, out));
+    KIN_TRY(kin_ws_host(c->ctx, t.dtype, t.ndim, t.size, out));
     memcpy(out->data, t.data, (size_t)kin_tensor_numel(&t) * kin_dtype_size(t.dtype));
     return KIN_OK;
 }
@@ -230,8 +230,12 @@ static kin_status log_step(kin_golden_case *c, train_log *log, int step, const t
     const kin_tensor *const value[TERM_NORM] = {&terms->flow, &terms->bce, &terms->classifier,
                                                 &terms->aux, &terms->total};
 
-    for (int i = 0; i < TERM_NORM; i++)
-        kin_tensor_set(&log->terms[i], step, kin_tensor_get(value[i], 0));
+    for (int i = 0; i < TERM_NORM; i++) {
+        double v;
+
+        KIN_TRY(kin_scalar(c->ctx, value[i], &v));
+        kin_tensor_set(&log->terms[i], step, v);
+    }
     kin_tensor_set(&log->terms[TERM_NORM], step, norm);
     KIN_TRY(kin_golden_store(c, &log->null, step, &d->null));
     KIN_TRY(kin_golden_store(c, &log->prior, step, &d->prior));
@@ -424,7 +428,7 @@ static kin_status repeat(kin_golden_case *c, const char *name, int64_t batch, bo
     for (int i = has_row_dim ? 1 : 0; i < t.ndim; i++)
         size[ndim++] = t.size[i];
     bytes = (size_t)kin_tensor_numel(&t) * kin_dtype_size(t.dtype);
-    KIN_TRY(kin_ws_tensor(c->ctx, t.dtype, ndim, size, out));
+    KIN_TRY(kin_ws_host(c->ctx, t.dtype, ndim, size, out));
     for (int64_t b = 0; b < batch; b++)
         memcpy((char *)out->data + (size_t)b * bytes, t.data, bytes);
     return KIN_OK;
@@ -482,7 +486,7 @@ static kin_status check_sample(kin_golden_case *c, const sample_run *r, const ki
             kin_golden_check(c, name, &r->trace[i], 1e-4);
     }
     kin_golden_check(c, "out.x", &r->x, 1e-4);
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, x->ndim, x->size, &frames));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, x->ndim, x->size, &frames));
     for (int64_t i = 0; i < kin_tensor_numel(x); i++)
         kin_tensor_set(&frames, i, fmin(fmax((kin_tensor_get(x, i) + 1) / 2, 0), 1));
     kin_golden_check(c, "out.frames", &frames, 1e-4);

@@ -99,8 +99,8 @@ static kin_status check_tokens(pipeline_case *r, int64_t len)
     kin_golden_case *c = r->c;
     kin_tensor ids, mask;
 
-    KIN_TRY(KIN_WS(c->ctx, &ids, KIN_DTYPE_I32, PROMPTS, len));
-    KIN_TRY(KIN_WS(c->ctx, &mask, KIN_DTYPE_U8, PROMPTS, len));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &ids, KIN_DTYPE_I32, PROMPTS, len));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &mask, KIN_DTYPE_U8, PROMPTS, len));
     for (int i = 0; i < PROMPTS; i++)
         KIN_TRY(kin_tokenizer_encode_padded(r->p->tokenizer, r->prompt[i], strlen(r->prompt[i]),
                                             (int)len, (int32_t *)ids.data + i * len,

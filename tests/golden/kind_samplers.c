@@ -208,7 +208,7 @@ static kin_status check_tables(kin_golden_case *c, const kin_scheduler *s)
     kin_tensor t;
     if (!kin_golden_has(c, "out.betas"))
         return KIN_OK;
-    KIN_TRY(KIN_WS(c->ctx, &t, KIN_DTYPE_F64, T));
+    KIN_TRY(KIN_WS_HOST(c->ctx, &t, KIN_DTYPE_F64, T));
     beta = t.data;
     KIN_TRY(kin_alphas_cumprod(s, beta, &ab, &c->ctx->error));
     const kin_tensor products = KIN_TENSOR(ab, KIN_DTYPE_F64, T);
@@ -262,7 +262,7 @@ static kin_status run_forward_noise(kin_golden_case *c)
     /* one time may stand for the whole batch */
     for (int64_t i = 0; i < x0.size[0] && i < MAX_BATCH; i++)
         times[i] = kin_tensor_get(&t, t.size[0] > 1 ? i : 0);
-    KIN_GOTO(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, x0.ndim, x0.size, &y));
+    KIN_GOTO(kin_ws_host(c->ctx, KIN_DTYPE_F32, x0.ndim, x0.size, &y));
     KIN_GOTO(kin_schedule_noise(c->ctx, &s, &x0, &n, times, &y));
     kin_golden_check(c, "out.noisy", &y, 1e-5);
     if (kin_golden_has(c, "out.velocity")) {
@@ -287,7 +287,7 @@ static kin_status run_density(kin_golden_case *c)
     d.mode_scale = kin_golden_number(c, "mode_scale", d.mode_scale);
     KIN_TRY(
         kin_golden_input(c, kin_density_wants_normal(d.kind) ? "in.normal" : "in.uniform", &draw));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, draw.ndim, draw.size, &u));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, draw.ndim, draw.size, &u));
     kin_density_apply(&d, draw.data, kin_tensor_numel(&draw), u.data);
     kin_golden_check(c, "out.u", &u, 1e-5);
     return KIN_OK;
@@ -303,7 +303,7 @@ static kin_status run_wan_cfg(kin_golden_case *c)
     const char *mode = kin_golden_string(c, "mode");
     KIN_TRY(kin_golden_input(c, "in.noise_cond", &cond));
     KIN_TRY(kin_golden_input(c, "in.noise_uncond", &uncond));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, cond.ndim, cond.size, &y));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, cond.ndim, cond.size, &y));
     if (mode && strcmp(mode, "multi") == 0) {
         KIN_TRY(kin_golden_input(c, "in.noise_text", &text));
         KIN_TRY(kin_guidance_mix_multi(c->ctx, &uncond, &text, &cond, g, gp, &y));
@@ -321,7 +321,7 @@ static kin_status run_rescale(kin_golden_case *c)
     kin_tensor cond, uncond, y;
     KIN_TRY(kin_golden_input(c, "in.cond", &cond));
     KIN_TRY(kin_golden_input(c, "in.uncond", &uncond));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, cond.ndim, cond.size, &y));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, cond.ndim, cond.size, &y));
     KIN_TRY(kin_guidance_mix(c->ctx, &uncond, &cond,
                              (float)kin_golden_number(c, "guidance_scale", 1.0), &y));
     kin_golden_check(c, "out.cfg", &y, 1e-5);
@@ -340,7 +340,7 @@ static kin_status run_weighting(kin_golden_case *c)
     kin_loss_weighting kind;
     KIN_TRY(kin_loss_weighting_parse(name ? name : "", &kind, &c->ctx->error));
     KIN_TRY(kin_golden_input(c, "in.sigmas", &sigma));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_F32, sigma.ndim, sigma.size, &w));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_F32, sigma.ndim, sigma.size, &w));
     for (int64_t i = 0; i < kin_tensor_numel(&sigma); i++)
         kin_tensor_set(&w, i, kin_loss_weight(kind, kin_tensor_get(&sigma, i)));
     kin_golden_check(c, "out.weighting", &w, 1e-5);

@@ -57,7 +57,7 @@ static kin_status check_buckets(kin_golden_case *c)
     if (!kin_golden_has(c, "out.bucket"))
         return KIN_OK;
     KIN_TRY(kin_golden_tensor(c, "out.bucket", &want));
-    KIN_TRY(kin_ws_tensor(c->ctx, KIN_DTYPE_I32, want.ndim, want.size, &got));
+    KIN_TRY(kin_ws_host(c->ctx, KIN_DTYPE_I32, want.ndim, want.size, &got));
     int buckets = (int)kin_golden_number(c, "relative_attention_num_buckets", 32);
     int distance = (int)kin_golden_number(c, "relative_attention_max_distance", 128);
     int n = (int)want.size[0];
@@ -76,7 +76,7 @@ static kin_status run_encoder(kin_golden_case *c, encoder_run *r, kin_tensor *st
     KIN_TRY(kin_golden_input_optional(c, "in.attention_mask", &mask));
     if (mask.data) {
         kin_tensor wide = mask;
-        KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_U8, wide.ndim, wide.size, &mask));
+        KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_U8, wide.ndim, wide.size, &mask));
         for (int64_t i = 0; i < kin_tensor_numel(&wide); i++)
             kin_tensor_set(&mask, i, kin_tensor_get(&wide, i));
     }
@@ -164,6 +164,7 @@ static kin_status check_embeds(kin_golden_case *c, kin_tensor *states, bool zero
     if (zero_padding) {
         kin_tensor mask;
         KIN_TRY(kin_golden_tensor(c, "in.attention_mask", &mask));
+        KIN_TRY(kin_host(c->ctx, states, states));
         int64_t width = states->size[2];
         for (int64_t i = 0; i < kin_tensor_numel(&mask); i++)
             if (kin_tensor_get(&mask, i) == 0.0)

@@ -46,7 +46,7 @@ static kin_status rope_table(kin_golden_case *c, const char *name, int64_t half,
     if (!t->data || t->size[1] == half)
         return KIN_OK;
     given = *t;
-    KIN_TRY(KIN_WS(c->ctx, t, given.dtype, given.size[0], half));
+    KIN_TRY(KIN_WS_HOST(c->ctx, t, given.dtype, given.size[0], half));
     for (int64_t i = 0; i < given.size[0] * half; i++)
         kin_tensor_set(t, i, kin_tensor_get(&given, 2 * i));
     return KIN_OK;

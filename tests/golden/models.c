@@ -198,8 +198,8 @@ const char *const kin_golden_train_keys[] = {"lr",
 kin_status kin_golden_times(kin_golden_case *c, const kin_objective_options *o, const kin_tensor *n,
                             kin_tensor *sigma, kin_tensor *t)
 {
-    KIN_TRY(KIN_WS(c->ctx, sigma, KIN_DTYPE_F32, n->size[0]));
-    KIN_TRY(KIN_WS(c->ctx, t, KIN_DTYPE_F32, n->size[0]));
+    KIN_TRY(KIN_WS_HOST(c->ctx, sigma, KIN_DTYPE_F32, n->size[0]));
+    KIN_TRY(KIN_WS_HOST(c->ctx, t, KIN_DTYPE_F32, n->size[0]));
     for (int64_t b = 0; b < n->size[0]; b++) {
         const float s = kin_time_sigma(o->shift, kin_time_u(o, (float)kin_tensor_get(n, b)));
 
@@ -277,8 +277,8 @@ kin_status kin_golden_like(kin_golden_case *c, const char *name, kin_tensor *out
     kin_tensor t;
 
     KIN_TRY(kin_golden_tensor(c, name, &t));
-    KIN_TRY(kin_ws_tensor(c->ctx, t.dtype == KIN_DTYPE_F32 ? KIN_DTYPE_F32 : t.dtype, t.ndim,
-                          t.size, out));
+    KIN_TRY(kin_ws_host(c->ctx, t.dtype == KIN_DTYPE_F32 ? KIN_DTYPE_F32 : t.dtype, t.ndim, t.size,
+                        out));
     memset(out->data, 0, (size_t)kin_tensor_numel(out) * kin_dtype_size(out->dtype));
     return KIN_OK;
 }
@@ -290,7 +290,10 @@ kin_status kin_golden_store(kin_golden_case *c, kin_tensor *dst, int64_t i, cons
     if (kin_tensor_numel(&at) != kin_tensor_numel(t))
         return kin_fail(&c->ctx->error, KIN_ERR_SHAPE,
                         "case: an entry of another size than expected");
+    kin_tensor from;
+
+    KIN_TRY(kin_host(c->ctx, t, &from));
     for (int64_t k = 0; k < kin_tensor_numel(t); k++)
-        kin_tensor_set(&at, k, kin_tensor_get(t, k));
+        kin_tensor_set(&at, k, kin_tensor_get(&from, k));
     return KIN_OK;
 }

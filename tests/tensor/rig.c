@@ -4,10 +4,32 @@
 #include <stdio.h>
 #include <string.h>
 
-void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
+/* Stands of ctx, a copy of it with one thread (the same where threads do not matter), and the
+ * reference. */
+static void open_contexts(rig *r, kin_ctx_options opt)
 {
     kin_error err = {0};
-    kin_ctx_options ref = {.backend = KIN_BACKEND_REF, .threads = 1, .compute = compute};
+    kin_ctx_options ref = {.backend = KIN_BACKEND_REF, .threads = 1, .compute = opt.compute};
+    assert_ok(kin_ctx_create(&ref, &r->ctx[0], &err), &err);
+    assert_ok(kin_ctx_create(&opt, &r->ctx[1], &err), &err);
+    opt.threads = 1;
+    assert_ok(kin_ctx_create(&opt, &r->one, &err), &err);
+}
+
+int rig_open_cuda(rig *rigs, int cap)
+{
+    const kin_dtype compute[] = {KIN_DTYPE_F32, KIN_DTYPE_BF16};
+    for (int i = 0; i < 2 && i < cap; i++) {
+        kin_ctx_options cuda = {.backend = KIN_BACKEND_CUDA, .compute = compute[i]};
+        memset(&rigs[i], 0, sizeof rigs[i]);
+        snprintf(rigs[i].name, sizeof rigs[i].name, "cuda %s", kin_dtype_name(compute[i]));
+        open_contexts(&rigs[i], cuda);
+    }
+    return 2;
+}
+
+void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
+{
     kin_ctx_options cpu = {.backend = KIN_BACKEND_CPU,
                            .isa = isa,
                            .threads = 2,
@@ -16,10 +38,7 @@ void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision)
     memset(r, 0, sizeof(*r));
     snprintf(r->name, sizeof(r->name), "cpu %s %s%s", kin_isa_name(isa), kin_dtype_name(compute),
              precision == KIN_PRECISION_HIGH ? " high" : "");
-    assert_ok(kin_ctx_create(&ref, &r->ctx[0], &err), &err);
-    assert_ok(kin_ctx_create(&cpu, &r->ctx[1], &err), &err);
-    cpu.threads = 1;
-    assert_ok(kin_ctx_create(&cpu, &r->one, &err), &err);
+    open_contexts(r, cpu);
 }
 
 int rig_open_all(rig *rigs, int cap)

@@ -38,7 +38,9 @@ typedef struct param_pair {
 /* Stands for the backends of this machine: CPU at each ISA level, in f32, bf16 and, where there are
  * AMX tiles, f32 of high precision. Returns how many. */
 int rig_open_all(rig *rigs, int cap);
-/* One of them. */
+/* The CUDA device in f32 and bf16: 2 stands. */
+int rig_open_cuda(rig *rigs, int cap);
+/* One of the CPU's. */
 void rig_open(rig *r, kin_isa isa, kin_dtype compute, kin_precision precision);
 void rig_close(rig *r);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/device.h"
 #include "tensor/ops.h"
 #include "tests/support/near.h"
 #include "tests/support/support.h"
@@ -42,6 +43,22 @@ static void options(void **state)
     kin_ctx_destroy(&ctx);
     assert_null(ctx);
     kin_ctx_destroy(&ctx);
+}
+
+/* Without a device the CUDA backend says so and leaves nothing behind. */
+static void no_device(void **state)
+{
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_CUDA};
+    kin_error err = {0};
+    kin_ctx *ctx;
+    char why[200] = "";
+    (void)state;
+    if (kin_cuda_count(why, sizeof why) > 0)
+        skip();
+    assert_true(why[0] != '\0');
+    assert_int_equal(kin_ctx_create(&opt, &ctx, &err), KIN_ERR_UNSUPPORTED);
+    assert_null(ctx);
+    assert_non_null(strstr(err.text, why));
 }
 
 static void isa_names(void **state)
@@ -511,6 +528,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options),
+        cmocka_unit_test(no_device),
         cmocka_unit_test(isa_names),
         cmocka_unit_test(workspace),
         cmocka_unit_test(workspace_limit),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/device.h"
 #include "tests/tensor/rig.h"
 
 typedef struct body {
@@ -63,6 +64,11 @@ static void run_body(void **state)
 {
     const test *t = *state;
     int before = t->r->cases;
+    if (t->r->ctx[1]->device && t->r->ctx[1]->device->library &&
+        (strcmp(t->b->name, "linear rows") == 0 || strcmp(t->b->name, "conv rows") == 0)) {
+        print_message("a library does the products: rows may depend on their number\n");
+        skip();
+    }
     t->b->run(t->r);
     assert_true(t->r->cases > before);
 }
@@ -116,7 +122,16 @@ int main(int argc, char **argv)
     (void)kin_test_seed();
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
+#ifdef KIN_TEST_CUDA
+    char why[200];
+    if (kin_cuda_count(why, sizeof why) == 0) {
+        printf("no CUDA device: %s\n", why);
+        return 77;
+    }
+    count = rig_open_cuda(rigs, RIGS);
+#else
     count = rig_open_all(rigs, RIGS);
+#endif
     for (int i = 0; i < count; i++) {
         for (int b = 0; b < BODIES; b++)
             add(&n, &rigs[i], &bodies[b], run_body, bodies[b].name);

@@ -1,0 +1,299 @@
+/* bench/gpu_bench.c: gpu_bench [--small] [--twice]: times kernel slots on a CUDA device, JSON on
+ * standard output; --twice runs each slot two times on the same inputs instead and compares the
+ * bits. --small: sizes for a test run. Exit status: 0, 1 (a failure, or bits that differ), 77 (no
+ * device). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "tensor/device.h"
+#include "tensor/kernels.h"
+#include "tensor/ops.h"
+
+enum { EXPERTS = 12, EXIT_SKIPPED = 77, MOST_RUNS = 50 };
+
+typedef struct sizes {
+    int64_t dense;                  /* M = N = K of the large product */
+    int64_t tokens, width, hidden;  /* of the experts' layer */
+    int64_t batch, heads, sequence; /* of attention */
+} sizes;
+
+typedef struct bench {
+    kin_ctx *ctx;
+    kin_params *params;
+    sizes s;
+    bool twice;
+    int rows, differ;
+} bench;
+
+/* One thing to time. */
+typedef struct work {
+    const char *name;
+    kin_status (*run)(bench *b, const struct work *w);
+    const void *args;
+    const kin_tensor *result; /* NULL: not compared */
+    double flops, bytes;
+} work;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A device tensor of normal numbers. */
+static kin_status noise(bench *b, int ndim, const int64_t *sizes_of, kin_tensor *t)
+{
+    const kin_rng rng = {.seed = 1, .purpose = KIN_RNG_TEST, .sample = (uint64_t)b->ctx->ws.used};
+    KIN_TRY(kin_ws_tensor(b->ctx, KIN_DTYPE_F32, ndim, sizes_of, t));
+    return b->ctx->k->randn(b->ctx, &rng, 0, t);
+}
+
+/* A weight [n,k] with a gradient. */
+static kin_status weight(bench *b, const char *name, int64_t n, int64_t k, kin_param **out)
+{
+    kin_error *err = &b->ctx->error;
+    kin_param *p =
+        kin_params_add(b->params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(n, k), "%s", name);
+    if (!p)
+        return kin_fail(err, KIN_ERR_MEM, "bench: out of memory");
+    float *value = kin_malloc((size_t)(n * k) * sizeof *value);
+    if (!value)
+        return kin_fail(err, KIN_ERR_MEM, "bench: out of memory");
+    uint32_t state = 12345;
+    for (int64_t i = 0; i < n * k; i++) {
+        state = state * 1664525u + 1013904223u;
+        value[i] = ((float)(state >> 8) / 8388608.0f - 1.0f) * 0.05f;
+    }
+    const kin_tensor t = KIN_TENSOR(value, KIN_DTYPE_F32, n, k);
+    *out = p;
+    return kin_params_bind(p, &t, err);
+}
+
+static kin_status print_row(bench *b, const work *w, double seconds, int runs)
+{
+    printf("%s\n  {\"name\": \"%s\", \"dtype\": \"%s\", \"ms\": %.4f, \"runs\": %d",
+           b->rows++ ? "," : "", w->name, kin_dtype_name(b->ctx->compute), 1e3 * seconds, runs);
+    if (w->flops > 0)
+        printf(", \"tflops\": %.3f", w->flops / seconds * 1e-12);
+    if (w->bytes > 0)
+        printf(", \"gbps\": %.1f", w->bytes / seconds * 1e-9);
+    printf("}");
+    return KIN_OK;
+}
+
+/* Best of a few rounds, each long enough for the clock. */
+static kin_status time_work(bench *b, const work *w)
+{
+    double best = 0;
+    int runs = 1;
+    KIN_TRY(w->run(b, w));
+    KIN_TRY(b->ctx->device->wait(b->ctx));
+    for (int round = 0; round < 4; round++) {
+        const double start = now();
+        for (int i = 0; i < runs; i++)
+            KIN_TRY(w->run(b, w));
+        KIN_TRY(b->ctx->device->wait(b->ctx));
+        const double each = (now() - start) / runs;
+        if (round == 0 || each < best)
+            best = each;
+        runs = each > 0.05 ? 1 : (int)(0.05 / (each + 1e-9)) + 1;
+        if (runs > MOST_RUNS)
+            runs = MOST_RUNS;
+    }
+    return print_row(b, w, best, runs);
+}
+
+static kin_status compare_work(bench *b, const work *w)
+{
+    const size_t mark = kin_ws_mark(b->ctx);
+    const size_t bytes = (size_t)kin_tensor_numel(w->result) * kin_dtype_size(w->result->dtype);
+    kin_tensor first, second;
+    KIN_TRY(w->run(b, w));
+    KIN_TRY(kin_host(b->ctx, w->result, &first));
+    KIN_TRY(w->run(b, w));
+    KIN_TRY(kin_host(b->ctx, w->result, &second));
+    const bool same = memcmp(first.data, second.data, bytes) == 0;
+    printf("%s\n  {\"name\": \"%s\", \"dtype\": \"%s\", \"same_bits\": %s}", b->rows++ ? "," : "",
+           w->name, kin_dtype_name(b->ctx->compute), same ? "true" : "false");
+    b->differ += !same;
+    kin_ws_release(b->ctx, mark);
+    return KIN_OK;
+}
+
+static kin_status do_work(bench *b, const work *w)
+{
+    return b->twice ? compare_work(b, w) : time_work(b, w);
+}
+
+#define RUN(slot, args_type)                                        \
+    static kin_status run_##slot(bench *b, const work *w)           \
+    {                                                               \
+        return b->ctx->k->slot(b->ctx, (const args_type *)w->args); \
+    }
+RUN(linear, kin_linear_args)
+RUN(linear_dx, kin_linear_bwd_args)
+RUN(grouped, kin_grouped_args)
+RUN(grouped_dx, kin_grouped_bwd_args)
+RUN(attention, kin_attention_args)
+RUN(attention_bwd, kin_attention_args)
+RUN(layernorm, kin_norm_args)
+RUN(binary, kin_binary_args)
+
+static kin_status dense(bench *b)
+{
+    const int64_t n = b->s.dense;
+    kin_tensor x, y;
+    kin_param *w;
+    KIN_TRY(noise(b, KIN_DIMS(n, n), &x));
+    KIN_TRY(noise(b, KIN_DIMS(n, n), &y));
+    KIN_TRY(weight(b, "dense", n, n, &w));
+    const kin_linear_args forward = {.m = n, .n = n, .k = n, .x = &x, .w = w, .y = &y};
+    const kin_linear_bwd_args back = {.m = n, .n = n, .k = n, .dy = &x, .x = &x, .w = w, .dx = &y};
+    const double flops = 2.0 * (double)n * (double)n * (double)n;
+    KIN_TRY(do_work(b, &(work){"linear", run_linear, &forward, &y, flops, 0}));
+    return do_work(b, &(work){"linear_dx", run_linear_dx, &back, &y, flops, 0});
+}
+
+static kin_status experts(bench *b)
+{
+    const int64_t T = b->s.tokens, D = b->s.width, H = b->s.hidden;
+    kin_tensor x, scores, idx, weights, y, dx;
+    kin_param *w[EXPERTS];
+    kin_dispatch d;
+    KIN_TRY(noise(b, KIN_DIMS(T, D), &x));
+    KIN_TRY(noise(b, KIN_DIMS(T, EXPERTS), &scores));
+    KIN_TRY(kin_topk(b->ctx, &scores, 1, NULL, EXPERTS, &idx, &weights));
+    KIN_TRY(kin_dispatch_build(b->ctx, &idx, &weights, EXPERTS, -1, 0, &d));
+    KIN_TRY(noise(b, KIN_DIMS(T, H), &y));
+    KIN_TRY(noise(b, KIN_DIMS(T, D), &dx));
+    for (int e = 0; e < EXPERTS; e++) {
+        char name[32];
+        snprintf(name, sizeof name, "expert%d", e);
+        KIN_TRY(weight(b, name, H, D, &w[e]));
+    }
+    const kin_grouped_args forward = {
+        .n = H, .k = D, .d = &d, .gather = true, .x = &x, .w = w, .act = KIN_ACT_SILU, .y = &y};
+    const kin_grouped_bwd_args back = {
+        .n = H, .k = D, .d = &d, .dy = &y, .x = &x, .w = w, .dx = &dx};
+    const kin_linear_args same = {.m = T, .n = H, .k = D, .x = &x, .w = w[0], .y = &y};
+    const double flops = 2.0 * (double)T * (double)D * (double)H;
+    KIN_TRY(do_work(b, &(work){"experts", run_grouped, &forward, &y, flops, 0}));
+    KIN_TRY(do_work(b, &(work){"experts_dx", run_grouped_dx, &back, &dx, flops, 0}));
+    return do_work(b, &(work){"linear_of_equal_flops", run_linear, &same, &y, flops, 0});
+}
+
+static kin_status attention(bench *b, int64_t d, const char *forward, const char *backward)
+{
+    const int64_t B = b->s.batch, A = b->s.heads, N = b->s.sequence;
+    kin_tensor q, k, v, o, lse, dout, dq, dk, dv;
+    const int64_t size[4] = {B, N, A, d};
+    kin_tensor *all[] = {&q, &k, &v, &o, &dout, &dq, &dk, &dv};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        KIN_TRY(noise(b, 4, size, all[i]));
+    KIN_TRY(KIN_WS(b->ctx, &lse, KIN_DTYPE_F32, B, A, N));
+    const kin_attention_args a = {.q = &q,
+                                  .k = &k,
+                                  .v = &v,
+                                  .scale = 0.125f,
+                                  .o = &o,
+                                  .lse = &lse,
+                                  .dout = &dout,
+                                  .dq = &dq,
+                                  .dk = &dk,
+                                  .dv = &dv};
+    const double pairs = 2.0 * (double)(B * A * N * d) * (double)N;
+    KIN_TRY(do_work(b, &(work){forward, run_attention, &a, &o, 2 * pairs, 0}));
+    return do_work(b, &(work){backward, run_attention_bwd, &a, &dk, 5 * pairs, 0});
+}
+
+static kin_status memory_bound(bench *b)
+{
+    const int64_t rows = b->s.tokens * 4, D = b->s.width;
+    kin_tensor x, y, z, mean, rstd;
+    KIN_TRY(noise(b, KIN_DIMS(rows, D), &x));
+    KIN_TRY(noise(b, KIN_DIMS(rows, D), &z));
+    KIN_TRY(noise(b, KIN_DIMS(rows, D), &y));
+    KIN_TRY(KIN_WS(b->ctx, &mean, KIN_DTYPE_F32, rows));
+    KIN_TRY(KIN_WS(b->ctx, &rstd, KIN_DTYPE_F32, rows));
+    const kin_norm_args norm = {
+        .rows = rows, .d = D, .eps = 1e-6f, .x = &x, .y = &y, .mean = &mean, .rstd = &rstd};
+    const kin_binary_args add = {.kind = KIN_BINARY_ADD, .alpha = 1, .a = &x, .b = &z, .y = &y};
+    const double bytes = (double)(rows * D) * sizeof(float);
+    KIN_TRY(do_work(b, &(work){"layernorm", run_layernorm, &norm, &y, 0, 2 * bytes}));
+    return do_work(b, &(work){"add", run_binary, &add, &y, 0, 3 * bytes});
+}
+
+static kin_status all_works(bench *b)
+{
+    kin_error *err = &b->ctx->error;
+    const size_t mark = kin_ws_mark(b->ctx);
+    KIN_TRY(kin_params_create(&b->params, err));
+    KIN_TRY(dense(b));
+    kin_ws_release(b->ctx, mark);
+    KIN_TRY(experts(b));
+    kin_ws_release(b->ctx, mark);
+    KIN_TRY(attention(b, 64, "attention_d64", "attention_bwd_d64"));
+    kin_ws_release(b->ctx, mark);
+    KIN_TRY(attention(b, 72, "attention_d72", "attention_bwd_d72"));
+    kin_ws_release(b->ctx, mark);
+    KIN_TRY(attention(b, 128, "attention_d128", "attention_bwd_d128"));
+    kin_ws_release(b->ctx, mark);
+    KIN_TRY(memory_bound(b));
+    kin_ws_release(b->ctx, mark);
+    return KIN_OK;
+}
+
+/* The values that weight() made. */
+static void free_values(bench *b)
+{
+    for (int i = 0; b->params && i < b->params->count; i++)
+        kin_free(b->params->list[i]->value.data);
+    kin_params_destroy(&b->params);
+}
+
+static kin_status run_compute(bench *b, kin_dtype compute)
+{
+    kin_error err = {0};
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_CUDA, .compute = compute};
+    kin_status status = kin_ctx_create(&opt, &b->ctx, &err);
+    if (status == KIN_OK) {
+        status = all_works(b);
+        err = b->ctx->error;
+        free_values(b);
+        kin_ctx_destroy(&b->ctx);
+    }
+    if (status != KIN_OK)
+        fprintf(stderr, "gpu_bench: %s\n", err.text);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {.s = {8192, 4096, 1152, 2304, 8, 16, 4096}};
+    char text[256];
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--small") == 0) {
+            b.s = (sizes){96, 60, 40, 72, 1, 2, 70};
+        } else if (strcmp(argv[i], "--twice") == 0) {
+            b.twice = true;
+        } else {
+            fprintf(stderr, "usage: gpu_bench [--small] [--twice]\n");
+            return 2;
+        }
+    }
+    if (kin_cuda_count(text, sizeof text) == 0) {
+        fprintf(stderr, "gpu_bench: no device: %s\n", text);
+        return EXIT_SKIPPED;
+    }
+    if (!kin_cuda_describe(0, text, sizeof text))
+        text[0] = '\0';
+    printf("{\"device\": \"%s\", \"rows\": [", text);
+    const kin_status f32 = run_compute(&b, KIN_DTYPE_F32);
+    const kin_status bf16 = f32 == KIN_OK ? run_compute(&b, KIN_DTYPE_BF16) : f32;
+    printf("\n]}\n");
+    return f32 == KIN_OK && bf16 == KIN_OK && b.differ == 0 ? 0 : 1;
+}

@@ -1,0 +1,281 @@
+/* tensor/cuda/gpu.cu: a CUDA device. The workspace is a reserved address range into which memory is
+ * mapped as it grows (the driver's virtual memory calls, fetched at run time, so that the program
+ * starts without a driver). */
+#include "tensor/cuda/gpu_stream.cuh"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cuda.h>
+#include <new>
+
+namespace
+{
+
+/* the driver's calls that are needed, by name */
+struct driver {
+    decltype(&cuMemAddressReserve) reserve;
+    decltype(&cuMemAddressFree) release_range;
+    decltype(&cuMemCreate) create;
+    decltype(&cuMemRelease) release;
+    decltype(&cuMemMap) map;
+    decltype(&cuMemUnmap) unmap;
+    decltype(&cuMemSetAccess) access;
+    decltype(&cuMemGetAllocationGranularity) granularity;
+};
+
+template <typename F> bool entry(const char *name, F *fn)
+{
+    cudaDriverEntryPointQueryResult found;
+    void *p = nullptr;
+    /* note: 12000 is the ABI version asked for, not the driver's */
+    if (cudaGetDriverEntryPointByVersion(name, &p, 12000, cudaEnableDefault, &found) !=
+            cudaSuccess ||
+        found != cudaDriverEntryPointSuccess)
+        return false;
+    *fn = reinterpret_cast<F>(p);
+    return true;
+}
+
+bool driver_load(driver *d)
+{
+    return entry("cuMemAddressReserve", &d->reserve) &&
+           entry("cuMemAddressFree", &d->release_range) && entry("cuMemCreate", &d->create) &&
+           entry("cuMemRelease", &d->release) && entry("cuMemMap", &d->map) &&
+           entry("cuMemUnmap", &d->unmap) && entry("cuMemSetAccess", &d->access) &&
+           entry("cuMemGetAllocationGranularity", &d->granularity);
+}
+
+size_t round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+constexpr size_t least_growth = (size_t)64 << 20;
+
+} // namespace
+
+struct kin_gpu_range {
+    driver call;
+    CUmemAllocationProp prop;
+    CUdeviceptr base;
+    size_t reserved, committed, step;
+    CUmemGenericAllocationHandle handle[1024];
+    size_t size[1024];
+    int pieces;
+};
+
+static kin_status failed(kin_error *err, const char *what, cudaError_t e)
+{
+    return kin_fail(err, e == cudaErrorMemoryAllocation ? KIN_ERR_MEM : KIN_ERR_BACKEND,
+                    "cuda: %s: %s", what, cudaGetErrorString(e));
+}
+
+int kin_gpu_count(char *why, size_t bytes)
+{
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        snprintf(why, bytes, "%s", cudaGetErrorString(e));
+        return 0;
+    }
+    if (n == 0)
+        snprintf(why, bytes, "no device");
+    return n;
+}
+
+bool kin_gpu_describe(int index, char *text, size_t bytes)
+{
+    cudaDeviceProp p;
+    size_t free_bytes = 0, total = 0;
+    if (cudaGetDeviceProperties(&p, index) != cudaSuccess)
+        return false;
+    if (cudaSetDevice(index) == cudaSuccess)
+        (void)cudaMemGetInfo(&free_bytes, &total);
+    snprintf(text, bytes, "%s, sm_%d%d, %d multiprocessors, %.1f GiB (%.1f free)", p.name, p.major,
+             p.minor, p.multiProcessorCount, (double)p.totalGlobalMem / (1 << 30),
+             (double)free_bytes / (1 << 30));
+    return true;
+}
+
+static kin_status range_open(kin_gpu *g, size_t bytes, kin_error *err)
+{
+    kin_gpu_range *r = g->range;
+    if (!driver_load(&r->call))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "cuda: the driver lacks virtual memory calls (too old)");
+    r->prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    r->prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    r->prop.location.id = g->index;
+    if (r->call.granularity(&r->step, &r->prop, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED) !=
+        CUDA_SUCCESS)
+        return kin_fail(err, KIN_ERR_BACKEND, "cuda: no allocation granularity");
+    r->reserved = round_up(bytes, r->step);
+    if (r->call.reserve(&r->base, r->reserved, 0, 0, 0) != CUDA_SUCCESS)
+        return kin_fail(err, KIN_ERR_MEM, "cuda: cannot reserve %zu bytes of address space",
+                        r->reserved);
+    return KIN_OK;
+}
+
+kin_status kin_gpu_commit(kin_gpu *g, size_t bytes, kin_error *err)
+{
+    kin_gpu_range *r = g->range;
+    if (bytes <= r->committed)
+        return KIN_OK;
+    size_t free_bytes = 0, total = 0, need = bytes - r->committed;
+    (void)cudaMemGetInfo(&free_bytes, &total);
+    /* grows by an eighth, so that the number of pieces stays small; less where memory is short */
+    size_t grow = need > least_growth ? need : least_growth;
+    if (grow < r->committed / 8)
+        grow = r->committed / 8;
+    grow = round_up(grow, r->step);
+    if (grow > free_bytes)
+        grow = round_up(need, r->step);
+    if (r->pieces == (int)(sizeof r->handle / sizeof *r->handle) ||
+        r->committed + grow > r->reserved)
+        return kin_fail(err, KIN_ERR_MEM, "cuda: workspace of %zu bytes is too large", bytes);
+    CUmemAccessDesc access = {};
+    access.location = r->prop.location;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    CUmemGenericAllocationHandle h;
+    if (r->call.create(&h, grow, &r->prop, 0) != CUDA_SUCCESS)
+        return kin_fail(err, KIN_ERR_MEM,
+                        "cuda: the workspace needs %zu bytes more, the device has %zu free", need,
+                        free_bytes);
+    CUdeviceptr at = r->base + r->committed;
+    if (r->call.map(at, grow, 0, h, 0) != CUDA_SUCCESS) {
+        r->call.release(h);
+        return kin_fail(err, KIN_ERR_MEM, "cuda: cannot map %zu bytes", grow);
+    }
+    if (r->call.access(at, grow, &access, 1) != CUDA_SUCCESS) {
+        r->call.unmap(at, grow);
+        r->call.release(h);
+        return kin_fail(err, KIN_ERR_BACKEND, "cuda: cannot make %zu bytes accessible", grow);
+    }
+    r->handle[r->pieces] = h;
+    r->size[r->pieces++] = grow;
+    r->committed += grow;
+    return KIN_OK;
+}
+
+static void range_close(kin_gpu_range *r)
+{
+    CUdeviceptr at = r->base;
+    for (int i = 0; i < r->pieces; i++) {
+        r->call.unmap(at, r->size[i]);
+        r->call.release(r->handle[i]);
+        at += r->size[i];
+    }
+    if (r->base)
+        r->call.release_range(r->base, r->reserved);
+}
+
+kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, kin_error *err)
+{
+    char why[200];
+    int n = kin_gpu_count(why, sizeof why);
+    *out = nullptr;
+    if (n == 0)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: no device can be used here: %s", why);
+    if (index < 0 || index >= n)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: device %d must be below the %d here",
+                        index, n);
+    cudaDeviceProp p;
+    cudaError_t e = cudaGetDeviceProperties(&p, index);
+    if (e == cudaSuccess)
+        e = cudaSetDevice(index);
+    if (e != cudaSuccess)
+        return failed(err, "open", e);
+    if (p.major < 8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: %s is sm_%d%d, it must be sm_80 or newer",
+                        p.name, p.major, p.minor);
+    kin_gpu *g = new (std::nothrow) kin_gpu();
+    kin_gpu_range *r = g ? new (std::nothrow) kin_gpu_range() : nullptr;
+    if (!r) {
+        delete g;
+        return kin_fail(err, KIN_ERR_MEM, "cuda: out of memory");
+    }
+    g->index = index;
+    g->range = r;
+    /* note: contexts of one thread share their parameters' forms, so they share a stream */
+    g->stream = cudaStreamPerThread;
+    /* records and host tensors take addresses too */
+    const size_t most = 4 * (size_t)p.totalGlobalMem;
+    if (*range > most)
+        *range = most;
+    kin_status status = range_open(g, *range, err);
+    if (status != KIN_OK) {
+        kin_gpu_close(&g);
+        return status;
+    }
+    *range = r->reserved;
+    *base = (char *)r->base;
+    *out = g;
+    return KIN_OK;
+}
+
+void kin_gpu_close(kin_gpu **pg)
+{
+    kin_gpu *g = *pg;
+    if (!g)
+        return;
+    cudaStreamSynchronize(g->stream);
+    range_close(g->range);
+    delete g->range;
+    delete g;
+    *pg = nullptr;
+}
+
+void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
+{
+    void *p = nullptr;
+    (void)g;
+    if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    return p;
+}
+
+void kin_gpu_free(void *p)
+{
+    cudaFree(p);
+}
+
+kin_status kin_gpu_upload(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+{
+    /* note: from pageable memory; the call returns once the source may change */
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "upload", e);
+}
+
+kin_status kin_gpu_read(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+{
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream);
+    return e == cudaSuccess ? kin_gpu_wait(g, err) : failed(err, "read", e);
+}
+
+kin_status kin_gpu_copy(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+{
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "copy", e);
+}
+
+kin_status kin_gpu_wait(kin_gpu *g, kin_error *err)
+{
+    g->waits++;
+    cudaError_t e = cudaStreamSynchronize(g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "kernel", e);
+}
+
+kin_status kin_gpu_launched(kin_gpu *g, const char *op, kin_error *err)
+{
+    (void)g;
+    cudaError_t e = cudaGetLastError();
+    return e == cudaSuccess ? KIN_OK : failed(err, op, e);
+}
+
+long kin_gpu_waits(const kin_gpu *g)
+{
+    return g->waits;
+}

@@ -1,0 +1,233 @@
+/* tensor/cuda/kernel.cuh: shared by all kernels: launches, element access, reductions of a block.
+ * Kernels take tensor views by value; their data are device addresses, float operands are f32. */
+#ifndef KIN_TENSOR_CUDA_KERNEL_CUH
+#define KIN_TENSOR_CUDA_KERNEL_CUH
+
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "tensor/cuda/gpu_stream.cuh"
+
+extern "C" {
+#include "tensor/cuda/cuda.h"
+}
+
+/* Launches kernel<<<grid, block>>>(...) unless the call has failed or the grid is empty. The kernel
+ * may be a template in parentheses. */
+#ifdef KIN_EMULATED
+#define KIN_LAUNCH(c, kernel, grid, block, ...)                                     \
+    do {                                                                            \
+        const dim3 grid_ = (grid);                                                  \
+        if ((c)->status == KIN_OK && grid_.x && grid_.y && grid_.z)                 \
+            kin_emulated_run(grid_, dim3(block), [=]() { (kernel)(__VA_ARGS__); }); \
+    } while (0)
+#else
+#define KIN_LAUNCH(c, kernel, grid, block, ...)                                 \
+    do {                                                                        \
+        const dim3 grid_ = (grid);                                              \
+        if ((c)->status == KIN_OK && grid_.x && grid_.y && grid_.z) {           \
+            (kernel)<<<grid_, dim3(block), 0, (c)->gpu->stream>>>(__VA_ARGS__); \
+            kin_cuda_check_launch(c);                                           \
+        }                                                                       \
+    } while (0)
+#endif
+
+enum { KIN_WARP = 32, KIN_BLOCK = 256 };
+
+/* Blocks for n elements, one per thread; a kernel then walks on by the grid's size. */
+static inline dim3 kin_blocks(int64_t n)
+{
+    const int64_t blocks = (n + KIN_BLOCK - 1) / KIN_BLOCK;
+    return dim3((unsigned)(blocks < 65536 ? blocks : 65536));
+}
+
+/* for each element index i of n, over the whole grid */
+#define KIN_EACH(i, n)                                               \
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, \
+                 step_ = (int64_t)gridDim.x * blockDim.x;            \
+         i < (n); i += step_)
+
+__device__ static __forceinline__ float kin_bits_float(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+__device__ static __forceinline__ uint32_t kin_float_bits(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+__device__ static __forceinline__ float kin_bf16_float(uint16_t v)
+{
+    return kin_bits_float((uint32_t)v << 16);
+}
+
+/* to nearest even; NaN stays NaN (tensor/tensor.c) */
+__device__ static __forceinline__ uint16_t kin_float_bf16(float v)
+{
+    const uint32_t bits = kin_float_bits(v);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((bits >> 16) | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+__device__ static __forceinline__ float kin_round_bf16(float v)
+{
+    return kin_bf16_float(kin_float_bf16(v));
+}
+
+__device__ static __forceinline__ float kin_f16_float(uint16_t v)
+{
+    const uint32_t sign = (uint32_t)(v & 0x8000u) << 16, exponent = (v >> 10) & 31u;
+    const uint32_t mant = v & 1023u;
+    if (exponent == 31)
+        return kin_bits_float(sign | 0x7f800000u | (mant << 13));
+    if (exponent != 0)
+        return kin_bits_float(sign | ((exponent + 112) << 23) | (mant << 13));
+    const float f = (float)mant * 5.9604644775390625e-8f; /* 2^-24 */
+    return sign ? -f : f;
+}
+
+__device__ static __forceinline__ uint16_t kin_float_f16(float v)
+{
+    const uint32_t bits = kin_float_bits(v), sign = (bits >> 16) & 0x8000u;
+    uint32_t mag = bits & 0x7fffffffu;
+    if (mag > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u | ((mag >> 13) & 0x3ffu));
+    if (mag >= 0x477ff000u)
+        return (uint16_t)(sign | 0x7c00u);
+    if (mag < 0x38800000u)
+        return (uint16_t)(sign | (kin_float_bits(kin_bits_float(mag) + 0.5f) - 0x3f000000u));
+    mag += 0xc8000000u + 0xfffu + ((mag >> 13) & 1u);
+    return (uint16_t)(sign | (mag >> 13));
+}
+
+/* Element `at` (in elements) of memory of a float or integer type. */
+__device__ static __forceinline__ float kin_load(const void *p, int dtype, int64_t at)
+{
+    switch (dtype) {
+    case KIN_DTYPE_F32: return ((const float *)p)[at];
+    case KIN_DTYPE_F64: return (float)((const double *)p)[at];
+    case KIN_DTYPE_BF16: return kin_bf16_float(((const uint16_t *)p)[at]);
+    case KIN_DTYPE_F16: return kin_f16_float(((const uint16_t *)p)[at]);
+    case KIN_DTYPE_I8: return (float)((const int8_t *)p)[at];
+    case KIN_DTYPE_U8: return (float)((const uint8_t *)p)[at];
+    case KIN_DTYPE_I32: return (float)((const int32_t *)p)[at];
+    default: return NAN;
+    }
+}
+
+__device__ static __forceinline__ float kin_at(const kin_tensor &t, int64_t at)
+{
+    return kin_load(t.data, t.dtype, at);
+}
+
+/* Element [r, c] of an f32 matrix view. */
+__device__ static __forceinline__ float *kin_ptr2(const kin_tensor &t, int64_t r, int64_t c)
+{
+    return (float *)t.data + r * t.stride[0] + c * t.stride[1];
+}
+
+__device__ static __forceinline__ float kin_get2(const kin_tensor &t, int64_t r, int64_t c)
+{
+    return *kin_ptr2(t, r, c);
+}
+
+__device__ static __forceinline__ int32_t kin_int2(const kin_tensor &t, int64_t r, int64_t c)
+{
+    return ((const int32_t *)t.data)[r * t.stride[0] + c * t.stride[1]];
+}
+
+__device__ static __forceinline__ void kin_put(float *at, float v, bool acc)
+{
+    *at = acc ? *at + v : v;
+}
+
+/* Position of flat index i of `shape` in a view of that shape. */
+__device__ static __forceinline__ int64_t kin_place(const kin_tensor &shape, const kin_tensor &t,
+                                                    int64_t i)
+{
+    int64_t at = 0;
+    for (int d = shape.ndim - 1; d >= 0; d--) {
+        at += i % shape.size[d] * t.stride[d];
+        i /= shape.size[d];
+    }
+    return at;
+}
+
+__device__ static __forceinline__ float kin_sigmoid(float x)
+{
+    const float e = expf(-fabsf(x));
+    return x >= 0 ? 1.0f / (1.0f + e) : e / (1.0f + e);
+}
+
+__device__ static __forceinline__ float kin_gelu_tanh(float x)
+{
+    return tanhf(0.79788456080286535588f * (x + 0.044715f * x * x * x));
+}
+
+__device__ static __forceinline__ float kin_act_of(int act, float x)
+{
+    switch (act) {
+    case KIN_ACT_GELU_TANH: return 0.5f * x * (1.0f + kin_gelu_tanh(x));
+    case KIN_ACT_SILU: return x * kin_sigmoid(x);
+    case KIN_ACT_SIGMOID: return kin_sigmoid(x);
+    case KIN_ACT_RELU: return x > 0 ? x : 0.0f;
+    default: return x;
+    }
+}
+
+__device__ static __forceinline__ float kin_act_slope(int act, float x)
+{
+    float t, s;
+    switch (act) {
+    case KIN_ACT_GELU_TANH:
+        t = kin_gelu_tanh(x);
+        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.79788456080286535588f *
+                                       (1.0f + 3.0f * 0.044715f * x * x);
+    case KIN_ACT_SILU: s = kin_sigmoid(x); return s * (1.0f + x * (1.0f - s));
+    case KIN_ACT_SIGMOID: s = kin_sigmoid(x); return s * (1.0f - s);
+    case KIN_ACT_RELU: return x > 0 ? 1.0f : 0.0f;
+    default: return 1.0f;
+    }
+}
+
+/* Sum or maximum over a one-dimensional block, in a fixed order, given to every thread. All threads
+ * must call it; the block is a multiple of a warp. */
+template <typename T> __device__ static T kin_block_sum(T v)
+{
+    __shared__ T part[32];
+    for (int mask = KIN_WARP / 2; mask > 0; mask /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, mask);
+    if (threadIdx.x % KIN_WARP == 0)
+        part[threadIdx.x / KIN_WARP] = v;
+    __syncthreads();
+    T sum = 0;
+    for (unsigned i = 0; i < blockDim.x / KIN_WARP; i++)
+        sum += part[i];
+    __syncthreads();
+    return sum;
+}
+
+__device__ static float kin_block_max(float v)
+{
+    __shared__ float part[32];
+    for (int mask = KIN_WARP / 2; mask > 0; mask /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, mask));
+    if (threadIdx.x % KIN_WARP == 0)
+        part[threadIdx.x / KIN_WARP] = v;
+    __syncthreads();
+    float most = part[0];
+    for (unsigned i = 1; i < blockDim.x / KIN_WARP; i++)
+        most = fmaxf(most, part[i]);
+    __syncthreads();
+    return most;
+}
+
+#endif

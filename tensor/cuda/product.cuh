@@ -1,0 +1,62 @@
+/* tensor/cuda/product.cuh: y = epilogue(A B^T) for A [m,k] and B [n,k] of any strides, dense or
+ * over the rows of experts. One description; product.cu runs it with kernels of its own, library.cu
+ * with cublasLt where that takes it. */
+#ifndef KIN_TENSOR_CUDA_PRODUCT_CUH
+#define KIN_TENSOR_CUDA_PRODUCT_CUH
+
+#include "tensor/cuda/kernel.cuh"
+
+typedef struct kin_matrix { /* element (i, l) at data[i * row + l * col] */
+    const void *data;
+    int dtype; /* f32, bf16 or f16 */
+    int64_t row, col;
+} kin_matrix;
+
+typedef struct kin_product {
+    int64_t m, n, k;
+    kin_matrix a, b;
+    /* Experts: offset [groups+1] on the device, else NULL. ROWS: expert e has the rows
+     * [offset[e], offset[e+1]) of A and y, and bs[e] in place of b.data; m is the most rows there
+     * can be. OVER (over_rows): the sum runs over those rows: A is [m, rows], B [n, rows], the
+     * result of expert e goes to ys[e] (NULL: skipped), k is the most rows there can be. */
+    const int32_t *offset;
+    int64_t groups;
+    bool over_rows;
+    const void *const *bs;
+    float *const *ys;
+    const void *const *biases; /* ROWS: [groups] or NULL */
+    const int32_t *order; /* NULL, or sorted row s stands for row order[s] / slots of A (OVER: B) */
+    int64_t slots;
+    /* y = residual + gate * act(pre = sum + bias), y += with acc */
+    const void *bias; /* [n] or NULL, of bias_dtype */
+    int bias_dtype;
+    int act;
+    kin_tensor gate, residual, pre, y; /* y [m,n], columns contiguous; the others no data: none */
+    bool acc;
+} kin_product;
+
+/* Runs p; bf16: both operands are rounded to bf16 first. Sums in f32. */
+void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16);
+/* The same through cublasLt: true if it was taken. library.cu, or none. */
+bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16);
+/* The epilogue on a sum that lies in pre_sum [m,n] (row stride of y where it is y itself). */
+void kin_product_epilogue(kin_cuda_call *c, const kin_product *p, const float *sum, int64_t row);
+
+static inline kin_matrix kin_rows_of(const kin_tensor &t) /* a 2-D view as it is */
+{
+    kin_matrix m = {t.data, t.dtype, t.stride[0], 1};
+    return m;
+}
+
+static inline kin_matrix kin_turned(kin_matrix m) /* transposed */
+{
+    kin_matrix t = {m.data, m.dtype, m.col, m.row};
+    return t;
+}
+
+/* dst[j] += sum over rows [r0, r1) of x[.., j], of each of `groups` ranges (offset) or of all m
+ * rows (offset NULL, one group); dst[e] NULL: skipped. */
+void kin_column_sums(kin_cuda_call *c, const kin_tensor &x, int64_t m, const int32_t *offset,
+                     int64_t groups, float *const *dst);
+
+#endif
