@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "tensor/device.h"
 
 void kin_cli_progress(const kin_args *args, kin_progress *p)
 {
@@ -60,18 +61,42 @@ float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model)
     return model->cfg_scale > 0 ? (float)model->cfg_scale : kin_generate_params_default().cfg_scale;
 }
 
+/* --device into the options */
+static kin_status choose_device(const kin_args *args, kin_ctx_options *opt, kin_error *err)
+{
+    const char *name = kin_args_text(args, "device");
+    char why[200], *end = NULL;
+    if (!name || strcmp(name, "cpu") == 0)
+        return KIN_OK;
+    if (strcmp(name, "auto") == 0) {
+        if (opt->compute != KIN_DTYPE_I8 && kin_cuda_count(why, sizeof why) > 0)
+            opt->backend = KIN_BACKEND_CUDA;
+        return KIN_OK;
+    }
+    const bool cuda = strncmp(name, "cuda", 4) == 0, numbered = cuda && name[4] == ':';
+    const long n = numbered ? strtol(name + 5, &end, 10) : 0;
+    if (!cuda || (name[4] && !numbered) || (numbered && (!name[5] || *end || n < 0 || n > 255)))
+        return kin_fail(err, KIN_ERR_ARG, "--device: '%s' must be cpu, cuda, cuda:N or auto", name);
+    opt->backend = KIN_BACKEND_CUDA;
+    opt->device = (int)n;
+    return KIN_OK;
+}
+
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err)
 {
-    kin_ctx_options opt = {.backend = plan ? KIN_BACKEND_PLAN : KIN_BACKEND_CPU,
-                           .threads = kin_cli_threads(args)};
+    kin_ctx_options opt = {.backend = KIN_BACKEND_CPU, .threads = kin_cli_threads(args)};
     unsigned with_dtype = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
     const char *dtype = args->verb->verb & with_dtype ? kin_args_text(args, "dtype") : "f32";
     KIN_TRY(kin_cli_dtype(dtype, &opt.compute, err));
     const char *precision = kin_args_text(args, "matmul-precision");
     if (precision && strcmp(precision, "high") == 0)
         opt.precision = KIN_PRECISION_HIGH;
+    KIN_TRY(choose_device(args, &opt, err));
+    if (plan)
+        opt.backend = KIN_BACKEND_PLAN;
     KIN_TRY(kin_ctx_create(&opt, out, err));
-    if (!plan && opt.precision == KIN_PRECISION_HIGH && (*out)->isa < KIN_ISA_AMX_EMULATED) {
+    if (!plan && opt.backend == KIN_BACKEND_CPU && opt.precision == KIN_PRECISION_HIGH &&
+        (*out)->isa < KIN_ISA_AMX_EMULATED) {
         kin_progress note;
         kin_cli_progress(args, &note);
         kin_progress_note(&note, "--matmul-precision high: no AMX here, products are plain f32");

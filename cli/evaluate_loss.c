@@ -131,14 +131,14 @@ static kin_status measure(suite *s, int64_t i)
     kin_model_output out;
     const char *prompts[LEVELS];
     const kin_physics_prior *own = &s->priors[i], *other = &s->priors[s->other[i]];
-    KIN_TRY(
-        KIN_WS(ctx, &x0, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height, p->width));
-    KIN_TRY(KIN_WS(ctx, &noise, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height,
-                   p->width));
-    KIN_TRY(KIN_WS(ctx, &sigma, KIN_DTYPE_F32, LEVELS));
-    KIN_TRY(KIN_WS(ctx, &t, KIN_DTYPE_F32, LEVELS));
-    KIN_TRY(KIN_WS(ctx, &prior, KIN_DTYPE_F32, LEVELS, KIN_PHYS_CATEGORIES));
-    KIN_TRY(KIN_WS(ctx, &quant, KIN_DTYPE_F32, LEVELS, KIN_PHYS_QUANTITIES));
+    KIN_TRY(KIN_WS_HOST(ctx, &x0, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height,
+                        p->width));
+    KIN_TRY(KIN_WS_HOST(ctx, &noise, KIN_DTYPE_F32, LEVELS, info->in_channels, p->frames, p->height,
+                        p->width));
+    KIN_TRY(KIN_WS_HOST(ctx, &sigma, KIN_DTYPE_F32, LEVELS));
+    KIN_TRY(KIN_WS_HOST(ctx, &t, KIN_DTYPE_F32, LEVELS));
+    KIN_TRY(KIN_WS_HOST(ctx, &prior, KIN_DTYPE_F32, LEVELS, KIN_PHYS_CATEGORIES));
+    KIN_TRY(KIN_WS_HOST(ctx, &quant, KIN_DTYPE_F32, LEVELS, KIN_PHYS_QUANTITIES));
     KIN_TRY(kin_fill(ctx, &prior, 0));
     KIN_TRY(kin_fill(ctx, &quant, 0));
     KIN_TRY(read_clip(s, i, &x0, &ctx->error));
@@ -167,6 +167,9 @@ static kin_status measure(suite *s, int64_t i)
     KIN_TRY(kin_model_forward(ctx, p->model, &in, &out));
     KIN_TRY(kin_model_velocity(ctx, p->model, &xt, &out.y, &sigma, &v));
     s->classifier = out.logits.data != NULL;
+    KIN_TRY(kin_host(ctx, &out.logits, &out.logits));
+    KIN_TRY(kin_host(ctx, &v, &v));
+    KIN_TRY(kin_host(ctx, &target, &target));
     for (int k = 0; k < LEVELS && s->classifier; k++)
         s->exact[k] += labels_right((const float *)out.logits.data + k * out.logits.stride[0], own);
     for (int k = 0; k < LEVELS; k++) {

@@ -255,6 +255,9 @@ const kin_flag kin_flags[] = {
     {"strict", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, C, false, "anything odd is an error (exit 3)"},
     {"threads", 't', KIN_FLAG_INT, "N", "0", 0, 1024, KIN_VERB_ALL, true,
      "threads; 0: all cores; never changes the result"},
+    {"device", 0, KIN_FLAG_TEXT, "cpu|cuda[:N]|auto", "cpu", 0, 0, G | E | T | I | K, true,
+     "where to compute; auto: a CUDA device that can be used, else the CPU; `inspect --device cuda` "
+     "shows it"},
     {"diffmoe-infer", 0, KIN_FLAG_CHOICE, "token|batch", "token", 0, 0, G | E, true,
      "DiffMoE: an expert takes the tokens predicted above its threshold, or as many of the whole "
      "batch by router score, as the published code (the result then depends on --batch)"},

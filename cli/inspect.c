@@ -12,6 +12,7 @@
 #include "diffusion/pipeline.h"
 #include "io/check.h"
 #include "tensor/cpu/choose.h"
+#include "tensor/device.h"
 #include "tensor/kernels.h"
 
 static kin_status check_file(const char *path, kin_error *err)
@@ -82,6 +83,29 @@ static void show_cpu(const kin_args *args)
     printf("precision, --matmul-precision high: f32 products as three of bf16 halves on AMX, error "
            "about 2^-16;\n  here: %s\n",
            best == KIN_ISA_AMX ? "available" : "no AMX, the same as highest");
+}
+
+/* ---- --device ---- */
+
+static kin_status show_device(const kin_args *args, kin_error *err)
+{
+    kin_ctx *ctx = NULL;
+    char text[256];
+    const int count = kin_cuda_count(text, sizeof text);
+    printf("CUDA devices: %d%s%s\n", count, count ? "" : ": ", count ? "" : text);
+    for (int i = 0; i < count; i++)
+        if (kin_cuda_describe(i, text, sizeof text))
+            printf("  cuda:%d: %s\n", i, text);
+    fflush(stdout);
+    KIN_TRY(kin_cli_context(args, false, &ctx, err));
+    if (ctx->device)
+        printf("--device %s: %s; %d of %d kernel slots; dense products by %s\n",
+               kin_args_text(args, "device"), ctx->device->name, (int)SLOTS, (int)SLOTS,
+               ctx->device->library ? "cublasLt" : "own kernels");
+    else
+        printf("--device %s: the CPU, see inspect --cpu\n", kin_args_text(args, "device"));
+    kin_ctx_destroy(&ctx);
+    return KIN_OK;
 }
 
 /* ---- MODEL ---- */
@@ -183,6 +207,9 @@ kin_status kin_cmd_inspect(const kin_args *args, kin_error *err)
         show_cpu(args);
         return KIN_OK;
     }
+    if (kin_args_source(args, "device") == KIN_SOURCE_FLAG && !kin_args_text(args, "model") &&
+        !kin_args_text(args, "output"))
+        return show_device(args, err);
     KIN_TRY(kin_cli_model(args, dir, err));
     KIN_TRY(kin_cli_context(args, false, &ctx, err));
     kin_status status = kin_cli_load(args, ctx, dir, &p, err);

@@ -71,6 +71,15 @@ echo '{"modell": "nowhere"}' >.config/kinema/config.json
 expect 3 "a wrong key in it" "$kinema" generate x
 has err "config.json: 'modell' is no known key; did you mean 'model'?"
 rm -r .config
+expect 2 "unknown device" "$kinema" generate x --device gpu
+has err "must be cpu, cuda, cuda:N or auto"
+expect 2 "device with a bad number" "$kinema" generate x --device cuda:x
+expect 0 "devices" "$kinema" inspect --device auto
+has out "CUDA devices: "
+if ! "$kinema" inspect --device cuda >/dev/null 2>&1; then
+    expect 1 "no device" "$kinema" inspect --device cuda
+    has err "cuda: no device can be used here"
+fi
 
 expect 3 "model that is not there" "$kinema" generate x -m nowhere
 has err "nowhere"
