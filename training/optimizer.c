@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/device.h"
 #include "tensor/kernels.h"
 
 kin_optimizer_options kin_optimizer_options_default(void)
@@ -167,6 +168,61 @@ kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *co
     return KIN_OK;
 }
 
+/* What an update of slot s touches: value, gradient, moments, average (or NULL). */
+enum { TOUCHED = 5 };
+static void list_touched(const kin_optimizer_slot *s, float *list[TOUCHED])
+{
+    list[0] = s->param->value.data;
+    list[1] = s->m;
+    list[2] = s->v;
+    list[3] = s->ema;
+    list[4] = s->param->grad.data;
+}
+
+kin_status kin_optimizer_settle(kin_ctx *ctx, kin_optimizer *o)
+{
+    if (!ctx->device)
+        return KIN_OK;
+    o->home = ctx;
+    for (int i = 0; i < o->count; i++) {
+        float *list[TOUCHED];
+        list_touched(&o->slot[i], list);
+        for (int k = 0; k < TOUCHED && o->slot[i].param->grad.data; k++)
+            if (list[k])
+                KIN_TRY(ctx->device->adopt(ctx, list[k], (size_t)o->slot[i].n * sizeof(float)));
+    }
+    return KIN_OK;
+}
+
+kin_status kin_optimizer_bring(const kin_optimizer *o)
+{
+    for (int i = 0; i < o->count && o->home; i++) {
+        float *list[TOUCHED];
+        list_touched(&o->slot[i], list);
+        /* note: gradients are 0 between updates */
+        for (int k = 0; k < TOUCHED - 1; k++)
+            if (list[k])
+                KIN_TRY(
+                    o->home->device->pull(o->home, list[k], (size_t)o->slot[i].n * sizeof(float)));
+    }
+    return KIN_OK;
+}
+
+/* Back to the host, for whoever uses the parameters after the optimizer. */
+static void leave(kin_optimizer *o)
+{
+    (void)kin_optimizer_bring(o);
+    for (int i = 0; i < o->count && o->home; i++) {
+        float *list[TOUCHED];
+        list_touched(&o->slot[i], list);
+        for (int k = 0; k < TOUCHED; k++)
+            if (list[k])
+                o->home->device->release(o->home, list[k]);
+        kin_param_touch(o->slot[i].param);
+    }
+    o->home = NULL;
+}
+
 void kin_optimizer_destroy(kin_optimizer **po)
 {
     kin_optimizer *o = *po;
@@ -174,6 +230,7 @@ void kin_optimizer_destroy(kin_optimizer **po)
         return;
     if (o->swapped)
         kin_optimizer_swap_ema(o);
+    leave(o);
     kin_free(o->slot);
     kin_free(o->part);
     kin_free(o->block);

@@ -63,6 +63,7 @@ typedef struct kin_optimizer {
     float *block;                             /* m, v and ema, one after the other */
     size_t bytes;                             /* of the block */
     bool swapped;                             /* the parameters show the averages */
+    kin_ctx *home; /* NULL, or where values, gradients and state lie (kin_optimizer_settle) */
 } kin_optimizer;
 
 /* tables[n] (n <= 2; NULL entries are left out) with the prefixes of their full names ("",
@@ -73,6 +74,13 @@ kin_status kin_optimizer_create(const kin_optimizer_options *opt, kin_params *co
                                 const char *const *prefixes, int n, bool plan, kin_optimizer **out,
                                 kin_error *err);
 void kin_optimizer_destroy(kin_optimizer **opt);
+
+/* Moves what an update touches to ctx's device, where it stays: the host's copies are old until
+ * kin_optimizer_bring. Nothing where tensors lie in host memory. ctx must outlive the optimizer.
+ * Fails: MEM. */
+kin_status kin_optimizer_settle(kin_ctx *ctx, kin_optimizer *opt);
+/* Brings values, moments and averages to the host, where they can be read. */
+kin_status kin_optimizer_bring(const kin_optimizer *opt);
 
 /* What one update did. */
 typedef struct kin_optimizer_report {

@@ -262,7 +262,7 @@ kin_status kin_trainer_make_optimizer(kin_trainer *t, const char *checkpoint)
                                  &t->optim, &t->ctx->error));
     if (checkpoint && !kin_ctx_is_plan(t->ctx))
         KIN_TRY(kin_checkpoint_load_optimizer(checkpoint, t->step, t->optim, &t->ctx->error));
-    return KIN_OK;
+    return kin_optimizer_settle(t->ctx, t->optim);
 }
 
 static void count_tokens(kin_trainer *t)

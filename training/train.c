@@ -29,6 +29,7 @@ kin_status kin_train_save(kin_trainer *t)
                                       .config = t->cfg.json,
                                       .finetune = t->cfg.base ? &t->cfg.finetune : NULL,
                                       .base = t->cfg.init_from};
+    KIN_TRY(kin_optimizer_bring(t->optim));
     return kin_checkpoint_save(t->opt->run, t->pipe, t->optim, &info, t->cfg.checkpoint.keep,
                                &t->ctx->error);
 }
