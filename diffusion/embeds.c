@@ -78,7 +78,7 @@ bool kin_embeds_find(kin_pipeline *p, const kin_tensor *ids, kin_tensor *states)
     /* rows at the end that are zero are not stored */
     found = kin_safetensors_get(file, tensor_name, &t, &ignored) == KIN_OK && t.ndim == 2 &&
             t.dtype == KIN_DTYPE_F32 && t.size[0] <= len && t.size[1] == width &&
-            KIN_WS(p->ctx, states, KIN_DTYPE_F32, 1, len, width) == KIN_OK;
+            KIN_WS_HOST(p->ctx, states, KIN_DTYPE_F32, 1, len, width) == KIN_OK;
     if (found) {
         const size_t bytes = (size_t)kin_tensor_numel(&t) * sizeof(float);
 
@@ -119,18 +119,23 @@ static void drop_oldest(const char *folder)
 void kin_embeds_keep(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *states)
 {
     const char *const names[] = {tensor_name};
-    const float *v = states->data;
+    const size_t mark = kin_ws_mark(p->ctx);
     const int64_t width = states->size[2];
     int64_t n = kin_tensor_numel(states);
     char path[KIN_PATH_MAX];
     kin_error ignored = {0};
-    kin_tensor t;
+    kin_tensor t, here;
+    const float *v;
 
     if (!path_of(p, ids, path) || kin_path_make_dirs(p->text_folder, &ignored) != KIN_OK)
         return;
+    if (kin_host(p->ctx, states, &here) != KIN_OK)
+        return;
+    v = here.data;
     while (n > width && v[n - 1] == 0.0f)
         n--;
-    t = KIN_TENSOR(states->data, KIN_DTYPE_F32, (n + width - 1) / width, width);
+    t = KIN_TENSOR(here.data, KIN_DTYPE_F32, (n + width - 1) / width, width);
     if (kin_safetensors_write(path, names, &t, NULL, 1, NULL, &ignored) == KIN_OK)
         drop_oldest(p->text_folder);
+    kin_ws_release(p->ctx, mark);
 }

@@ -301,10 +301,10 @@ static kin_status encode_short(kin_pipeline *p, const kin_tensor *ids, const kin
 
     while (n < len && ((const uint8_t *)mask->data)[n])
         n++;
-    KIN_TRY(KIN_WS(ctx, states, KIN_DTYPE_F32, 1, len, width));
+    KIN_TRY(KIN_WS_HOST(ctx, states, KIN_DTYPE_F32, 1, len, width));
     memset(states->data, 0, (size_t)(len * width) * sizeof(float));
     mark = kin_ws_mark(ctx);
-    KIN_TRY(KIN_WS(ctx, &first, KIN_DTYPE_I32, 1, n));
+    KIN_TRY(KIN_WS_HOST(ctx, &first, KIN_DTYPE_I32, 1, n));
     memcpy(first.data, ids->data, (size_t)n * sizeof(int32_t));
     KIN_TRY(kin_text_encoder_run(ctx, p->text, &first, NULL, &made));
     to = kin_tensor_slice(states, 1, 0, n);

@@ -40,7 +40,12 @@ static kin_status keep(kin_ctx *ctx, const kin_tensor *t, float **out, int64_t *
     *out = kin_malloc((size_t)*n * sizeof(float));
     if (!*out)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "probe: out of memory");
-    memcpy(*out, t->data, (size_t)*n * sizeof(float));
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor here;
+
+    KIN_TRY(kin_host(ctx, t, &here));
+    memcpy(*out, here.data, (size_t)*n * sizeof(float));
+    kin_ws_release(ctx, mark);
     return KIN_OK;
 }
 

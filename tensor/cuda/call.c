@@ -278,6 +278,10 @@ kin_tensor kin_cuda_value(kin_cuda_call *c, kin_param *p)
         kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "f64 parameters are the reference's alone");
         return (kin_tensor){0};
     }
+    if (p->value.scale) {
+        kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "weights in 8-bit blocks are the CPU's alone");
+        return (kin_tensor){0};
+    }
     void *resident = kin_residents_find(&device_of(c->ctx)->residents, p->value.data);
     if (resident)
         return flat(&p->value, resident);
