@@ -4,8 +4,9 @@ include(CheckCCompilerFlag)
 add_library(kin_flags INTERFACE)
 target_include_directories(kin_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include)
 target_compile_definitions(kin_flags INTERFACE _GNU_SOURCE KIN_VERSION="${PROJECT_VERSION}")
+# note: nvcc reads -Werror in a way of its own
 target_compile_options(kin_flags INTERFACE
-  -Wall -Wextra -Wshadow -Werror -fno-math-errno
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall;-Wextra;-Wshadow;-Werror;-fno-math-errno>"
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>)
 if(KIN_NATIVE)
   target_compile_options(kin_flags INTERFACE -march=native)

@@ -112,7 +112,7 @@ static kin_matrix lay_out(kin_cuda_call *c, const conv_call &p, const kin_tensor
         m.data = from + p.first * p.width;
         return m;
     }
-    KIN_LAUNCH(c, columns_kernel, kin_blocks(p.rows * p.width), KIN_BLOCK, p, from);
+    KIN_LAUNCH(c, columns_kernel, kin_blocks(p.rows * p.width), KIN_THREADS, p, from);
     m.data = p.columns;
     m.dtype = p.bf16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
     return m;
@@ -192,7 +192,7 @@ extern "C" kin_status kin_cuda_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
         q.acc = direct && a->acc;
         kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
         if (!direct)
-            KIN_LAUNCH(&c, gather_kernel, kin_blocks(count), KIN_BLOCK, piece, to, acc);
+            KIN_LAUNCH(&c, gather_kernel, kin_blocks(count), KIN_THREADS, piece, to, acc);
     });
     return kin_cuda_end(&c);
 }

@@ -20,7 +20,8 @@ extern "C" kin_status kin_cuda_binary(kin_ctx *ctx, const kin_binary_args *p)
     const int64_t n = kin_tensor_numel(p->y);
     const kin_tensor a = kin_cuda_in(&c, p->a), b = kin_cuda_in(&c, p->b);
     const kin_tensor y = kin_cuda_out(&c, p->y, p->acc);
-    KIN_LAUNCH(&c, binary_kernel, kin_blocks(n), KIN_BLOCK, n, p->kind, p->alpha, a, b, y, p->acc);
+    KIN_LAUNCH(&c, binary_kernel, kin_blocks(n), KIN_THREADS, n, p->kind, p->alpha, a, b, y,
+               p->acc);
     return kin_cuda_end(&c);
 }
 
@@ -38,8 +39,8 @@ extern "C" kin_status kin_cuda_unary(kin_ctx *ctx, const kin_unary_args *p)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "unary");
     const kin_tensor x = kin_cuda_in(&c, p->x), y = kin_cuda_out(&c, p->y, false);
-    KIN_LAUNCH(&c, unary_kernel, kin_blocks(kin_tensor_numel(p->y)), KIN_BLOCK, p->act, p->alpha, x,
-               y);
+    KIN_LAUNCH(&c, unary_kernel, kin_blocks(kin_tensor_numel(p->y)), KIN_THREADS, p->act, p->alpha,
+               x, y);
     return kin_cuda_end(&c);
 }
 
@@ -60,7 +61,7 @@ extern "C" kin_status kin_cuda_unary_bwd(kin_ctx *ctx, const kin_unary_args *p)
     kin_cuda_call c = kin_cuda_begin(ctx, "unary backward");
     const kin_tensor x = p->act == KIN_ACT_NONE ? kin_tensor() : kin_cuda_in(&c, p->x);
     const kin_tensor dy = kin_cuda_in(&c, p->dy), dx = kin_cuda_out(&c, p->dx, p->acc);
-    KIN_LAUNCH(&c, unary_bwd_kernel, kin_blocks(kin_tensor_numel(p->dx)), KIN_BLOCK, p->act,
+    KIN_LAUNCH(&c, unary_bwd_kernel, kin_blocks(kin_tensor_numel(p->dx)), KIN_THREADS, p->act,
                p->alpha, x, dy, dx, p->acc);
     return kin_cuda_end(&c);
 }
@@ -88,7 +89,7 @@ extern "C" kin_status kin_cuda_gated_add(kin_ctx *ctx, const kin_gated_add_args 
     kin_cuda_call c = kin_cuda_begin(ctx, "gated add");
     const kin_tensor lin = kin_cuda_in(&c, p->lin), residual = kin_cuda_in(&c, p->residual);
     const kin_tensor gate = kin_cuda_in(&c, p->gate), y = kin_cuda_out(&c, p->y, false);
-    KIN_LAUNCH(&c, gated_add_kernel, kin_blocks(kin_tensor_numel(p->y)), KIN_BLOCK, lin, residual,
+    KIN_LAUNCH(&c, gated_add_kernel, kin_blocks(kin_tensor_numel(p->y)), KIN_THREADS, lin, residual,
                gate, y);
     return kin_cuda_end(&c);
 }
@@ -128,7 +129,7 @@ extern "C" kin_status kin_cuda_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *p
     const kin_tensor dlin = kin_cuda_out(&c, p->dlin, false);
     const kin_tensor dgate = kin_cuda_out(&c, p->dgate, p->acc_dgate);
     if (dlin.data)
-        KIN_LAUNCH(&c, gate_lin_kernel, kin_blocks(kin_tensor_numel(p->dy)), KIN_BLOCK, dy, gate,
+        KIN_LAUNCH(&c, gate_lin_kernel, kin_blocks(kin_tensor_numel(p->dy)), KIN_THREADS, dy, gate,
                    dlin);
     if (dgate.data) {
         const kin_tensor lin = kin_cuda_in(&c, p->lin);
@@ -177,7 +178,7 @@ extern "C" kin_status kin_cuda_copy(kin_ctx *ctx, const kin_tensor *from, kin_te
     const kin_tensor src = kin_cuda_in(&c, from), dst = kin_cuda_out(&c, to, acc);
     if (src.dtype == KIN_DTYPE_I64 || dst.dtype == KIN_DTYPE_I64)
         kin_cuda_fail(&c, KIN_ERR_UNSUPPORTED, "i64 is not copied");
-    KIN_LAUNCH(&c, copy_kernel, kin_blocks(n), KIN_BLOCK, n, src, dst, acc);
+    KIN_LAUNCH(&c, copy_kernel, kin_blocks(n), KIN_THREADS, n, src, dst, acc);
     return kin_cuda_end(&c);
 }
 
@@ -192,7 +193,7 @@ extern "C" kin_status kin_cuda_fill(kin_ctx *ctx, kin_tensor *to, double value)
     const int64_t n = kin_tensor_numel(to);
     c.f64 = true;
     const kin_tensor dst = kin_cuda_out(&c, to, false);
-    KIN_LAUNCH(&c, fill_kernel, kin_blocks(n), KIN_BLOCK, n, dst, (float)value);
+    KIN_LAUNCH(&c, fill_kernel, kin_blocks(n), KIN_THREADS, n, dst, (float)value);
     return kin_cuda_end(&c);
 }
 
@@ -233,7 +234,7 @@ extern "C" void kin_cuda_to_bf16(kin_cuda_call *c, const kin_tensor *x, const ki
     const kin_tensor from = *x;
     uint16_t *to = (uint16_t *)y->data;
     const int64_t n = kin_tensor_numel(x);
-    KIN_LAUNCH(c, to_bf16_kernel, kin_blocks(n), KIN_BLOCK, n, from, to);
+    KIN_LAUNCH(c, to_bf16_kernel, kin_blocks(n), KIN_THREADS, n, from, to);
 }
 
 /* --- posterior --- */
@@ -280,7 +281,7 @@ extern "C" kin_status kin_cuda_posterior(kin_ctx *ctx, const kin_posterior_args 
     p.kl = kin_cuda_out(&c, a->kl, false);
     p.lo = a->lo;
     p.hi = a->hi;
-    KIN_LAUNCH(&c, posterior_kernel, dim3((unsigned)a->mean->size[0]), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, posterior_kernel, dim3((unsigned)a->mean->size[0]), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -317,6 +318,6 @@ extern "C" kin_status kin_cuda_posterior_bwd(kin_ctx *ctx, const kin_posterior_a
     p.hi = a->hi;
     p.acc_dmean = a->acc_dmean;
     p.acc_dlogvar = a->acc_dlogvar;
-    KIN_LAUNCH(&c, posterior_bwd_kernel, kin_blocks(kin_tensor_numel(a->mean)), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, posterior_bwd_kernel, kin_blocks(kin_tensor_numel(a->mean)), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }

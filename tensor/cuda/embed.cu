@@ -26,7 +26,7 @@ extern "C" kin_status kin_cuda_rope(kin_ctx *ctx, const kin_rope_args *a)
     kin_cuda_call c = kin_cuda_begin(ctx, "rope");
     const kin_tensor x = kin_cuda_in(&c, a->x), cos = kin_cuda_in(&c, a->cos);
     const kin_tensor sin = kin_cuda_in(&c, a->sin), y = kin_cuda_out(&c, a->y, a->acc);
-    KIN_LAUNCH(&c, rope_kernel, kin_blocks(kin_tensor_numel(a->x) / 2), KIN_BLOCK, x, cos, sin, y,
+    KIN_LAUNCH(&c, rope_kernel, kin_blocks(kin_tensor_numel(a->x) / 2), KIN_THREADS, x, cos, sin, y,
                a->inverse, a->acc);
     return kin_cuda_end(&c);
 }
@@ -46,7 +46,8 @@ extern "C" kin_status kin_cuda_embedding(kin_ctx *ctx, const kin_embedding_args 
     kin_cuda_call c = kin_cuda_begin(ctx, "embedding");
     const kin_tensor table = kin_cuda_value(&c, a->table), ids = kin_cuda_in(&c, a->ids);
     const kin_tensor y = kin_cuda_out(&c, a->y, false);
-    KIN_LAUNCH(&c, embedding_kernel, kin_blocks(kin_tensor_numel(a->y)), KIN_BLOCK, table, ids, y);
+    KIN_LAUNCH(&c, embedding_kernel, kin_blocks(kin_tensor_numel(a->y)), KIN_THREADS, table, ids,
+               y);
     return kin_cuda_end(&c);
 }
 
@@ -71,7 +72,7 @@ extern "C" kin_status kin_cuda_embedding_bwd(kin_ctx *ctx, const kin_embedding_a
     const kin_tensor grad = kin_cuda_grad(&c, a->table), ids = kin_cuda_in(&c, a->ids);
     const kin_tensor dy = kin_cuda_in(&c, a->dy);
     if (grad.data)
-        KIN_LAUNCH(&c, embedding_bwd_kernel, kin_blocks(kin_tensor_numel(&grad)), KIN_BLOCK, grad,
+        KIN_LAUNCH(&c, embedding_bwd_kernel, kin_blocks(kin_tensor_numel(&grad)), KIN_THREADS, grad,
                    ids, dy);
     return kin_cuda_end(&c);
 }
@@ -118,7 +119,7 @@ extern "C" kin_status kin_cuda_patch(kin_ctx *ctx, const kin_patch_args *a)
     p.channel_last = a->channel_last;
     p.to_tokens = a->to_tokens;
     p.acc = a->acc;
-    KIN_LAUNCH(&c, patch_kernel, kin_blocks(kin_tensor_numel(a->src)), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, patch_kernel, kin_blocks(kin_tensor_numel(a->src)), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -148,7 +149,7 @@ extern "C" kin_status kin_cuda_sinusoid(kin_ctx *ctx, const kin_sinusoid_args *a
     const float *on_device =
         (const float *)kin_cuda_bytes(&c, freq, (size_t)a->half * sizeof(float));
     const kin_tensor v = kin_cuda_in(&c, a->v), y = kin_cuda_out(&c, a->y, true);
-    KIN_LAUNCH(&c, sinusoid_kernel, kin_blocks(kin_tensor_numel(a->y) / 2), KIN_BLOCK, v, on_device,
-               a->half, y);
+    KIN_LAUNCH(&c, sinusoid_kernel, kin_blocks(kin_tensor_numel(a->y) / 2), KIN_THREADS, v,
+               on_device, a->half, y);
     return kin_cuda_end(&c);
 }

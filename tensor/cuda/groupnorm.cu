@@ -109,8 +109,8 @@ static void moments(kin_cuda_call *c, const group_call &p)
 {
     const dim3 grid((unsigned)(p.batch * p.groups), (unsigned)p.parts);
     for (int square = 0; square < 2; square++) {
-        KIN_LAUNCH(c, part_kernel, grid, KIN_BLOCK, p, square != 0);
-        KIN_LAUNCH(c, moment_kernel, kin_blocks(p.batch * p.groups), KIN_BLOCK, p, square != 0);
+        KIN_LAUNCH(c, part_kernel, grid, KIN_THREADS, p, square != 0);
+        KIN_LAUNCH(c, moment_kernel, kin_blocks(p.batch * p.groups), KIN_THREADS, p, square != 0);
     }
 }
 
@@ -122,7 +122,7 @@ extern "C" kin_status kin_cuda_groupnorm(kin_ctx *ctx, const kin_groupnorm_args 
     p.mean = kin_cuda_out(&c, a->mean, false);
     p.rstd = kin_cuda_out(&c, a->rstd, false);
     moments(&c, p);
-    KIN_LAUNCH(&c, apply_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, apply_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -229,9 +229,9 @@ extern "C" kin_status kin_cuda_groupnorm_bwd(kin_ctx *ctx, const kin_groupnorm_a
     moments(&c, p);
     const dim3 grid((unsigned)((p.channels + 31) / 32), (unsigned)p.parts, (unsigned)p.batch);
     KIN_LAUNCH(&c, column_kernel, grid, dim3(32, 8), p);
-    KIN_LAUNCH(&c, gamma_kernel, kin_blocks(p.channels), KIN_BLOCK, p);
-    KIN_LAUNCH(&c, group_kernel, kin_blocks(p.batch * p.groups), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, gamma_kernel, kin_blocks(p.channels), KIN_THREADS, p);
+    KIN_LAUNCH(&c, group_kernel, kin_blocks(p.batch * p.groups), KIN_THREADS, p);
     if (p.dx.data)
-        KIN_LAUNCH(&c, dx_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_BLOCK, p);
+        KIN_LAUNCH(&c, dx_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }

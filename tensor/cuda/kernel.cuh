@@ -34,12 +34,12 @@ extern "C" {
     } while (0)
 #endif
 
-enum { KIN_WARP = 32, KIN_BLOCK = 256 };
+enum { KIN_WARP = 32, KIN_THREADS = 256 };
 
 /* Blocks for n elements, one per thread; a kernel then walks on by the grid's size. */
 static inline dim3 kin_blocks(int64_t n)
 {
-    const int64_t blocks = (n + KIN_BLOCK - 1) / KIN_BLOCK;
+    const int64_t blocks = (n + KIN_THREADS - 1) / KIN_THREADS;
     return dim3((unsigned)(blocks < 65536 ? blocks : 65536));
 }
 

@@ -89,7 +89,7 @@ void round_operand(kin_cuda_call *c, kin_matrix *m, int64_t rows, int64_t k)
     uint16_t *to = (uint16_t *)kin_cuda_scratch(c, (size_t)(outer * inner) * 2);
     const void *from = m->data;
     const int dtype = m->dtype;
-    KIN_LAUNCH(c, convert_kernel, kin_blocks(outer * inner), KIN_BLOCK, from, dtype, outer, inner,
+    KIN_LAUNCH(c, convert_kernel, kin_blocks(outer * inner), KIN_THREADS, from, dtype, outer, inner,
                ld, to);
     m->data = to;
     m->dtype = KIN_DTYPE_BF16;

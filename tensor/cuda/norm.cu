@@ -203,7 +203,7 @@ static norm_call norm_open(kin_cuda_call *c, const kin_norm_args *a, bool rms)
 
 static int row_block(int64_t d)
 {
-    return d >= KIN_BLOCK ? KIN_BLOCK : d >= 128 ? 128 : KIN_WARP;
+    return d >= KIN_THREADS ? KIN_THREADS : d >= 128 ? 128 : KIN_WARP;
 }
 
 static kin_status forward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
@@ -264,7 +264,7 @@ static void columns(kin_cuda_call *c, const kin_norm_args *a, norm_call *p)
     const norm_call q = *p;
     KIN_LAUNCH(c, column_kernel, dim3((unsigned)((q.d + 31) / 32), (unsigned)q.slices), dim3(32, 8),
                q);
-    KIN_LAUNCH(c, column_end_kernel, kin_blocks(q.d), KIN_BLOCK, q);
+    KIN_LAUNCH(c, column_end_kernel, kin_blocks(q.d), KIN_THREADS, q);
 }
 
 static kin_status backward(kin_ctx *ctx, const kin_norm_args *a, bool rms)

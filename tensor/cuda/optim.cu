@@ -36,7 +36,7 @@ extern "C" kin_status kin_cuda_randn(kin_ctx *ctx, const kin_rng *rng, uint64_t 
     const kin_rng key = *rng;
     float *to = (float *)out.data;
     if (n > 0)
-        KIN_LAUNCH(&c, randn_kernel, kin_blocks(n / 4 + 2), KIN_BLOCK, key, first, n, to);
+        KIN_LAUNCH(&c, randn_kernel, kin_blocks(n / 4 + 2), KIN_THREADS, key, first, n, to);
     return kin_cuda_end(&c);
 }
 
@@ -137,7 +137,7 @@ extern "C" kin_status kin_cuda_adamw(kin_ctx *ctx, const kin_adamw_args *a)
     const int64_t n = chunk_count(a->part, a->parts);
     const chunk *chunks = chunks_of(&c, a->part, a->parts, n);
     const kin_adamw_part *parts = parts_of(&c, a->part, a->parts, true);
-    KIN_LAUNCH(&c, adamw_kernel, dim3((unsigned)n), KIN_BLOCK, parts, chunks, s);
+    KIN_LAUNCH(&c, adamw_kernel, dim3((unsigned)n), KIN_THREADS, parts, chunks, s);
     return kin_cuda_end(&c);
 }
 
@@ -174,8 +174,8 @@ extern "C" kin_status kin_cuda_sumsq(kin_ctx *ctx, const kin_adamw_part *part, i
     const kin_adamw_part *list = parts_of(&c, part, parts, false);
     double *sums = (double *)kin_cuda_scratch(&c, (size_t)(n + 1) * sizeof(double));
     double *total = sums + n;
-    KIN_LAUNCH(&c, sumsq_kernel, dim3((unsigned)n), KIN_BLOCK, list, chunks, sums);
-    KIN_LAUNCH(&c, sum_kernel, dim3(1), KIN_BLOCK, sums, n, total);
+    KIN_LAUNCH(&c, sumsq_kernel, dim3((unsigned)n), KIN_THREADS, list, chunks, sums);
+    KIN_LAUNCH(&c, sum_kernel, dim3(1), KIN_THREADS, sums, n, total);
     kin_cuda_read(&c, out, total, sizeof *out);
     return kin_cuda_end(&c);
 }

@@ -107,7 +107,7 @@ __global__ static void product_f32_kernel(kin_product p)
     const int ti = (int)threadIdx.x / 16 * 4, tj = (int)threadIdx.x % 16 * 4;
     float sum[4][4] = {};
     for (int64_t l0 = w.l0; l0 < w.l_end && !w.none; l0 += DEPTH32) {
-        for (int e = (int)threadIdx.x; e < TILE * DEPTH32; e += KIN_BLOCK) {
+        for (int e = (int)threadIdx.x; e < TILE * DEPTH32; e += KIN_THREADS) {
             int i, l;
             spread(e, DEPTH32, p.a.col == 1, &i, &l);
             as[l][i] = load_a(p, w, w.i0 + i, l0 + l);
@@ -192,7 +192,7 @@ static void own_product(kin_cuda_call *c, const kin_product *args, bool bf16)
     if (bf16)
         KIN_LAUNCH(c, product_bf16_kernel, grid, 128, p);
     else
-        KIN_LAUNCH(c, product_f32_kernel, grid, KIN_BLOCK, p);
+        KIN_LAUNCH(c, product_f32_kernel, grid, KIN_THREADS, p);
 }
 
 void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16)
@@ -213,7 +213,7 @@ __global__ static void epilogue_kernel(kin_product p, const float *sum, int64_t 
 void kin_product_epilogue(kin_cuda_call *c, const kin_product *args, const float *sum, int64_t row)
 {
     const kin_product p = *args;
-    KIN_LAUNCH(c, epilogue_kernel, kin_blocks(p.m * p.n), KIN_BLOCK, p, sum, row);
+    KIN_LAUNCH(c, epilogue_kernel, kin_blocks(p.m * p.n), KIN_THREADS, p, sum, row);
 }
 
 /* --- sums of columns: gradients of biases --- */
@@ -288,5 +288,5 @@ void kin_column_sums(kin_cuda_call *c, const kin_tensor &x, int64_t m, const int
     q.part = (double *)kin_cuda_scratch(c, (size_t)(groups * q.slices * n) * sizeof(double));
     const dim3 grid((unsigned)((n + 31) / 32), (unsigned)q.slices, (unsigned)groups);
     KIN_LAUNCH(c, column_part_kernel, grid, dim3(32, 8), q);
-    KIN_LAUNCH(c, column_end_kernel, dim3(kin_blocks(n).x, (unsigned)groups), KIN_BLOCK, q);
+    KIN_LAUNCH(c, column_end_kernel, dim3(kin_blocks(n).x, (unsigned)groups), KIN_THREADS, q);
 }

@@ -153,10 +153,10 @@ static rcl_call rcl_open(kin_cuda_call *c, const kin_rcl_args *a)
 static void prepare(kin_cuda_call *c, const rcl_call &r)
 {
     const unsigned E = (unsigned)r.experts, parts = (unsigned)r.parts;
-    KIN_LAUNCH(c, count_kernel, dim3(E, parts), KIN_BLOCK, r);
+    KIN_LAUNCH(c, count_kernel, dim3(E, parts), KIN_THREADS, r);
     KIN_LAUNCH(c, mean_kernel, dim3((unsigned)((r.d + 127) / 128), E, parts), 128, r);
-    KIN_LAUNCH(c, norm_kernel, dim3(E + E * parts), KIN_BLOCK, r);
-    KIN_LAUNCH(c, cosine_kernel, dim3(E * E, parts), KIN_BLOCK, r);
+    KIN_LAUNCH(c, norm_kernel, dim3(E + E * parts), KIN_THREADS, r);
+    KIN_LAUNCH(c, cosine_kernel, dim3(E * E, parts), KIN_THREADS, r);
 }
 
 extern "C" kin_status kin_cuda_rcl(kin_ctx *ctx, const kin_rcl_args *a)
@@ -166,7 +166,7 @@ extern "C" kin_status kin_cuda_rcl(kin_ctx *ctx, const kin_rcl_args *a)
     r.loss = kin_cuda_out(&c, a->loss, false);
     r.count_out = kin_cuda_out(&c, a->count, false);
     prepare(&c, r);
-    KIN_LAUNCH(&c, loss_kernel, dim3(1), KIN_BLOCK, r);
+    KIN_LAUNCH(&c, loss_kernel, dim3(1), KIN_THREADS, r);
     return kin_cuda_end(&c);
 }
 
@@ -256,11 +256,11 @@ extern "C" kin_status kin_cuda_rcl_bwd(kin_ctx *ctx, const kin_rcl_args *a)
     r.g = (double *)kin_cuda_scratch(&c, pe * (size_t)r.experts * sizeof(double));
     r.dmean = (double *)kin_cuda_scratch(&c, pe * (size_t)r.d * sizeof(double));
     prepare(&c, r);
-    KIN_LAUNCH(&c, score_kernel, kin_blocks((int64_t)pe), KIN_BLOCK, r);
-    KIN_LAUNCH(&c, dmean_kernel, kin_blocks((int64_t)pe * r.d), KIN_BLOCK, r);
+    KIN_LAUNCH(&c, score_kernel, kin_blocks((int64_t)pe), KIN_THREADS, r);
+    KIN_LAUNCH(&c, dmean_kernel, kin_blocks((int64_t)pe * r.d), KIN_THREADS, r);
     if (r.dproto.data)
-        KIN_LAUNCH(&c, dproto_kernel, kin_blocks(r.experts * r.d), KIN_BLOCK, r);
+        KIN_LAUNCH(&c, dproto_kernel, kin_blocks(r.experts * r.d), KIN_THREADS, r);
     if (r.dx.data)
-        KIN_LAUNCH(&c, dx_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_BLOCK, r);
+        KIN_LAUNCH(&c, dx_kernel, kin_blocks(kin_tensor_numel(a->x)), KIN_THREADS, r);
     return kin_cuda_end(&c);
 }

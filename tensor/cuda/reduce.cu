@@ -64,12 +64,12 @@ extern "C" kin_status kin_cuda_reduce(kin_ctx *ctx, const kin_reduce_args *a)
     const kin_tensor x = kin_cuda_in(&c, a->x), other = kin_cuda_in(&c, a->other);
     const kin_tensor y = kin_cuda_out(&c, a->y, a->acc);
     if (summed == 1) {
-        KIN_LAUNCH(&c, product_kernel, kin_blocks(kept), KIN_BLOCK, kept, x, other, y, a->alpha,
+        KIN_LAUNCH(&c, product_kernel, kin_blocks(kept), KIN_THREADS, kept, x, other, y, a->alpha,
                    a->acc);
         return kin_cuda_end(&c);
     }
     const int64_t wide = kept < 65536 ? kept : 65536;
-    const int block = summed >= KIN_BLOCK ? KIN_BLOCK : KIN_WARP;
+    const int block = summed >= KIN_THREADS ? KIN_THREADS : KIN_WARP;
     if (wide)
         KIN_LAUNCH(&c, reduce_kernel, dim3((unsigned)wide, (unsigned)((kept + wide - 1) / wide)),
                    block, x, other, y, a->alpha, summed, a->acc);
@@ -98,7 +98,7 @@ extern "C" kin_status kin_cuda_softmax(kin_ctx *ctx, const kin_softmax_args *a)
     kin_cuda_call c = kin_cuda_begin(ctx, "softmax");
     const kin_tensor x = kin_cuda_in(&c, a->x), y = kin_cuda_out(&c, a->y, false);
     KIN_LAUNCH(&c, softmax_kernel, dim3((unsigned)a->x->size[0]),
-               a->x->size[1] >= KIN_BLOCK ? KIN_BLOCK : KIN_WARP, x, y);
+               a->x->size[1] >= KIN_THREADS ? KIN_THREADS : KIN_WARP, x, y);
     return kin_cuda_end(&c);
 }
 
@@ -119,7 +119,7 @@ extern "C" kin_status kin_cuda_softmax_bwd(kin_ctx *ctx, const kin_softmax_args 
     const kin_tensor y = kin_cuda_in(&c, a->y), dy = kin_cuda_in(&c, a->dy);
     const kin_tensor dx = kin_cuda_out(&c, a->dx, a->acc);
     KIN_LAUNCH(&c, softmax_bwd_kernel, dim3((unsigned)a->y->size[0]),
-               a->y->size[1] >= KIN_BLOCK ? KIN_BLOCK : KIN_WARP, y, dy, dx, a->acc);
+               a->y->size[1] >= KIN_THREADS ? KIN_THREADS : KIN_WARP, y, dy, dx, a->acc);
     return kin_cuda_end(&c);
 }
 
@@ -238,8 +238,8 @@ extern "C" kin_status kin_cuda_loss(kin_ctx *ctx, const kin_loss_args *a)
     kin_cuda_call c = kin_cuda_begin(ctx, "loss");
     loss_call p = loss_open(&c, a);
     p.loss = kin_cuda_out(&c, a->loss, false);
-    KIN_LAUNCH(&c, loss_rows_kernel, dim3((unsigned)a->x->size[0]), KIN_BLOCK, p);
-    KIN_LAUNCH(&c, loss_sum_kernel, dim3(1), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, loss_rows_kernel, dim3((unsigned)a->x->size[0]), KIN_THREADS, p);
+    KIN_LAUNCH(&c, loss_sum_kernel, dim3(1), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -251,7 +251,7 @@ extern "C" kin_status kin_cuda_loss_bwd(kin_ctx *ctx, const kin_loss_args *a)
     p.dx = kin_cuda_out(&c, a->dx, a->acc);
     p.acc = a->acc;
     if (a->kind == KIN_LOSS_CROSS_ENTROPY) /* for the log-sum-exps */
-        KIN_LAUNCH(&c, loss_rows_kernel, dim3((unsigned)a->x->size[0]), KIN_BLOCK, p);
-    KIN_LAUNCH(&c, loss_bwd_kernel, dim3((unsigned)a->x->size[0]), KIN_BLOCK, p);
+        KIN_LAUNCH(&c, loss_rows_kernel, dim3((unsigned)a->x->size[0]), KIN_THREADS, p);
+    KIN_LAUNCH(&c, loss_bwd_kernel, dim3((unsigned)a->x->size[0]), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }

@@ -58,7 +58,7 @@ extern "C" kin_status kin_cuda_topk(kin_ctx *ctx, const kin_topk_args *a)
     p.w = kin_cuda_out(&c, a->w, false);
     p.null_expert = a->null_expert;
     p.k = a->k;
-    KIN_LAUNCH(&c, topk_kernel, kin_blocks(a->scores->size[0]), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, topk_kernel, kin_blocks(a->scores->size[0]), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -87,7 +87,7 @@ extern "C" kin_status kin_cuda_topk_bwd(kin_ctx *ctx, const kin_topk_args *a)
     p.dscores = kin_cuda_out(&c, a->dscores, a->acc);
     p.k = a->k;
     p.acc = a->acc;
-    KIN_LAUNCH(&c, topk_bwd_kernel, kin_blocks(a->dscores->size[0]), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, topk_bwd_kernel, kin_blocks(a->dscores->size[0]), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -157,7 +157,7 @@ extern "C" kin_status kin_cuda_choose(kin_ctx *ctx, const kin_choose_args *a)
     p.null_expert = a->null_expert;
     p.k = a->k;
     p.rule = a->rule;
-    KIN_LAUNCH(&c, choose_kernel, kin_blocks(kin_tensor_numel(a->scores)), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, choose_kernel, kin_blocks(kin_tensor_numel(a->scores)), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 
@@ -253,7 +253,7 @@ extern "C" kin_status kin_cuda_dispatch(kin_ctx *ctx, const kin_dispatch_args *a
     s.inverse = (int32_t *)kin_cuda_out(&c, &a->d->inverse, false).data;
     s.count = (int32_t *)kin_cuda_scratch(&c, (size_t)(s.groups * s.blocks) * sizeof(int32_t));
     KIN_LAUNCH(&c, count_kernel, dim3((unsigned)s.blocks), PAIRS, s);
-    KIN_LAUNCH(&c, start_kernel, dim3(1), KIN_BLOCK, s);
+    KIN_LAUNCH(&c, start_kernel, dim3(1), KIN_THREADS, s);
     KIN_LAUNCH(&c, place_kernel, dim3((unsigned)s.blocks), PAIRS, s);
     return kin_cuda_end(&c);
 }
@@ -303,7 +303,7 @@ extern "C" kin_status kin_cuda_combine(kin_ctx *ctx, const kin_combine_args *a)
     combine_call p = combine_open(&c, a);
     p.base = kin_cuda_in(&c, a->base);
     p.y = kin_cuda_out(&c, a->y, a->acc);
-    KIN_LAUNCH(&c, combine_kernel, kin_blocks(p.tokens * p.n), KIN_BLOCK, p);
+    KIN_LAUNCH(&c, combine_kernel, kin_blocks(p.tokens * p.n), KIN_THREADS, p);
     return kin_cuda_end(&c);
 }
 

@@ -140,15 +140,15 @@ extern "C" kin_status kin_cuda_cosine_bwd(kin_ctx *ctx, const kin_cosine_args *a
     p.dproto = kin_cuda_grad(&c, a->proto);
     p.acc = a->acc;
     if (p.dx.data)
-        KIN_LAUNCH(&c, cosine_dx_kernel, kin_blocks(p.tokens * p.d), KIN_BLOCK, p);
+        KIN_LAUNCH(&c, cosine_dx_kernel, kin_blocks(p.tokens * p.d), KIN_THREADS, p);
     const int64_t slices = (p.tokens + SLICE - 1) / SLICE, n = p.experts * p.d;
     if (slices > 65535)
         kin_cuda_fail(&c, KIN_ERR_UNSUPPORTED, "too many tokens");
     if (p.dproto.data && slices > 0) {
         p.part = (double *)kin_cuda_scratch(&c, (size_t)(slices * n) * sizeof(double));
         float *grad = (float *)p.dproto.data;
-        KIN_LAUNCH(&c, cosine_dp_kernel, dim3(kin_blocks(n).x, (unsigned)slices), KIN_BLOCK, p);
-        KIN_LAUNCH(&c, add_parts_kernel, kin_blocks(n), KIN_BLOCK, n, slices, p.part, grad);
+        KIN_LAUNCH(&c, cosine_dp_kernel, dim3(kin_blocks(n).x, (unsigned)slices), KIN_THREADS, p);
+        KIN_LAUNCH(&c, add_parts_kernel, kin_blocks(n), KIN_THREADS, n, slices, p.part, grad);
     }
     return kin_cuda_end(&c);
 }
@@ -245,7 +245,8 @@ static balance_call balance_open(kin_cuda_call *c, const kin_balance_args *a)
     b.rows = b.mean + n;
     if (b.parts > 65535)
         kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "more than 65535 samples");
-    KIN_LAUNCH(c, balance_part_kernel, dim3((unsigned)b.experts, (unsigned)b.parts), KIN_BLOCK, b);
+    KIN_LAUNCH(c, balance_part_kernel, dim3((unsigned)b.experts, (unsigned)b.parts), KIN_THREADS,
+               b);
     return b;
 }
 
@@ -254,7 +255,7 @@ extern "C" kin_status kin_cuda_balance(kin_ctx *ctx, const kin_balance_args *a)
     kin_cuda_call c = kin_cuda_begin(ctx, "balance");
     balance_call b = balance_open(&c, a);
     b.loss = kin_cuda_out(&c, a->loss, false);
-    KIN_LAUNCH(&c, balance_kernel, dim3(1), KIN_BLOCK, b);
+    KIN_LAUNCH(&c, balance_kernel, dim3(1), KIN_THREADS, b);
     return kin_cuda_end(&c);
 }
 
@@ -265,6 +266,6 @@ extern "C" kin_status kin_cuda_balance_bwd(kin_ctx *ctx, const kin_balance_args 
     b.dloss = kin_cuda_in(&c, a->dloss);
     b.dp = kin_cuda_out(&c, a->dp, a->acc);
     b.acc = a->acc;
-    KIN_LAUNCH(&c, balance_bwd_kernel, kin_blocks(kin_tensor_numel(a->p)), KIN_BLOCK, b);
+    KIN_LAUNCH(&c, balance_bwd_kernel, kin_blocks(kin_tensor_numel(a->p)), KIN_THREADS, b);
     return kin_cuda_end(&c);
 }
