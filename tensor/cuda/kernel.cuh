@@ -198,7 +198,7 @@ __device__ static __forceinline__ float kin_act_slope(int act, float x)
     }
 }
 
-/* Sum or maximum over a one-dimensional block, in a fixed order, given to every thread. All threads
+/* Sum over a one-dimensional block, in a fixed order, given to every thread. All threads
  * must call it; the block is a multiple of a warp. */
 template <typename T> __device__ static T kin_block_sum(T v)
 {
@@ -213,21 +213,6 @@ template <typename T> __device__ static T kin_block_sum(T v)
         sum += part[i];
     __syncthreads();
     return sum;
-}
-
-__device__ static float kin_block_max(float v)
-{
-    __shared__ float part[32];
-    for (int mask = KIN_WARP / 2; mask > 0; mask /= 2)
-        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, mask));
-    if (threadIdx.x % KIN_WARP == 0)
-        part[threadIdx.x / KIN_WARP] = v;
-    __syncthreads();
-    float most = part[0];
-    for (unsigned i = 1; i < blockDim.x / KIN_WARP; i++)
-        most = fmaxf(most, part[i]);
-    __syncthreads();
-    return most;
 }
 
 #endif

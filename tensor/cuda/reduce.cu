@@ -2,6 +2,22 @@
  * in an order fixed by the shapes. */
 #include "tensor/cuda/kernel.cuh"
 
+/* Maximum over a block, given to every thread; see kin_block_sum. */
+__device__ static float block_max(float v)
+{
+    __shared__ float part[32];
+    for (int mask = KIN_WARP / 2; mask > 0; mask /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, mask));
+    if (threadIdx.x % KIN_WARP == 0)
+        part[threadIdx.x / KIN_WARP] = v;
+    __syncthreads();
+    float most = part[0];
+    for (unsigned i = 1; i < blockDim.x / KIN_WARP; i++)
+        most = fmaxf(most, part[i]);
+    __syncthreads();
+    return most;
+}
+
 /* --- reduce --- */
 
 /* One block per entry of y. The entry's coordinates are those of `kept` dimensions, the sum runs
@@ -84,7 +100,7 @@ __global__ static void softmax_kernel(kin_tensor x, kin_tensor y)
     float most = -INFINITY;
     for (int64_t k = threadIdx.x; k < n; k += blockDim.x)
         most = fmaxf(most, kin_get2(x, r, k));
-    most = kin_block_max(most);
+    most = block_max(most);
     double sum = 0;
     for (int64_t k = threadIdx.x; k < n; k += blockDim.x)
         sum += (double)expf(kin_get2(x, r, k) - most);
@@ -169,7 +185,7 @@ __global__ static void loss_rows_kernel(loss_call p)
         float most = -INFINITY;
         for (int64_t j = threadIdx.x; j < n; j += blockDim.x)
             most = fmaxf(most, kin_get2(p.x, b, j));
-        most = kin_block_max(most);
+        most = block_max(most);
         for (int64_t j = threadIdx.x; j < n; j += blockDim.x)
             sum += exp((double)kin_get2(p.x, b, j) - (double)most);
         const double lse = (double)most + log(kin_block_sum(sum));

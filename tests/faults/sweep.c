@@ -42,7 +42,7 @@ static void die(const char *what)
 
 static int spawn(char *const argv[])
 {
-    int status;
+    int status = 0;
     const pid_t pid = fork();
     if (pid == 0) {
         execvp(argv[0], argv);
