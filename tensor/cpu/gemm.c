@@ -304,8 +304,8 @@ static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, 
                        const float *a, right r, float *tile)
 {
     const kin_gemm *g = j->g;
-    int64_t nr = j->e->nr, col0 = p0 * nr, cols = p1 * nr <= g->n ? p1 * nr - col0 : 0;
-    int64_t whole = cols ? p1 : p1 - 1, ldc = g->epi ? g->epi->ld_y : g->ldc;
+    int64_t nr = j->e->nr, col0 = p0 * nr, whole = p1 * nr <= g->n ? p1 : p1 - 1;
+    int64_t ldc = g->epi ? g->epi->ld_y : g->ldc;
     float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
     bool acc = !s->first || (!g->epi && g->acc);
     for (int64_t p = p0; p < whole; p++, r.b += r.step)
@@ -350,13 +350,15 @@ static void pass_at(const job *j, int64_t k0, pass *s)
 /* Pass after pass, each over all panels: sums wait in the result. */
 static void run_wide(const job *j, pass *s, const thread_scratch *w)
 {
-    for (int64_t k0 = 0; k0 == 0 || k0 < j->g->k; k0 += s->kn) {
+    int64_t k0 = 0;
+    do { /* once where k is 0 */
         pass_at(j, k0, s);
         s->together = in_rows(j) || (s->first && s->last) ? group_panels(j->e, s->steps) : 1;
         pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a);
         for (int64_t p = s->p0; p < s->p1; p += s->together)
             run_panels(j, s, p, p + s->together < s->p1 ? p + s->together : s->p1, w->a, w);
-    }
+        k0 += s->kn;
+    } while (!s->last);
 }
 
 /* All of k for some panels at a time, rows packed once. */
@@ -371,10 +373,12 @@ static void run_deep(const job *j, pass *s, const thread_scratch *w)
     s->together = group_panels(j->e, s->steps);
     for (int64_t p = s->p0; p < s->p1; p += s->together) {
         int64_t end = p + s->together < s->p1 ? p + s->together : s->p1;
-        for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += s->kn) {
+        int64_t k0 = 0;
+        do {
             pass_at(j, k0, s);
             run_panels(j, s, p, end, w->a + kin_engine_steps(j->e, k0) * each, w);
-        }
+            k0 += s->kn;
+        } while (!s->last);
     }
 }
 
