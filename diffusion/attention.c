@@ -28,12 +28,14 @@ static kin_status project(kin_ctx *ctx, const kin_wan_attention *a, const kin_te
                           const kin_tensor *sin, kin_tensor *y)
 {
     const kin_head_norm_options opt = {
-        .heads = a->heads, .gamma = norm, .eps = a->eps, .cos = cos, .sin = sin};
+        .heads = a->heads, .gamma = norm, .eps = a->eps, .cos = cos, .sin = sin, .operand = true};
     kin_tensor z;
 
-    KIN_TRY(kin_linear(ctx, x, w, b, &z));
-    if (norm)
+    if (norm) {
+        KIN_TRY(kin_linear(ctx, x, w, b, &z));
         return kin_head_norm(ctx, &z, &opt, y);
+    }
+    KIN_TRY(kin_linear_operand(ctx, x, w, b, KIN_ACT_NONE, &z));
     *y = KIN_RESHAPE(&z, x->size[0], x->size[1], a->heads, a->width / a->heads);
     return KIN_OK;
 }
@@ -43,9 +45,10 @@ static kin_status attend(kin_ctx *ctx, const kin_wan_attention *a, const kin_ten
                          const kin_tensor *k, const kin_tensor *v, const kin_tensor *residual,
                          const kin_tensor *gate, kin_tensor *y)
 {
+    const kin_attention_options opt = {.operand = true};
     kin_tensor o;
 
-    KIN_TRY(kin_attention(ctx, q, k, v, NULL, &o));
+    KIN_TRY(kin_attention(ctx, q, k, v, &opt, &o));
     o = KIN_RESHAPE(&o, q->size[0], q->size[1], a->width);
     return kin_linear_residual(ctx, &o, a->o_w, a->o_b, residual, gate, y);
 }
@@ -117,9 +120,13 @@ kin_status kin_dit_attention_forward(kin_ctx *ctx, const kin_dit_attention *a, c
                                      kin_tensor *y)
 {
     const int64_t B = x->size[0], S = x->size[1];
+    const kin_attention_options opt = {.operand = true};
     kin_tensor qkv, q, k, v, o;
 
-    KIN_TRY(kin_linear(ctx, x, a->qkv_w, a->qkv_b, &qkv));
+    if (a->nq_w)
+        KIN_TRY(kin_linear(ctx, x, a->qkv_w, a->qkv_b, &qkv));
+    else
+        KIN_TRY(kin_linear_operand(ctx, x, a->qkv_w, a->qkv_b, KIN_ACT_NONE, &qkv));
     qkv = KIN_RESHAPE(&qkv, B, S, 3, a->heads, a->head_dim);
     q = kin_tensor_select(&qkv, 2, 0);
     k = kin_tensor_select(&qkv, 2, 1);
@@ -128,7 +135,7 @@ kin_status kin_dit_attention_forward(kin_ctx *ctx, const kin_dit_attention *a, c
         KIN_TRY(head_norm(ctx, a->nq_w, a->nq_b, &q));
         KIN_TRY(head_norm(ctx, a->nk_w, a->nk_b, &k));
     }
-    KIN_TRY(kin_attention(ctx, &q, &k, &v, NULL, &o));
+    KIN_TRY(kin_attention(ctx, &q, &k, &v, &opt, &o));
     o = KIN_RESHAPE(&o, B, S, a->heads * a->head_dim);
     return kin_linear_residual(ctx, &o, a->proj_w, a->proj_b, residual, gate, y);
 }

@@ -87,7 +87,8 @@ static kin_status head(kin_ctx *ctx, const cog_layer *l, const kin_tensor *n, ki
                                        .beta = nb,
                                        .eps = COG_HEAD_NORM_EPS,
                                        .cos = given(&l->cos),
-                                       .sin = given(&l->sin)};
+                                       .sin = given(&l->sin),
+                                       .operand = true};
     kin_tensor z;
 
     KIN_TRY(kin_linear(ctx, n, w, b, &z));
@@ -116,7 +117,7 @@ static kin_status attend(kin_ctx *ctx, const cog_layer *l, cog_streams *s)
     KIN_TRY(kin_concat(ctx, part, 2, 1, &n));
     KIN_TRY(head(ctx, l, &n, b->q_w, b->q_b, b->nq_w, b->nq_b, &q));
     KIN_TRY(head(ctx, l, &n, b->k_w, b->k_b, b->nk_w, b->nk_b, &k));
-    KIN_TRY(kin_linear(ctx, &n, b->v_w, b->v_b, &v));
+    KIN_TRY(kin_linear_operand(ctx, &n, b->v_w, b->v_b, KIN_ACT_NONE, &v));
     v = KIN_RESHAPE(&v, sh->batch, sh->text + sh->video, c->heads, c->head_dim);
     KIN_TRY(kin_attention(ctx, &q, &k, &v, NULL, &o));
     o = KIN_RESHAPE(&o, sh->batch, sh->text + sh->video, sh->width);
@@ -138,7 +139,7 @@ static kin_status feed_forward(kin_ctx *ctx, const cog_layer *l, cog_streams *s)
         const kin_tensor x = s->x[i];
         kin_tensor hidden;
 
-        KIN_TRY(kin_linear_act(ctx, &s->n[i], b->up_w, b->up_b, KIN_ACT_GELU_TANH, &hidden));
+        KIN_TRY(kin_linear_operand(ctx, &s->n[i], b->up_w, b->up_b, KIN_ACT_GELU_TANH, &hidden));
         KIN_TRY(kin_linear_residual(ctx, &hidden, b->down_w, b->down_b, &x, &s->gate[i], &s->x[i]));
     }
     return KIN_OK;

@@ -31,7 +31,7 @@ kin_status kin_ffn_hidden(kin_ctx *ctx, const kin_ffn *f, const kin_tensor *x, k
     kin_tensor a, u;
 
     if (!f->gate)
-        return kin_linear_act(ctx, x, f->w1, f->b1, KIN_ACT_GELU_TANH, hidden);
+        return kin_linear_operand(ctx, x, f->w1, f->b1, KIN_ACT_GELU_TANH, hidden);
     KIN_TRY(kin_linear_act(ctx, x, f->gate, NULL, KIN_ACT_SILU, &a));
     KIN_TRY(kin_linear(ctx, x, f->w1, NULL, &u));
     return kin_mul(ctx, &a, &u, 1.0f, hidden);

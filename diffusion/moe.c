@@ -125,7 +125,7 @@ static kin_status experts_hidden(kin_ctx *ctx, const kin_moe *m, const kin_dispa
     kin_tensor a, u;
 
     if (!m->gate_w)
-        return kin_linear_grouped(ctx, x, d, true, m->w1, m->b1, KIN_ACT_GELU_TANH, hidden);
+        return kin_linear_grouped_operand(ctx, x, d, true, m->w1, m->b1, KIN_ACT_GELU_TANH, hidden);
     KIN_TRY(kin_linear_grouped(ctx, x, d, true, m->gate_w, NULL, KIN_ACT_SILU, &a));
     KIN_TRY(kin_linear_grouped(ctx, x, d, true, m->w1, NULL, KIN_ACT_NONE, &u));
     return kin_mul(ctx, &a, &u, 1.0f, hidden);

@@ -202,7 +202,7 @@ static kin_status feed_forward(kin_ctx *ctx, video_layer *l, const kin_tensor *v
 
     if (b->is_moe)
         return kin_moe_forward(ctx, &b->moe, &call, v, h, gate, &out[0], &out[1]);
-    KIN_TRY(kin_linear_act(ctx, v, b->up_w, b->up_b, KIN_ACT_GELU_TANH, &hidden));
+    KIN_TRY(kin_linear_operand(ctx, v, b->up_w, b->up_b, KIN_ACT_GELU_TANH, &hidden));
     return kin_linear_residual(ctx, &hidden, b->down_w, b->down_b, h, gate, &out[0]);
 }
 
@@ -222,17 +222,21 @@ static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_t
     KIN_TRY(kin_add_param(ctx, &in[1], b->table, 1.0f, &mod));
     for (int i = 0; i < 6; i++)
         m[i] = kin_tensor_select(&mod, 1, i);
-    KIN_TRY(kin_layernorm(ctx, &in[0], NULL, NULL, &m[1], &m[0], eps, &x));
+    KIN_TRY(kin_layernorm_operand(ctx, &in[0], NULL, NULL, &m[1], &m[0], eps, &x));
     KIN_TRY(
         kin_wan_attention_forward(ctx, &b->attn1, &x, NULL, &l->cos, &l->sin, &in[0], &m[2], &a));
     n = a;
     if (b->norm2_w)
-        KIN_TRY(kin_layernorm(ctx, &a, b->norm2_w, b->norm2_b, NULL, NULL, eps, &n));
+        KIN_TRY(kin_layernorm_operand(ctx, &a, b->norm2_w, b->norm2_b, NULL, NULL, eps, &n));
     if (l->kv)
         KIN_TRY(kin_wan_attention_cross(ctx, &b->attn2, &n, &l->kv[0], &l->kv[1], &a, &h));
     else
         KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &text, NULL, NULL, &a, NULL, &h));
-    KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
+    /* routers read the tokens, too */
+    if (b->is_moe)
+        KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
+    else
+        KIN_TRY(kin_layernorm_operand(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
     KIN_TRY(feed_forward(ctx, l, &x, &h, &m[5], out));
     tap(ctx, l->m, TAP_BLOCK, l->index, &out[0]);
     if (b->phys < 0)

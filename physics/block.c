@@ -48,6 +48,6 @@ kin_status kin_phys_block_forward(kin_ctx *ctx, const kin_phys_block *b, const k
     shift = kin_tensor_select(&mod, 1, 0);
     scale = kin_tensor_select(&mod, 1, 1);
     gate = kin_tensor_select(&mod, 1, 2);
-    KIN_TRY(kin_layernorm(ctx, h, b->norm_w, b->norm_b, &scale, &shift, b->eps, &v));
+    KIN_TRY(kin_layernorm_operand(ctx, h, b->norm_w, b->norm_b, &scale, &shift, b->eps, &v));
     return kin_mopa_forward(ctx, &b->mopa, &v, cos, sin, gates, h, &gate, y);
 }

@@ -107,7 +107,8 @@ static kin_status project(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x, 
                                        .beta = nb,
                                        .eps = c->layer_norm ? MOPA_LAYER_NORM_EPS : c->eps,
                                        .cos = cos,
-                                       .sin = sin};
+                                       .sin = sin,
+                                       .operand = true};
     kin_tensor z;
 
     KIN_TRY(kin_linear(ctx, x, w, b, &z));
@@ -119,12 +120,12 @@ kin_status kin_mopa_forward(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x
                             const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
 {
     const kin_mopa_config *c = &m->cfg;
-    const kin_attention_options opt = {.gate = gates};
+    const kin_attention_options opt = {.gate = gates, .operand = true};
     kin_tensor q, k, v, o;
 
     KIN_TRY(project(ctx, m, x, m->q_w, m->q_b, m->nq_w, m->nq_b, cos, sin, &q));
     KIN_TRY(project(ctx, m, x, m->k_w, m->k_b, m->nk_w, m->nk_b, cos, sin, &k));
-    KIN_TRY(kin_linear(ctx, x, m->v_w, m->v_b, &v));
+    KIN_TRY(kin_linear_operand(ctx, x, m->v_w, m->v_b, KIN_ACT_NONE, &v));
     v = KIN_RESHAPE(&v, x->size[0], x->size[1], c->heads, c->head_dim);
     KIN_TRY(kin_attention(ctx, &q, &k, &v, &opt, &o));
     o = KIN_RESHAPE(&o, x->size[0], x->size[1], c->heads * c->head_dim);

@@ -9,7 +9,9 @@
  * destination, false overwrites it. A group g of rows: rows r*(m/g)... share one row of a [g,n]
  * operand (row r uses r / (m/g)). Parameter gradients (p->grad) are always added to; a parameter
  * whose grad.data is NULL is skipped. A NULL pointer or a tensor with data NULL among outputs
- * means: not wanted. Determinism: the result of a row does not depend on thread count nor on other
+ * means: not wanted. Operands (kin_operand_dtype) may be bf16 where that says so: x of linear and
+ * grouped, q, k, v and o of attention, and y of linear, grouped and of the norms; their gradients
+ * are f32. Determinism: the result of a row does not depend on thread count nor on other
  * rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64 in ref);
  * ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16 (round
  * to nearest even) and accumulates in f32. ctx->compute I8 (forward only): products that
@@ -403,6 +405,16 @@ static inline kin_dtype kin_product_dtype(const kin_ctx *ctx, const kin_param *w
 static inline kin_dtype kin_attention_dtype(const kin_ctx *ctx)
 {
     return ctx->compute == KIN_DTYPE_I8 ? KIN_DTYPE_BF16 : ctx->compute;
+}
+
+/* The type in which a result that products alone read is kept: bf16 where products round their
+ * operands to it and take them so (CPU backend on AMX tiles), else f32. No product changes a bit.
+ */
+static inline kin_dtype kin_operand_dtype(const kin_ctx *ctx)
+{
+    bool tiles = ctx->isa >= KIN_ISA_AMX_EMULATED &&
+                 (ctx->backend == KIN_BACKEND_CPU || ctx->backend == KIN_BACKEND_PLAN);
+    return tiles && ctx->compute == KIN_DTYPE_BF16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
 }
 
 struct kin_kernels {

@@ -89,8 +89,10 @@ kin_status kin_attention(kin_ctx *ctx, const kin_tensor *q, const kin_tensor *k,
     if (s->scale == 0.0f)
         s->scale = 1.0f / sqrtf((float)q->size[3]);
     kin_dtype dtype;
-    KIN_TRY(kin_op_dtype(ctx, "attention", q, &dtype));
-    KIN_TRY(kin_ws_tensor(ctx, dtype, 4, q->size, o));
+    KIN_TRY(kin_op_product_dtype(ctx, "attention", q, &dtype));
+    KIN_TRY(kin_op_product_dtype(ctx, "attention", k, &dtype));
+    KIN_TRY(kin_op_product_dtype(ctx, "attention", v, &dtype));
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, opt && opt->operand), 4, q->size, o));
     bool grad = kin_tape_needs(ctx, q) || kin_tape_needs(ctx, k) || kin_tape_needs(ctx, v) ||
                 kin_tape_needs(ctx, &s->bias);
     if (grad)

@@ -60,6 +60,14 @@ kin_status kin_op_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_d
     return KIN_OK;
 }
 
+kin_status kin_op_product_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_dtype *out)
+{
+    if (x->dtype != KIN_DTYPE_BF16 || kin_operand_dtype(ctx) != KIN_DTYPE_BF16)
+        return kin_op_dtype(ctx, op, x, out);
+    *out = KIN_DTYPE_F32;
+    return KIN_OK;
+}
+
 kin_status kin_op_grads(kin_ctx *ctx, const kin_tensor *y, const kin_tensor *x, kin_tensor *dy,
                         kin_tensor *dx, bool *acc)
 {

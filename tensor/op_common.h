@@ -14,6 +14,13 @@ kin_status kin_op_mismatch(kin_ctx *ctx, const char *op, const kin_tensor *a, co
 /* Result type of an op on x: f64 for f64, else f32; fails (ARG) for types that are not computed
  * with. */
 kin_status kin_op_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_dtype *out);
+/* The same for operands of products, which may be bf16 where kin_operand_dtype says so. */
+kin_status kin_op_product_dtype(kin_ctx *ctx, const char *op, const kin_tensor *x, kin_dtype *out);
+/* The type of a result of type `dtype` that products alone read, if `operand`. */
+static inline kin_dtype kin_op_kept(const kin_ctx *ctx, kin_dtype dtype, bool operand)
+{
+    return operand && dtype == KIN_DTYPE_F32 ? kin_operand_dtype(ctx) : dtype;
+}
 /* NULL for a tensor without data. */
 static inline const kin_tensor *kin_op_opt(const kin_tensor *t)
 {

@@ -100,14 +100,14 @@ static kin_status linear_check(kin_ctx *ctx, const kin_tensor *x, kin_param *w, 
 
 static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                              kin_act act, const kin_tensor *residual, const kin_tensor *gate,
-                             kin_tensor *y)
+                             bool operand, kin_tensor *y)
 {
     saved_linear *s = kin_op_record(ctx, sizeof *s);
     if (!s)
         return KIN_ERR_MEM;
     KIN_TRY(linear_check(ctx, x, w, b, residual, gate, s));
     kin_dtype dtype;
-    KIN_TRY(kin_op_dtype(ctx, w->name, x, &dtype));
+    KIN_TRY(kin_op_product_dtype(ctx, w->name, x, &dtype));
     bool grad = kin_tape_needs(ctx, x) || kin_tape_needs(ctx, residual) ||
                 kin_tape_needs(ctx, gate) || kin_tape_needs_param(ctx, w) ||
                 kin_tape_needs_param(ctx, b);
@@ -115,7 +115,7 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     for (int i = 0; i < x->ndim - 1; i++)
         sizes[i] = x->size[i];
     sizes[x->ndim - 1] = s->n;
-    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, sizes, y));
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand), x->ndim, sizes, y));
     KIN_TRY(kin_op_rows(ctx, "linear", y, &s->y));
     bool keep = grad && (act != KIN_ACT_NONE || gate);
     if (keep)
@@ -148,11 +148,11 @@ static kin_status linear_adapted(kin_ctx *ctx, const kin_tensor *x, kin_param *w
                                  kin_tensor *y)
 {
     kin_tensor sum;
-    KIN_TRY(linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, &sum));
+    KIN_TRY(linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, false, &sum));
     for (const kin_adapter *a = w->adapters; a; a = a->next) {
         kin_tensor low, high, plain = sum;
-        KIN_TRY(linear_run(ctx, x, a->a, NULL, KIN_ACT_NONE, NULL, NULL, &low));
-        KIN_TRY(linear_run(ctx, &low, a->b, NULL, KIN_ACT_NONE, NULL, NULL, &high));
+        KIN_TRY(linear_run(ctx, x, a->a, NULL, KIN_ACT_NONE, NULL, NULL, true, &low));
+        KIN_TRY(linear_run(ctx, &low, a->b, NULL, KIN_ACT_NONE, NULL, NULL, false, &high));
         KIN_TRY(kin_add(ctx, &plain, &high, a->scale, &sum));
     }
     if (act != KIN_ACT_NONE)
@@ -166,27 +166,34 @@ static kin_status linear_adapted(kin_ctx *ctx, const kin_tensor *x, kin_param *w
 }
 
 static kin_status linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_act act,
-                         const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
+                         const kin_tensor *residual, const kin_tensor *gate, bool operand,
+                         kin_tensor *y)
 {
     return w->adapters ? linear_adapted(ctx, x, w, b, act, residual, gate, y)
-                       : linear_run(ctx, x, w, b, act, residual, gate, y);
+                       : linear_run(ctx, x, w, b, act, residual, gate, operand, y);
 }
 
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, y);
+    return linear(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, false, y);
 }
 
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, act, NULL, NULL, y);
+    return linear(ctx, x, w, b, act, NULL, NULL, false, y);
+}
+
+kin_status kin_linear_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                              kin_act act, kin_tensor *y)
+{
+    return linear(ctx, x, w, b, act, NULL, NULL, true, y);
 }
 
 kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                                const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, KIN_ACT_NONE, residual, gate, y);
+    return linear(ctx, x, w, b, KIN_ACT_NONE, residual, gate, false, y);
 }
 
 /* --- without a product --- */

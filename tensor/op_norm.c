@@ -69,8 +69,8 @@ static kin_status norm_check(kin_ctx *ctx, const char *op, const kin_tensor *x, 
 }
 
 static kin_status norm_run(kin_ctx *ctx, const char *op, const kin_tensor *x,
-                           const kin_tensor *scale, const kin_tensor *shift, saved_norm *s,
-                           kin_tensor *y)
+                           const kin_tensor *scale, const kin_tensor *shift, bool operand,
+                           saved_norm *s, kin_tensor *y)
 {
     kin_dtype dtype;
     KIN_TRY(kin_op_dtype(ctx, op, x, &dtype));
@@ -78,7 +78,7 @@ static kin_status norm_run(kin_ctx *ctx, const char *op, const kin_tensor *x,
     KIN_TRY(kin_op_rows(ctx, op, scale, &s->scale));
     KIN_TRY(kin_op_rows(ctx, op, shift, &s->shift));
     KIN_TRY(norm_check(ctx, op, x, s));
-    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, x->size, y));
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand), x->ndim, x->size, y));
     KIN_TRY(kin_op_rows(ctx, op, y, &s->y));
     KIN_TRY(KIN_WS(ctx, &s->mean, dtype, s->x.size[0]));
     KIN_TRY(KIN_WS(ctx, &s->rstd, dtype, s->x.size[0]));
@@ -94,8 +94,9 @@ static kin_status norm_run(kin_ctx *ctx, const char *op, const kin_tensor *x,
     return KIN_OK;
 }
 
-kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta,
-                         const kin_tensor *scale, const kin_tensor *shift, float eps, kin_tensor *y)
+static kin_status layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta,
+                            const kin_tensor *scale, const kin_tensor *shift, float eps,
+                            bool operand, kin_tensor *y)
 {
     saved_norm *s = kin_op_record(ctx, sizeof *s);
     if (!s)
@@ -103,7 +104,20 @@ kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, ki
     s->gamma = gamma;
     s->beta = beta;
     s->eps = eps;
-    return norm_run(ctx, "layernorm", x, scale, shift, s, y);
+    return norm_run(ctx, "layernorm", x, scale, shift, operand, s, y);
+}
+
+kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta,
+                         const kin_tensor *scale, const kin_tensor *shift, float eps, kin_tensor *y)
+{
+    return layernorm(ctx, x, gamma, beta, scale, shift, eps, false, y);
+}
+
+kin_status kin_layernorm_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma,
+                                 kin_param *beta, const kin_tensor *scale, const kin_tensor *shift,
+                                 float eps, kin_tensor *y)
+{
+    return layernorm(ctx, x, gamma, beta, scale, shift, eps, true, y);
 }
 
 kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, float eps,
@@ -115,7 +129,7 @@ kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, floa
     s->gamma = gamma;
     s->eps = eps;
     s->rms = true;
-    return norm_run(ctx, "rmsnorm", x, NULL, NULL, s, y);
+    return norm_run(ctx, "rmsnorm", x, NULL, NULL, false, s, y);
 }
 
 kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_options *opt,
@@ -144,7 +158,7 @@ kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_
     s->turn_rows = opt->per_head ? opt->heads : 1;
     if (opt->per_head)
         rows = KIN_RESHAPE(x, B, N, opt->heads, d);
-    KIN_TRY(norm_run(ctx, "head norm", &rows, NULL, NULL, s, y));
+    KIN_TRY(norm_run(ctx, "head norm", &rows, NULL, NULL, opt->operand, s, y));
     *y = KIN_RESHAPE(y, B, N, opt->heads, d);
     return KIN_OK;
 }

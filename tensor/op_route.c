@@ -262,11 +262,12 @@ static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
     return KIN_OK;
 }
 
-kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
-                              kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y)
+static kin_status linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d,
+                                 bool gather, kin_param *const *w, kin_param *const *b, kin_act act,
+                                 bool operand, kin_tensor *y)
 {
     kin_dtype dtype;
-    KIN_TRY(kin_op_dtype(ctx, "experts", x, &dtype));
+    KIN_TRY(kin_op_product_dtype(ctx, "experts", x, &dtype));
     saved_grouped *s = kin_op_record(ctx, sizeof *s);
     if (!s)
         return KIN_ERR_MEM;
@@ -285,7 +286,7 @@ kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispa
                             w[e]->name);
         grad |= kin_tape_needs_param(ctx, w[e]) || (b && kin_tape_needs_param(ctx, b[e]));
     }
-    KIN_TRY(KIN_WS(ctx, y, dtype, rows, s->n));
+    KIN_TRY(KIN_WS(ctx, y, kin_op_kept(ctx, dtype, operand), rows, s->n));
     if (grad && act != KIN_ACT_NONE)
         KIN_TRY(KIN_WS(ctx, &s->pre, dtype, rows, s->n));
     kin_grouped_args a = {.n = s->n,
@@ -310,6 +311,19 @@ kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispa
     KIN_TRY(kin_tape_add(ctx, y, grouped_bwd, s));
     s->y = *y;
     return KIN_OK;
+}
+
+kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
+                              kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y)
+{
+    return linear_grouped(ctx, x, d, gather, w, b, act, false, y);
+}
+
+kin_status kin_linear_grouped_operand(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d,
+                                      bool gather, kin_param *const *w, kin_param *const *b,
+                                      kin_act act, kin_tensor *y)
+{
+    return linear_grouped(ctx, x, d, gather, w, b, act, true, y);
 }
 
 typedef struct saved_combine {

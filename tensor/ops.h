@@ -17,6 +17,10 @@ kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param
 /* The same followed by an activation. */
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y);
+/* The same for a y that products alone read (kin_linear*, kin_attention): kept in
+ * kin_operand_dtype. */
+kin_status kin_linear_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                              kin_act act, kin_tensor *y);
 /* y = residual + gate * (x w^T + b). residual [..., n]; gate [B, n] (any row stride; row b serves
  * sample b: the rows are cut into B equal parts) or NULL for factor 1. */
 kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
@@ -32,6 +36,10 @@ kin_status kin_gated_add(kin_ctx *ctx, const kin_tensor *x, const kin_tensor *re
 kin_status kin_layernorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, kin_param *beta,
                          const kin_tensor *scale, const kin_tensor *shift, float eps,
                          kin_tensor *y);
+/* The same for a y that products alone read, see kin_linear_operand. */
+kin_status kin_layernorm_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma,
+                                 kin_param *beta, const kin_tensor *scale, const kin_tensor *shift,
+                                 float eps, kin_tensor *y);
 /* y = x / sqrt(mean(x^2) + eps) * gamma over the last dim (gamma NULL: 1). */
 kin_status kin_rmsnorm(kin_ctx *ctx, const kin_tensor *x, kin_param *gamma, float eps,
                        kin_tensor *y);
@@ -42,6 +50,7 @@ typedef struct kin_head_norm_options {
     kin_param *gamma, *beta; /* [d] per head, else gamma [A*d]; each may be NULL */
     float eps;
     const kin_tensor *cos, *sin; /* [N,d/2]: turned after the norm (kin_rope); NULL: not */
+    bool operand;                /* products alone read y, see kin_linear_operand */
 } kin_head_norm_options;
 /* The norm of queries or keys x [B,N,A*d] and their rotary turn in one pass -> y [B,N,A,d]. */
 kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_options *opt,
@@ -56,6 +65,7 @@ typedef struct kin_attention_options {
     const kin_tensor *mask; /* u8 [B,Nk] */
     const kin_tensor *gate; /* [B,A], no gradient */
     float scale;            /* 0: 1/sqrt(d) */
+    bool operand;           /* products alone read o, see kin_linear_operand */
 } kin_attention_options;
 /* o [B,Nq,A,d] from q [B,Nq,A,d], k, v [B,Nk,A,d]; the score matrix is never stored. opt NULL:
  * defaults. */
@@ -132,6 +142,10 @@ kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_ten
  * b (or NULL): arrays of d->groups parameters that must outlive backward. */
 kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
                               kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y);
+/* The same for a y that products alone read, see kin_linear_operand. */
+kin_status kin_linear_grouped_operand(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d,
+                                      bool gather, kin_param *const *w, kin_param *const *b,
+                                      kin_act act, kin_tensor *y);
 /* y [T,n] = base (or 0) + sum_k weight[t,k] z[inverse[t,k]]; differentiable in base, z and
  * d->weight. */
 kin_status kin_combine(kin_ctx *ctx, const kin_tensor *z, const kin_dispatch *d,

@@ -11,7 +11,8 @@ typedef struct node {
     char *data; /* first element of the tensor the node stands for */
     char *grad; /* its gradient, NULL until asked for */
     int64_t numel;
-    kin_dtype dtype; /* of the data: f32 or f64; the gradient has the same */
+    kin_dtype dtype; /* of the data: f32, f64 or bf16 */
+    kin_dtype wide;  /* of the gradient: f64 for f64, else f32 */
     bool written;    /* grad holds a value to add to */
 } node;
 
@@ -90,7 +91,10 @@ static node *node_add(kin_ctx *ctx, kin_tensor *t)
         tape->tail = c;
     }
     node *n = &tape->tail->n[at];
-    *n = (node){.data = t->data, .numel = kin_tensor_numel(t), .dtype = t->dtype};
+    *n = (node){.data = t->data,
+                .numel = kin_tensor_numel(t),
+                .dtype = t->dtype,
+                .wide = t->dtype == KIN_DTYPE_F64 ? KIN_DTYPE_F64 : KIN_DTYPE_F32};
     t->id = tape->first_id + tape->nodes++;
     return n;
 }
@@ -155,8 +159,10 @@ kin_status kin_tape_add_param(kin_ctx *ctx, kin_tensor *y, kin_param *p)
 static kin_tensor grad_view(const node *n, const kin_tensor *t)
 {
     kin_tensor g = *t;
+    const size_t at = (size_t)((char *)t->data - n->data) / kin_dtype_size(n->dtype);
     g.id = 0;
-    g.data = n->grad + ((char *)t->data - n->data);
+    g.dtype = n->wide;
+    g.data = n->grad + at * kin_dtype_size(n->wide);
     return g;
 }
 
@@ -180,11 +186,11 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
         return KIN_OK;
     if (!n->grad) {
         kin_tensor made;
-        KIN_TRY(kin_ws_tensor(ctx, n->dtype, 1, &n->numel, &made));
+        KIN_TRY(kin_ws_tensor(ctx, n->wide, 1, &n->numel, &made));
         n->grad = made.data;
     }
     if (!n->written && !covers(n, t)) {
-        kin_tensor all = kin_tensor_of(n->grad, n->dtype, 1, &n->numel);
+        kin_tensor all = kin_tensor_of(n->grad, n->wide, 1, &n->numel);
         KIN_TRY(ctx->k->fill(ctx, &all, 0.0));
         n->written = true;
     }
@@ -205,7 +211,7 @@ bool kin_tape_grad_give(kin_ctx *ctx, const kin_tensor *from, const kin_tensor *
 {
     node *f = node_of(ctx, from), *n = node_of(ctx, to);
     if (!f || !n || !f->grad || n->grad || n->written || !covers(n, to) || !covers(f, from) ||
-        !kin_tensor_is_contiguous(to) || f->dtype != n->dtype)
+        !kin_tensor_is_contiguous(to) || f->wide != n->wide)
         return false;
     n->grad = f->grad;
     n->written = true;

@@ -234,14 +234,14 @@ static kin_status attention_part(kin_ctx *ctx, const kin_text_encoder *e, const 
     int64_t batch = x->size[0], n = x->size[1];
     kin_tensor h, q, k, v, o;
     KIN_TRY(kin_rmsnorm(ctx, x, b->norm1, e->eps, &h));
-    KIN_TRY(kin_linear(ctx, &h, b->q, NULL, &q));
-    KIN_TRY(kin_linear(ctx, &h, b->k, NULL, &k));
-    KIN_TRY(kin_linear(ctx, &h, b->v, NULL, &v));
+    KIN_TRY(kin_linear_operand(ctx, &h, b->q, NULL, KIN_ACT_NONE, &q));
+    KIN_TRY(kin_linear_operand(ctx, &h, b->k, NULL, KIN_ACT_NONE, &k));
+    KIN_TRY(kin_linear_operand(ctx, &h, b->v, NULL, KIN_ACT_NONE, &v));
     q = KIN_RESHAPE(&q, batch, n, e->heads, e->head);
     k = KIN_RESHAPE(&k, batch, n, e->heads, e->head);
     v = KIN_RESHAPE(&v, batch, n, e->heads, e->head);
     /* note: T5 does not divide the scores by sqrt(d) */
-    kin_attention_options opt = {.bias = bias, .mask = mask, .scale = 1.0f};
+    kin_attention_options opt = {.bias = bias, .mask = mask, .scale = 1.0f, .operand = true};
     KIN_TRY(kin_attention(ctx, &q, &k, &v, &opt, &o));
     o = KIN_RESHAPE(&o, batch, n, e->heads * e->head);
     return kin_linear_residual(ctx, &o, b->o, NULL, x, NULL, y);

@@ -58,8 +58,8 @@ static size_t fwd_carve(const kin_head_maths *h, int64_t queries, int64_t keys, 
 static void zero_head(const kin_attention_args *a, const fwd_task *t)
 {
     for (int64_t i = t->q0; i < t->q1; i++) {
-        memset((void *)kin_head_at(a->o, t->b, i, t->head), 0,
-               (size_t)a->q->size[3] * sizeof(float));
+        memset((void *)kin_head_at(a->o, t->b, i, t->head).data, 0,
+               (size_t)a->q->size[3] * kin_dtype_size(a->o->dtype));
         if (a->lse && a->lse->data)
             ((float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
                                     i * a->lse->stride[2]] = 0.0f;
@@ -79,8 +79,8 @@ static void fwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
         sc.ld_bias = a->bias->stride[1];
     }
     if (h->flat)
-        kin_head_rows(h, kin_head_at(a->q, t->b, t->q0 + row0, t->head), a->q->stride[1], rows,
-                      h->d, w->left, w->k, kn, w->p, h->ld_score, false);
+        kin_head_rows(h, kin_head_at(a->q, t->b, t->q0 + row0, t->head), rows, h->d, w->left, w->k,
+                      kn, w->p, h->ld_score, false);
     else
         kin_head_product(h, rows, h->d_steps, w->q + block * h->d_steps * h->e->mr, w->k, kn, w->p,
                          h->ld_score, false);
@@ -94,7 +94,8 @@ static void fwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
     if (h->e->softmax)
         kin_head_product(h, rows, kin_head_steps(h, kn), w->left, w->v, h->d, o, h->d_pad, k0 > 0);
     else
-        kin_head_rows(h, w->p, h->ld_score, rows, kn, w->left, w->v, h->d, o, h->d_pad, k0 > 0);
+        kin_head_rows(h, kin_head_floats(w->p, h->ld_score), rows, kn, w->left, w->v, h->d, o,
+                      h->d_pad, k0 > 0);
 }
 
 static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const fwd_task *t,
@@ -107,8 +108,7 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
         return;
     }
     if (!h->flat)
-        kin_head_pack_left(h, kin_head_at(a->q, t->b, t->q0, t->head), a->q->stride[1], n, h->d,
-                           w->q);
+        kin_head_pack_left(h, kin_head_at(a->q, t->b, t->q0, t->head), n, h->d, w->q);
     for (int64_t i = 0; i < n; i++) {
         w->max[i] = -INFINITY;
         w->sum[i] = 0.0f;
@@ -117,16 +117,20 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
         kin_head_keep(a->mask, t->b, nk, w->keep);
     for (int64_t k0 = 0; k0 < nk; k0 += h->key_block) {
         int64_t kn = nk - k0 < h->key_block ? nk - k0 : h->key_block;
-        kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn, w->k);
-        kin_head_pack_steps(h, kin_head_at(a->v, t->b, k0, t->head), a->v->stride[1], kn, w->v);
+        kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), kn, w->k);
+        kin_head_pack_steps(h, kin_head_at(a->v, t->b, k0, t->head), kn, w->v);
         for (int64_t i = 0; i < blocks; i++) {
             int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0);
             fwd_block(a, h, t, w, i, row0, rows, k0, kn);
         }
     }
     for (int64_t i = 0; i < n; i++) {
-        float *o = (float *)kin_head_at(a->o, t->b, t->q0 + i, t->head);
-        h->s->put_rows(1, h->d, gate / w->sum[i], w->o + i * h->d_pad, 0, o, 0, false);
+        const kin_head_part o = kin_head_at(a->o, t->b, t->q0 + i, t->head);
+        float *sums = w->o + i * h->d_pad;
+        h->s->put_rows(1, h->d, gate / w->sum[i], sums, 0, o.half ? sums : (float *)o.data, 0,
+                       false);
+        if (o.half)
+            h->s->to_bf16(sums, h->d, (uint16_t *)o.data);
         if (a->lse && a->lse->data)
             ((float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
                                     (t->q0 + i) * a->lse->stride[2]] = w->max[i] + logf(w->sum[i]);
@@ -136,7 +140,7 @@ static void fwd_run(const kin_attention_args *a, const kin_head_maths *h, const 
 kin_status kin_cpu_attention(kin_ctx *ctx, const kin_attention_args *a)
 {
     kin_head_maths h;
-    if (!kin_is_f32(a->q))
+    if (!kin_is_operand(a->q))
         return kin_ref_attention(ctx, a);
     kin_head_maths_init(ctx, a, &h);
     int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], units = nb * heads;

@@ -26,32 +26,47 @@ int64_t kin_head_steps(const kin_head_maths *h, int64_t k);
 /* Row blocks of `rows` rows. */
 int64_t kin_head_blocks(const kin_head_maths *h, int64_t rows);
 
-/* Rows of d values as left operand, [blocks][steps][mr]. */
-void kin_head_pack_left(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                        int64_t k, float *dst);
+/* Rows of one head: floats, or bf16 where half is set; `ld` elements from row to row. */
+typedef struct kin_head_part {
+    const void *data;
+    bool half;
+    int64_t ld;
+} kin_head_part;
+
+/* Rows from i on of a head of sample b. t [B,N,A,d]. */
+static inline kin_head_part kin_head_at(const kin_tensor *t, int64_t b, int64_t i, int64_t head)
+{
+    const bool half = kin_is_half(t);
+    int64_t at = b * t->stride[0] + i * t->stride[1] + head * t->stride[2];
+    return (kin_head_part){kin_engine_at(t->data, half, at), half, t->stride[1]};
+}
+static inline kin_head_part kin_head_floats(const float *data, int64_t ld)
+{
+    return (kin_head_part){data, false, ld};
+}
+/* The first row as floats, made in `row` [d] where it is bf16. */
+const float *kin_head_row(const kin_head_maths *h, kin_head_part src, float *row);
+
+/* Rows of k values as left operand, [blocks][steps][mr]. */
+void kin_head_pack_left(const kin_head_maths *h, kin_head_part src, int64_t rows, int64_t k,
+                        float *dst);
 /* Columns col0.. (count <= mr) of k rows as left operand (transposed): [steps][mr]. */
 void kin_head_pack_left_cols(const kin_head_maths *h, const float *src, int64_t ld, int64_t count,
                              int64_t k, float *dst);
 /* Rows as columns of the right operand (x row^T): panels [steps of d][nr]. */
-void kin_head_pack_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                        float *dst);
+void kin_head_pack_rows(const kin_head_maths *h, kin_head_part src, int64_t rows, float *dst);
 /* Rows as steps of the right operand: panels of d, [steps of rows][nr]. */
-void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                         float *dst);
+void kin_head_pack_steps(const kin_head_maths *h, kin_head_part src, int64_t rows, float *dst);
 /* c[rows][cols] (+)= left right; columns up to the next multiple of nr/2 are written too. */
 void kin_head_product(const kin_head_maths *h, int64_t rows, int64_t steps, const float *left,
                       const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
 
 /* c[rows][cols] (+)= right of `rows` rows (at most mr) of k values; `left`: kin_head_left words. */
-void kin_head_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows, int64_t k,
-                   float *left, const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
+void kin_head_rows(const kin_head_maths *h, kin_head_part src, int64_t rows, int64_t k, float *left,
+                   const float *right, int64_t cols, float *c, int64_t ldc, bool acc);
 /* Words of one row block of k values as left operand. */
 int64_t kin_head_left(const kin_head_maths *h, int64_t k);
 
-static inline const float *kin_head_at(const kin_tensor *t, int64_t b, int64_t i, int64_t head)
-{
-    return (const float *)t->data + b * t->stride[0] + i * t->stride[1] + head * t->stride[2];
-}
 /* The mask of sample b as floats; returns true when every key is excluded. */
 bool kin_head_keep(const kin_tensor *mask, int64_t b, int64_t keys, float *keep);
 static inline float kin_head_gate(const kin_tensor *gate, int64_t b, int64_t head)

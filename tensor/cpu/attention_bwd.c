@@ -72,10 +72,10 @@ static void bwd_scores(const kin_attention_args *a, const kin_head_maths *h, con
                       (i0 + row0) * a->bias->stride[1] + k0;
             sc.ld_bias = a->bias->stride[1];
         }
-        kin_head_rows(h, kin_head_at(a->q, t->b, i0 + row0, t->head), a->q->stride[1], rows, h->d,
-                      w->left, w->k_rows, kn, p, h->ld_score, false);
-        kin_head_rows(h, kin_head_at(a->dout, t->b, i0 + row0, t->head), a->dout->stride[1], rows,
-                      h->d, w->left, w->v_rows, kn, ds, h->ld_score, false);
+        kin_head_rows(h, kin_head_at(a->q, t->b, i0 + row0, t->head), rows, h->d, w->left,
+                      w->k_rows, kn, p, h->ld_score, false);
+        kin_head_rows(h, kin_head_at(a->dout, t->b, i0 + row0, t->head), rows, h->d, w->left,
+                      w->v_rows, kn, ds, h->ld_score, false);
         s->softmax_block_bwd(&sc, (int)rows, kn, p, ds, h->ld_score, w->lse + r, w->delta + r,
                              t->gate, t->uniform);
     }
@@ -104,10 +104,8 @@ static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
         h->s->put_rows(n, kn, 1.0f, w->ds, h->ld_score, db, a->dbias->stride[1], true);
     }
     if (t->want_kv) {
-        kin_head_pack_steps(h, kin_head_at(a->q, t->b, i0, t->head), a->q->stride[1], n,
-                            w->q_right);
-        kin_head_pack_steps(h, kin_head_at(a->dout, t->b, i0, t->head), a->dout->stride[1], n,
-                            w->do_right);
+        kin_head_pack_steps(h, kin_head_at(a->q, t->b, i0, t->head), n, w->q_right);
+        kin_head_pack_steps(h, kin_head_at(a->dout, t->b, i0, t->head), n, w->do_right);
         bwd_keys(h, w, w->p, n, kn, w->do_right, w->dv, i0 > t->q0);
         bwd_keys(h, w, w->ds, n, kn, w->q_right, w->dk, i0 > t->q0);
     }
@@ -115,8 +113,9 @@ static void bwd_block(const kin_attention_args *a, const kin_head_maths *h, cons
         int64_t blocks = kin_head_blocks(h, n), row0;
         for (int64_t i = 0; i < blocks; i++) {
             int64_t rows = kin_engine_block_rows(h->e, n, blocks, i, &row0);
-            kin_head_rows(h, w->ds + row0 * h->ld_score, h->ld_score, rows, kn, w->left, w->k_steps,
-                          h->d, w->dq + (i0 - t->q0 + row0) * h->d_pad, h->d_pad, k0 > t->k0);
+            kin_head_rows(h, kin_head_floats(w->ds + row0 * h->ld_score, h->ld_score), rows, kn,
+                          w->left, w->k_steps, h->d, w->dq + (i0 - t->q0 + row0) * h->d_pad,
+                          h->d_pad, k0 > t->k0);
         }
     }
 }
@@ -125,8 +124,8 @@ static void put(const kin_head_maths *h, const kin_tensor *dst, const bwd_task *
                 int64_t n, const float *src, float alpha, bool acc)
 {
     if (dst && dst->data && n > 0)
-        h->s->put_rows(n, h->d, alpha, src, h->d_pad, (float *)kin_head_at(dst, t->b, i0, t->head),
-                       dst->stride[1], acc);
+        h->s->put_rows(n, h->d, alpha, src, h->d_pad,
+                       (float *)kin_head_at(dst, t->b, i0, t->head).data, dst->stride[1], acc);
 }
 
 /* A head that is switched off passes no gradient. */
@@ -167,19 +166,19 @@ static void bwd_run(const kin_attention_args *a, const kin_head_maths *h, bwd_ta
     for (int64_t i = t->q0; i < t->q1; i++) {
         /* note: <dout, o> = sum p dp; dout rounded as in dp, so that the two cancel where they
          * should */
+        const kin_head_part o = kin_head_at(a->o, t->b, i, t->head);
         w->delta[i - t->q0] = (h->e->rounded ? h->s->dot_bf16 : h->s->dot)(
-            kin_head_at(a->dout, t->b, i, t->head), kin_head_at(a->o, t->b, i, t->head), h->d);
+            kin_head_at(a->dout, t->b, i, t->head).data, kin_head_row(h, o, w->dq), h->d);
         w->lse[i - t->q0] =
             ((const float *)a->lse->data)[t->b * a->lse->stride[0] + t->head * a->lse->stride[1] +
                                           i * a->lse->stride[2]];
     }
     for (int64_t k0 = t->k0; k0 < t->k1; k0 += h->key_block) {
         int64_t kn = t->k1 - k0 < h->key_block ? t->k1 - k0 : h->key_block;
-        kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn, w->k_rows);
-        kin_head_pack_rows(h, kin_head_at(a->v, t->b, k0, t->head), a->v->stride[1], kn, w->v_rows);
+        kin_head_pack_rows(h, kin_head_at(a->k, t->b, k0, t->head), kn, w->k_rows);
+        kin_head_pack_rows(h, kin_head_at(a->v, t->b, k0, t->head), kn, w->v_rows);
         if (t->want_q)
-            kin_head_pack_steps(h, kin_head_at(a->k, t->b, k0, t->head), a->k->stride[1], kn,
-                                w->k_steps);
+            kin_head_pack_steps(h, kin_head_at(a->k, t->b, k0, t->head), kn, w->k_steps);
         for (int64_t i = t->q0; i < t->q1; i += h->query_block)
             bwd_block(a, h, t, w, i, t->q1 - i < h->query_block ? t->q1 - i : h->query_block, k0,
                       kn);
@@ -242,7 +241,7 @@ static kin_status run_pass(kin_ctx *ctx, const kin_attention_args *a, const kin_
 kin_status kin_cpu_attention_bwd(kin_ctx *ctx, const kin_attention_args *a)
 {
     kin_head_maths h;
-    if (!kin_is_f32(a->q))
+    if (!kin_is_operand(a->q))
         return kin_ref_attention_bwd(ctx, a);
     kin_head_maths_init(ctx, a, &h);
     int64_t nb = a->q->size[0], nq = a->q->size[1], heads = a->q->size[2], nk = a->k->size[1];

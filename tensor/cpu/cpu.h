@@ -30,7 +30,8 @@ bool kin_isa_have_vnni(void);
  * instead of c. One element is one chain of sums over k. */
 typedef struct kin_gemm {
     int64_t m, n, k;
-    const float *a;
+    const void *a; /* floats, or bf16 where a_half is set */
+    bool a_half;
     int64_t lda;
     const int32_t *a_rows;
     const float *b_pack, *b;
@@ -51,10 +52,9 @@ kin_status kin_cpu_gemm(kin_ctx *ctx, const kin_gemm *g, int64_t count, kin_prod
 typedef struct kin_gemm_tn {
     int64_t m, n, k;
     int64_t k_max; /* most rows that data can make of it: what the scratch is taken for; 0: k */
-    const float *a;
-    int64_t lda;
-    const float *b;
-    int64_t ldb;
+    const void *a, *b;
+    bool a_half, b_half; /* bf16, else floats */
+    int64_t lda, ldb;
     const int32_t *b_rows;
     float *c;
     int64_t ldc;
@@ -88,6 +88,11 @@ static inline float *kin_f32(const kin_tensor *t)
 {
     return t ? (float *)t->data : NULL;
 }
+/* Row `row` of a matrix of any type. */
+static inline void *kin_rows_at(const kin_tensor *t, int64_t row)
+{
+    return (char *)t->data + row * t->stride[0] * (int64_t)kin_dtype_size(t->dtype);
+}
 static inline int64_t kin_ld(const kin_tensor *t)
 {
     return t ? t->stride[0] : 0;
@@ -96,6 +101,15 @@ static inline int64_t kin_ld(const kin_tensor *t)
 static inline bool kin_is_f32(const kin_tensor *t)
 {
     return !t || !t->data || t->dtype == KIN_DTYPE_F32;
+}
+static inline bool kin_is_half(const kin_tensor *t)
+{
+    return t && t->dtype == KIN_DTYPE_BF16;
+}
+/* f32 or bf16: what products take (kin_operand_dtype). */
+static inline bool kin_is_operand(const kin_tensor *t)
+{
+    return kin_is_f32(t) || kin_is_half(t);
 }
 /* Where a kernel has taken its scratch: on a plan context that was all (true; the scratch is given
  * back), so that a dry run counts what a run takes, by the same lines. So scratch depends on

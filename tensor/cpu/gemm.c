@@ -16,6 +16,8 @@ enum { ROWS_PASS = 512 };
 /* Words of B from which on the next panel is fetched while one is used: less stays in the L2 cache.
  */
 enum { FAR_WORDS = 196608 };
+/* Row stride of sums that become bf16: a group of panels of a deep engine and a cache line. */
+enum { HALF_LD = GROUP_MAX * 32 + 16 };
 
 const kin_simd *kin_cpu_simd(const kin_ctx *ctx)
 {
@@ -109,8 +111,9 @@ static void pack_a(const job *j, int64_t b0, int64_t b1, int64_t k0, int64_t kn,
     int64_t words = kin_engine_steps(j->e, kn) * j->e->mr, row0;
     for (int64_t i = b0; i < b1; i++, dst += words) {
         int64_t rows = kin_engine_block_rows(j->e, g->m, j->blocks, i, &row0);
-        const float *src = g->a + k0 + (g->a_rows ? 0 : row0 * g->lda);
-        j->e->left_rows(src, g->lda, g->a_rows ? g->a_rows + row0 : NULL, rows, j->e->mr, kn, dst);
+        const void *src = kin_engine_at(g->a, g->a_half, k0 + (g->a_rows ? 0 : row0 * g->lda));
+        kin_engine_left_rows(j->e, src, g->a_half, g->lda, g->a_rows ? g->a_rows + row0 : NULL,
+                             rows, kn, dst);
     }
 }
 
@@ -254,7 +257,7 @@ static void run_tile(const job *j, const pass *s, const place *t, int64_t p, con
 {
     const kin_gemm *g = j->g;
     int64_t nr = j->e->nr, col0 = p * nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
-    float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
+    float *c = (g->epi ? (float *)g->epi->y : g->c) + t->row0 * ldc + col0;
     bool acc = !s->first || (!g->epi && g->acc);
     bool finish = g->epi && s->last;
     int64_t cols = g->n - col0 < nr ? g->n - col0 : nr;
@@ -283,7 +286,7 @@ static void run_group(const job *j, const pass *s, const place *t, int64_t p0, i
     const kin_gemm *g = j->g;
     int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < g->n ? p1 * nr : g->n;
     int64_t ld = (p1 - p0) * nr, ldc = g->epi ? g->epi->ld_y : g->ldc;
-    const float *out = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
+    const float *out = (g->epi ? (float *)g->epi->y : g->c) + t->row0 * ldc + col0;
     for (int64_t p = p0; p < p1; p++, r.b += r.step) {
         kin_tile run = end - p * nr <= nr / 2 ? j->e->tile_half : j->e->tile;
         kin_ahead next = ahead_of(j, s, t, p, r.b);
@@ -306,7 +309,7 @@ static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, 
     const kin_gemm *g = j->g;
     int64_t nr = j->e->nr, col0 = p0 * nr, whole = p1 * nr <= g->n ? p1 : p1 - 1;
     int64_t ldc = g->epi ? g->epi->ld_y : g->ldc;
-    float *c = (g->epi ? g->epi->y : g->c) + t->row0 * ldc + col0;
+    float *c = (g->epi ? (float *)g->epi->y : g->c) + t->row0 * ldc + col0;
     bool acc = !s->first || (!g->epi && g->acc);
     for (int64_t p = p0; p < whole; p++, r.b += r.step)
         j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, ldc, acc,
@@ -315,6 +318,19 @@ static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, 
         finish_tile(j, t, col0, (whole - p0) * nr, c, ldc);
     if (whole < p1)
         run_tile(j, s, t, whole, a, r.b, tile);
+}
+
+/* The same where the result is kept in bf16: sums wait in a buffer, a row block after the other. */
+static void run_half(const job *j, const pass *s, const place *t, int64_t p0, int64_t p1,
+                     const float *a, right r, float *sums)
+{
+    const int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < j->g->n ? p1 * nr : j->g->n;
+    float *c = sums + (s->first && s->last ? 0 : (t->block - s->b0) * j->e->mr * HALF_LD);
+    for (int64_t p = p0; p < p1; p++, r.b += r.step)
+        j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, HALF_LD, !s->first,
+                   ahead_of(j, s, t, p, r.b));
+    if (s->last)
+        finish_tile(j, t, col0, end - col0, c, HALF_LD);
 }
 
 /* Panels [p, end) of a pass over the packed rows a. */
@@ -326,7 +342,9 @@ static void run_panels(const job *j, const pass *s, int64_t p, int64_t end, cons
     for (int64_t i = s->b0; i < s->b1; i++, a += s->steps * e->mr) {
         place t = {.block = i};
         t.rows = kin_engine_block_rows(e, j->g->m, j->blocks, i, &t.row0);
-        if (e->deep)
+        if (e->deep && j->g->epi && j->g->epi->half)
+            run_half(j, s, &t, p, end, a, r, w->tile);
+        else if (e->deep)
             run_direct(j, s, &t, p, end, a, r, w->tile);
         else if (s->first && s->last)
             run_group(j, s, &t, p, end, a, r, w->tile);
@@ -405,15 +423,18 @@ static need need_of(const kin_engine *e, const kin_gemm *g, int64_t count)
 {
     int64_t blocks = e->blocks > 4 ? e->blocks : 4, panels = (int64_t)e->pass * e->right_words;
     int64_t steps = e->pass;
+    bool half = false;
     need n = {0};
     for (int64_t i = 0; i < count; i++) {
         int64_t all = kin_engine_steps(e, g[i].k);
+        half = half || (g[i].epi && g[i].epi->half);
         if (g[i].b)
             n.b = (size_t)(panels > group_floats(e) ? panels : group_floats(e)) + 16;
         steps = e->deep && all > steps ? all : steps;
     }
     n.a = (size_t)(blocks * e->mr * steps + 32 + 15) / 16 * 16;
-    n.all = (n.a + n.b + (size_t)(e->mr * e->nr * GROUP_MAX) + 15) / 16 * 16;
+    n.all = n.a + n.b + (size_t)(half ? blocks * e->mr * HALF_LD : e->mr * e->nr * GROUP_MAX);
+    n.all = (n.all + 15) / 16 * 16;
     return n;
 }
 

@@ -26,12 +26,14 @@ static void pack_rows(const stretch *t, bool left, int64_t r0, int64_t r1)
     const kin_engine *e = t->e;
     const int32_t *rows = left || !g->b_rows ? NULL : g->b_rows + t->k0 + r0;
     int64_t ld = left ? g->lda : g->ldb, at = kin_engine_steps(e, r0);
-    const float *src = (left ? g->a : g->b) + (rows ? 0 : (t->k0 + r0) * ld);
+    bool half = left ? g->a_half : g->b_half;
+    const void *src = kin_engine_at(left ? g->a : g->b, half, rows ? 0 : (t->k0 + r0) * ld);
     if (left)
-        e->left_cols(src, ld, rows, g->m, e->mr, r1 - r0, t->steps * e->mr, t->a + at * e->mr);
+        kin_engine_left_cols(e, src, half, ld, rows, g->m, r1 - r0, t->steps * e->mr,
+                             t->a + at * e->mr);
     else
-        e->right_steps(src, ld, rows, g->n, e->nr, r1 - r0, t->steps * e->right_words,
-                       t->b + at * e->right_words);
+        kin_engine_right_steps(e, src, half, ld, rows, g->n, r1 - r0, t->steps * e->right_words,
+                               t->b + at * e->right_words);
 }
 
 static void tile_of(const stretch *t, int64_t i, int64_t p)

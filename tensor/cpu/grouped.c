@@ -60,7 +60,8 @@ static kin_status expert_epilogue(kin_ctx *ctx, const kin_grouped_args *a, int64
     *epi = (kin_epilogue){.act = a->act,
                           .group_rows = m,
                           .ld_pre = kin_ld(a->pre),
-                          .y = kin_f32(a->y) + s0 * kin_ld(a->y),
+                          .y = kin_rows_at(a->y, s0),
+                          .half = kin_is_half(a->y),
                           .ld_y = kin_ld(a->y)};
     if (a->pre && a->pre->data)
         epi->pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
@@ -78,7 +79,7 @@ static kin_status quantize(kin_ctx *ctx, const kin_grouped_args *a, kin_int8_lef
 
 kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
 {
-    if (!kin_is_f32(a->x))
+    if (!kin_is_operand(a->x))
         return kin_ref_grouped(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     int64_t groups = a->d->groups, s0;
@@ -101,7 +102,8 @@ kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
         if (m == 0)
             continue;
         g[e] = (kin_gemm){.m = m, .n = a->n, .k = a->k, .a_rows = mine, .epi = &epi[e]};
-        g[e].a = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x));
+        g[e].a = kin_rows_at(a->x, rows ? 0 : s0);
+        g[e].a_half = kin_is_half(a->x);
         g[e].lda = kin_ld(a->x);
         KIN_TRY(expert_epilogue(ctx, a, e, s0, m, &epi[e]));
         if (int8)
@@ -181,7 +183,8 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
                                   .k_max = a->d->rows,
                                   .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
                                   .lda = kin_ld(a->dy),
-                                  .b = kin_f32(a->x) + (rows ? 0 : s0 * kin_ld(a->x)),
+                                  .b = kin_rows_at(a->x, rows ? 0 : s0),
+                                  .b_half = kin_is_half(a->x),
                                   .ldb = kin_ld(a->x),
                                   .b_rows = rows ? rows + s0 : NULL,
                                   .c = a->w[e]->grad.data,

@@ -31,14 +31,23 @@ int64_t kin_head_blocks(const kin_head_maths *h, int64_t rows)
     return (rows + h->e->mr - 1) / h->e->mr;
 }
 
-void kin_head_pack_left(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                        int64_t k, float *dst)
+const float *kin_head_row(const kin_head_maths *h, kin_head_part src, float *row)
+{
+    if (!src.half)
+        return src.data;
+    h->s->to_f32(src.data, KIN_DTYPE_BF16, h->d, row);
+    return row;
+}
+
+void kin_head_pack_left(const kin_head_maths *h, kin_head_part src, int64_t rows, int64_t k,
+                        float *dst)
 {
     const kin_engine *e = h->e;
     int64_t blocks = kin_head_blocks(h, rows), size = kin_head_steps(h, k) * e->mr, row0;
     for (int64_t i = 0; i < blocks; i++) {
         int64_t n = kin_engine_block_rows(e, rows, blocks, i, &row0);
-        e->left_rows(src + row0 * ld, ld, NULL, n, e->mr, k, dst + i * size);
+        kin_engine_left_rows(e, kin_engine_at(src.data, src.half, row0 * src.ld), src.half, src.ld,
+                             NULL, n, k, dst + i * size);
     }
 }
 
@@ -48,19 +57,19 @@ void kin_head_pack_left_cols(const kin_head_maths *h, const float *src, int64_t 
     h->e->left_cols(src, ld, NULL, count, h->e->mr, k, 0, dst);
 }
 
-void kin_head_pack_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                        float *dst)
+void kin_head_pack_rows(const kin_head_maths *h, kin_head_part src, int64_t rows, float *dst)
 {
     const kin_engine *e = h->e;
     for (int64_t r = 0; r < rows; r += e->nr, dst += h->d_steps * e->right_words)
-        e->right_rows(src + r * ld, ld, NULL, rows - r, e->nr, h->d, dst);
+        kin_engine_right_rows(e, kin_engine_at(src.data, src.half, r * src.ld), src.half, src.ld,
+                              rows - r, h->d, dst);
 }
 
-void kin_head_pack_steps(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows,
-                         float *dst)
+void kin_head_pack_steps(const kin_head_maths *h, kin_head_part src, int64_t rows, float *dst)
 {
     const kin_engine *e = h->e;
-    e->right_steps(src, ld, NULL, h->d, e->nr, rows, kin_head_steps(h, rows) * e->right_words, dst);
+    kin_engine_right_steps(e, src.data, src.half, src.ld, NULL, h->d, rows,
+                           kin_head_steps(h, rows) * e->right_words, dst);
 }
 
 int64_t kin_head_left(const kin_head_maths *h, int64_t k)
@@ -68,23 +77,23 @@ int64_t kin_head_left(const kin_head_maths *h, int64_t k)
     return h->e->mr * (h->flat ? KIN_FLAT_WORDS : kin_head_steps(h, k));
 }
 
-void kin_head_rows(const kin_head_maths *h, const float *src, int64_t ld, int64_t rows, int64_t k,
-                   float *left, const float *right, int64_t cols, float *c, int64_t ldc, bool acc)
+void kin_head_rows(const kin_head_maths *h, kin_head_part src, int64_t rows, int64_t k, float *left,
+                   const float *right, int64_t cols, float *c, int64_t ldc, bool acc)
 {
     const kin_engine *e = h->e;
     const float *words = left;
     int64_t steps = kin_head_steps(h, k);
     if (!h->flat) {
-        kin_head_pack_left(h, src, ld, rows, k, left);
+        kin_head_pack_left(h, src, rows, k, left);
         kin_head_product(h, rows, steps, left, right, cols, c, ldc, acc);
         return;
     }
     if (e->flat_rows)
-        e->flat_rows(src, ld, rows, k, left);
-    else if (ld == KIN_FLAT_WORDS)
-        words = src;
+        e->flat_rows(src.data, src.ld, rows, k, left);
+    else if (src.ld == KIN_FLAT_WORDS)
+        words = src.data;
     else
-        h->s->put_rows(rows, k, 1.0f, src, ld, left, KIN_FLAT_WORDS, false);
+        h->s->put_rows(rows, k, 1.0f, src.data, src.ld, left, KIN_FLAT_WORDS, false);
     for (int64_t j = 0; j < cols; j += e->nr, right += steps * e->right_words)
         (cols - j > e->nr / 2 ? e->tile_flat : e->tile_flat_half)(
             (int)rows, steps, words, right, c + j, ldc, acc, kin_ahead_none(right));

@@ -15,7 +15,8 @@ kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_e
                           .group_rows = a->m,
                           .pre = kin_f32(a->pre),
                           .ld_pre = kin_ld(a->pre),
-                          .y = kin_f32(a->y),
+                          .y = a->y->data,
+                          .half = kin_is_half(a->y),
                           .ld_y = kin_ld(a->y)};
     if (epi->gate && a->gate->size[0] > 0)
         epi->group_rows = a->m / a->gate->size[0];
@@ -24,9 +25,9 @@ kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_e
 
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
-    if (!kin_is_f32(a->x))
+    if (!kin_is_operand(a->x))
         return kin_ref_linear(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
+    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->x) && kin_is_f32(a->y))
         return kin_onednn_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_product mode = kin_cpu_weight_product(ctx, a->w);
@@ -34,11 +35,13 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
     kin_epilogue epi;
     kin_dequant deq;
     KIN_TRY(kin_cpu_linear_epilogue(ctx, a, &epi));
-    bool plain = !epi.bias && a->act == KIN_ACT_NONE && !epi.residual && !epi.gate && !epi.pre;
+    bool plain =
+        !epi.bias && a->act == KIN_ACT_NONE && !epi.residual && !epi.gate && !epi.pre && !epi.half;
     kin_gemm g = {.m = a->m,
                   .n = a->n,
                   .k = a->k,
-                  .a = kin_f32(a->x),
+                  .a = a->x->data,
+                  .a_half = kin_is_half(a->x),
                   .lda = kin_ld(a->x),
                   .c = epi.y,
                   .ldc = epi.ld_y,
@@ -86,9 +89,10 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
         kin_gemm_tn g = {.m = a->n,
                          .n = a->k,
                          .k = a->m,
-                         .a = kin_f32(a->dy),
+                         .a = a->dy->data,
                          .lda = kin_ld(a->dy),
-                         .b = kin_f32(a->x),
+                         .b = a->x->data,
+                         .b_half = kin_is_half(a->x),
                          .ldb = kin_ld(a->x),
                          .c = a->w->grad.data,
                          .ldc = a->k};

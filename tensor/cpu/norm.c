@@ -21,7 +21,7 @@ static kin_status job_of(kin_ctx *ctx, const kin_norm_args *a, bool rms, kin_nor
                         .shift = kin_f32(a->shift),
                         .ld_shift = kin_ld(a->shift),
                         .group_rows = a->rows,
-                        .y = kin_f32(a->y),
+                        .y = kin_is_half(a->y) ? NULL : kin_f32(a->y),
                         .ld_y = kin_ld(a->y),
                         .mean = kin_f32(a->mean),
                         .rstd = kin_f32(a->rstd),
@@ -47,19 +47,41 @@ static kin_status job_of(kin_ctx *ctx, const kin_norm_args *a, bool rms, kin_nor
     return kin_cpu_param_f32(ctx, rms ? NULL : a->beta, a->d, &j->beta);
 }
 
+/* Rows into y in bf16, by way of one row of floats. */
+static void half_rows(const kin_simd *s, const kin_norm_job *j, int64_t r0, int64_t r1, float *row,
+                      const kin_tensor *y)
+{
+    kin_norm_job one = *j;
+    one.y = row;
+    one.ld_y = 0;
+    for (int64_t r = r0; r < r1; r++) {
+        s->norm_rows(&one, r, r + 1);
+        s->to_bf16(row, j->d, kin_rows_at(y, r));
+    }
+}
+
 static kin_status forward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
     size_t mark = kin_ws_mark(ctx);
     kin_norm_job j;
     KIN_TRY(job_of(ctx, a, rms, &j));
+    float *rows = NULL;
+    if (kin_is_half(a->y)) {
+        rows = kin_ws_bytes(ctx, (size_t)(ctx->threads * a->d) * sizeof(float));
+        if (!rows)
+            return ctx->error.status;
+    }
     if (kin_cpu_planned(ctx, mark))
         return KIN_OK;
     int64_t pieces = (a->rows + PIECE_ROWS - 1) / PIECE_ROWS;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, 2 * a->rows * a->d)) schedule(static)
     for (int64_t p = 0; p < pieces; p++) {
         int64_t r0 = p * PIECE_ROWS, r1 = r0 + PIECE_ROWS < a->rows ? r0 + PIECE_ROWS : a->rows;
-        s->norm_rows(&j, r0, r1);
+        if (rows)
+            half_rows(s, &j, r0, r1, rows + omp_get_thread_num() * a->d, a->y);
+        else
+            s->norm_rows(&j, r0, r1);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

@@ -20,10 +20,10 @@
         return KIN_OK;                                  \
     }
 
-SIZED(linear, kin_linear_args, kin_is_f32(a->x))
+SIZED(linear, kin_linear_args, kin_is_operand(a->x))
 SIZED(linear_dx, kin_linear_bwd_args, kin_is_f32(a->dy))
 SIZED(linear_dw, kin_linear_bwd_args, kin_is_f32(a->dy))
-SIZED(grouped, kin_grouped_args, kin_is_f32(a->x))
+SIZED(grouped, kin_grouped_args, kin_is_operand(a->x))
 SIZED(grouped_dx, kin_grouped_bwd_args, kin_is_f32(a->dy))
 SIZED(grouped_dw, kin_grouped_bwd_args, kin_is_f32(a->dy))
 SIZED(layernorm, kin_norm_args, kin_is_f32(a->x))
@@ -35,8 +35,8 @@ SIZED(conv_dx, kin_conv_args, kin_is_f32(a->dy))
 SIZED(conv_dw, kin_conv_args, kin_is_f32(a->dy))
 SIZED(groupnorm, kin_groupnorm_args, kin_is_f32(a->x))
 SIZED(groupnorm_bwd, kin_groupnorm_args, kin_is_f32(a->x))
-SIZED(attention, kin_attention_args, kin_is_f32(a->q))
-SIZED(attention_bwd, kin_attention_args, kin_is_f32(a->q))
+SIZED(attention, kin_attention_args, kin_is_operand(a->q))
+SIZED(attention_bwd, kin_attention_args, kin_is_operand(a->q))
 SIZED(cosine, kin_cosine_args, kin_is_f32(a->x) && a->proto->value.dtype != KIN_DTYPE_F64)
 SIZED(cosine_bwd, kin_cosine_args, kin_is_f32(a->x) && a->proto->value.dtype != KIN_DTYPE_F64)
 SIZED(dispatch, kin_dispatch_args, true)

@@ -92,7 +92,7 @@ static kin_status moe(kin_ctx *ctx, grad_env *e, kin_tensor *y)
     KIN_TRY(kin_topk(ctx, &z, e->variant & 2 ? 2 : 1, e->variant & 4 ? &mask : NULL, EXPERTS - 1,
                      &idx, &w));
     KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, EXPERTS - 1, 0, &d));
-    KIN_TRY(kin_linear_grouped(ctx, &e->in[0], &d, true, up, bias, KIN_ACT_GELU_TANH, &h));
+    KIN_TRY(kin_linear_grouped_operand(ctx, &e->in[0], &d, true, up, bias, KIN_ACT_GELU_TANH, &h));
     KIN_TRY(kin_linear_grouped(ctx, &h, &d, false, down, down_bias, KIN_ACT_NONE, &out));
     return kin_combine(ctx, &out, &d, e->variant & 1 ? &e->in[1] : NULL, y);
 }
@@ -181,7 +181,8 @@ const grad_case grad_routing_cases[] = {
     {"choose, above", "choose", declare_choice, choose, 3, false},
     {"topk", "topk", declare_cosine, topk, 0, false},
     {"topk, null sample", "topk", declare_cosine, topk, 1, false},
-    {"experts", "linear_grouped combine cosine topk", declare_moe, moe, 0, true},
+    {"experts", "linear_grouped_operand linear_grouped combine cosine topk", declare_moe, moe, 0,
+     true},
     {"experts, base", "linear_grouped combine", declare_moe, moe, 1, true},
     {"experts, two slots", "linear_grouped combine", declare_moe, moe, 2, true},
     {"experts, two slots, base, null", "linear_grouped combine", declare_moe, moe, 7, true},

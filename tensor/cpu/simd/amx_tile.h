@@ -126,62 +126,64 @@ AMX_TILE_FN(amx_tile_split_half, AMX_SPLIT, false)
 AMX_TILE_FN(amx_tile_int8, AMX_INT8, true)
 AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
 
-#define AMX_ENGINES                                             \
-    {                                                           \
-        [KIN_PRODUCT_AMX] = {.mr = AMX_LANES,                   \
-                             .nr = AMX_LANES,                   \
-                             .row_unit = AMX_ROWS,              \
-                             .right_words = AMX_LANES,          \
-                             .group = 2,                        \
-                             .align = AMX_PAIRS,                \
-                             .parts = 1,                        \
-                             .pass = 384,                       \
-                             .blocks = 8,                       \
-                             .deep = true,                      \
-                             .rounded = true,                   \
-                             .left_rows = amx_left_rows,        \
-                             .right_rows = amx_right_rows,      \
-                             .left_cols = amx_left_cols,        \
-                             .right_steps = amx_right_steps,    \
-                             .tile = amx_tile_bf16,             \
-                             .tile_half = amx_tile_bf16_half,   \
-                             .softmax = amx_softmax,            \
-                             .enter = amx_enter,                \
-                             .leave = amx_leave},               \
-        [KIN_PRODUCT_HIGH] = {.mr = AMX_LANES,                  \
-                              .nr = AMX_LANES,                  \
-                              .row_unit = AMX_ROWS,             \
-                              .right_words = AMX_LANES,         \
-                              .group = 2,                       \
-                              .align = AMX_PAIRS,               \
-                              .parts = 2,                       \
-                              .pass = 384,                      \
-                              .blocks = 8,                      \
-                              .deep = true,                     \
-                              .left_rows = split_left_rows,     \
-                              .right_rows = split_right_rows,   \
-                              .left_cols = split_left_cols,     \
-                              .right_steps = split_right_steps, \
-                              .tile = amx_tile_split,           \
-                              .tile_half = amx_tile_split_half, \
-                              .enter = amx_enter,               \
-                              .leave = amx_leave},              \
-        [KIN_PRODUCT_I8] = {.mr = AMX_LANES,                    \
-                            .nr = AMX_LANES,                    \
-                            .row_unit = AMX_ROWS,               \
-                            .right_words = AMX_LANES,           \
-                            .group = 1,                         \
-                            .align = AMX_PAIRS,                 \
-                            .parts = 1,                         \
-                            .pass = 384,                        \
-                            .blocks = 8,                        \
-                            .deep = true,                       \
-                            .left_rows = words_left_rows,       \
-                            .right_rows = words_right_rows,     \
-                            .tile = amx_tile_int8,              \
-                            .tile_half = amx_tile_int8_half,    \
-                            .enter = amx_enter,                 \
-                            .leave = amx_leave},                \
+#define AMX_ENGINES                                                                    \
+    {                                                                                  \
+        [KIN_PRODUCT_AMX] = {.mr = AMX_LANES,                                          \
+                             .nr = AMX_LANES,                                          \
+                             .row_unit = AMX_ROWS,                                     \
+                             .right_words = AMX_LANES,                                 \
+                             .group = 2,                                               \
+                             .align = AMX_PAIRS,                                       \
+                             .parts = 1,                                               \
+                             .pass = 384,                                              \
+                             .blocks = 8,                                              \
+                             .deep = true,                                             \
+                             .rounded = true,                                          \
+                             .left_rows = amx_left_rows,                               \
+                             .right_rows = amx_right_rows,                             \
+                             .left_cols = amx_left_cols,                               \
+                             .right_steps = amx_right_steps,                           \
+                             .half = {half_left_rows, half_right_rows, half_left_cols, \
+                                      half_right_steps},                               \
+                             .tile = amx_tile_bf16,                                    \
+                             .tile_half = amx_tile_bf16_half,                          \
+                             .softmax = amx_softmax,                                   \
+                             .enter = amx_enter,                                       \
+                             .leave = amx_leave},                                      \
+        [KIN_PRODUCT_HIGH] = {.mr = AMX_LANES,                                         \
+                              .nr = AMX_LANES,                                         \
+                              .row_unit = AMX_ROWS,                                    \
+                              .right_words = AMX_LANES,                                \
+                              .group = 2,                                              \
+                              .align = AMX_PAIRS,                                      \
+                              .parts = 2,                                              \
+                              .pass = 384,                                             \
+                              .blocks = 8,                                             \
+                              .deep = true,                                            \
+                              .left_rows = split_left_rows,                            \
+                              .right_rows = split_right_rows,                          \
+                              .left_cols = split_left_cols,                            \
+                              .right_steps = split_right_steps,                        \
+                              .tile = amx_tile_split,                                  \
+                              .tile_half = amx_tile_split_half,                        \
+                              .enter = amx_enter,                                      \
+                              .leave = amx_leave},                                     \
+        [KIN_PRODUCT_I8] = {.mr = AMX_LANES,                                           \
+                            .nr = AMX_LANES,                                           \
+                            .row_unit = AMX_ROWS,                                      \
+                            .right_words = AMX_LANES,                                  \
+                            .group = 1,                                                \
+                            .align = AMX_PAIRS,                                        \
+                            .parts = 1,                                                \
+                            .pass = 384,                                               \
+                            .blocks = 8,                                               \
+                            .deep = true,                                              \
+                            .left_rows = words_left_rows,                              \
+                            .right_rows = words_right_rows,                            \
+                            .tile = amx_tile_int8,                                     \
+                            .tile_half = amx_tile_int8_half,                           \
+                            .enter = amx_enter,                                        \
+                            .leave = amx_leave},                                       \
     }
 
 #endif

@@ -33,6 +33,11 @@ typedef void (*kin_pack_rows)(const float *src, int64_t ld, const int32_t *rows,
  * columns than lanes make further panels, `step` words apart. */
 typedef void (*kin_pack_cols)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols,
                               int lanes, int64_t k, int64_t step, float *dst);
+/* The same from operands that lie in bf16. */
+typedef void (*kin_pack_half_rows)(const uint16_t *src, int64_t ld, const int32_t *rows,
+                                   int64_t nrows, int lanes, int64_t k, float *dst);
+typedef void (*kin_pack_half_cols)(const uint16_t *src, int64_t ld, const int32_t *rows,
+                                   int64_t ncols, int lanes, int64_t k, int64_t step, float *dst);
 /* What is fetched into the caches while a tile runs: `step` bytes per packed step from `at` on. A
  * panel of the right operand comes from far away once for all row blocks that use it; fetched a
  * slice per tile, a panel ahead, it costs nothing. step 0: nothing. */
@@ -67,6 +72,10 @@ typedef struct kin_engine {
     bool rounded;    /* operands are rounded to bf16 */
     kin_pack_rows left_rows, right_rows; /* right_rows: x row^T; one panel */
     kin_pack_cols left_cols, right_steps;
+    struct { /* of operands in bf16; NULL: this mode does not take them */
+        kin_pack_half_rows left_rows, right_rows;
+        kin_pack_half_cols left_cols, right_steps;
+    } half;
     kin_tile tile, tile_half; /* half: the first nr/2 columns of the panel, the same bits */
     kin_tile tile_flat, tile_flat_half; /* left operand of plain rows; NULL: not in this mode */
     kin_flat_rows flat_rows;            /* NULL: words are the floats themselves */
@@ -77,6 +86,47 @@ typedef struct kin_engine {
     void (*enter)(void); /* once per thread and parallel region, around all tiles; or NULL */
     void (*leave)(void);
 } kin_engine;
+
+/* Element i of a matrix of floats, or of bf16 where `half` is set. */
+static inline const void *kin_engine_at(const void *src, bool half, int64_t i)
+{
+    return (const char *)src + i * (half ? 2 : 4);
+}
+/* The packing routines by the type of what is packed. */
+static inline void kin_engine_left_rows(const kin_engine *e, const void *src, bool half, int64_t ld,
+                                        const int32_t *rows, int64_t nrows, int64_t k, float *dst)
+{
+    if (half)
+        e->half.left_rows(src, ld, rows, nrows, e->mr, k, dst);
+    else
+        e->left_rows(src, ld, rows, nrows, e->mr, k, dst);
+}
+static inline void kin_engine_right_rows(const kin_engine *e, const void *src, bool half,
+                                         int64_t ld, int64_t nrows, int64_t k, float *dst)
+{
+    if (half)
+        e->half.right_rows(src, ld, NULL, nrows, e->nr, k, dst);
+    else
+        e->right_rows(src, ld, NULL, nrows, e->nr, k, dst);
+}
+static inline void kin_engine_left_cols(const kin_engine *e, const void *src, bool half, int64_t ld,
+                                        const int32_t *rows, int64_t ncols, int64_t k, int64_t step,
+                                        float *dst)
+{
+    if (half)
+        e->half.left_cols(src, ld, rows, ncols, e->mr, k, step, dst);
+    else
+        e->left_cols(src, ld, rows, ncols, e->mr, k, step, dst);
+}
+static inline void kin_engine_right_steps(const kin_engine *e, const void *src, bool half,
+                                          int64_t ld, const int32_t *rows, int64_t ncols, int64_t k,
+                                          int64_t step, float *dst)
+{
+    if (half)
+        e->half.right_steps(src, ld, rows, ncols, e->nr, k, step, dst);
+    else
+        e->right_steps(src, ld, rows, ncols, e->nr, k, step, dst);
+}
 
 /* Steps of k elements, padding included; also the place of element k (a multiple of group*align).
  */

@@ -7,6 +7,7 @@
 typedef struct row_of {
     const float *tile, *bias, *residual, *gate;
     float *pre, *y;
+    uint16_t *half; /* in place of y */
 } row_of;
 
 VINL void columns(kin_act act, const row_of *a, int64_t c, int64_t n)
@@ -23,7 +24,10 @@ VINL void columns(kin_act act, const row_of *a, int64_t c, int64_t n)
         v = vf_mul(vf_loadn(a->gate + c, n), v);
     else if (a->residual)
         v = vf_add(v, vf_loadn(a->residual + c, n));
-    vf_storen(a->y + c, v, n);
+    if (a->half)
+        vf_storen_bf16(a->half + c, v, n);
+    else
+        vf_storen(a->y + c, v, n);
 }
 
 /* note: written out per activation, whose constants then stay in registers */
@@ -45,7 +49,8 @@ void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int r
                           .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
                           .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
                           .pre = e->pre ? e->pre + r * e->ld_pre + col0 : NULL,
-                          .y = e->y + r * e->ld_y + col0};
+                          .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
+                          .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
         switch (e->act) {
         case KIN_ACT_NONE: one_row(KIN_ACT_NONE, &a, cols); break;
         case KIN_ACT_GELU_TANH: one_row(KIN_ACT_GELU_TANH, &a, cols); break;

@@ -108,15 +108,8 @@ void KIN_SIMD(pack_n_round)(const float *src, int64_t ld, const int32_t *rows, i
 
 void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst)
 {
-    for (int64_t i = 0; i < n; i += VL) {
-        float t[VL];
-        uint32_t b[VL];
-        int64_t m = n - i < VL ? n - i : VL;
-        vf_store(t, vf_round_bf16(vf_loadn(src + i, m)));
-        memcpy(b, t, sizeof(b));
-        for (int64_t j = 0; j < m; j++)
-            dst[i + j] = (uint16_t)(b[j] >> 16);
-    }
+    for (int64_t i = 0; i < n; i += VL)
+        vf_storen_bf16(dst + i, vf_loadn(src + i, n - i), n - i);
 }
 
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)

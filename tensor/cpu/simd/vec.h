@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define VINL static inline __attribute__((always_inline))
 /* Before a loop over the vectors of a block: they stay in registers. */
@@ -480,6 +481,21 @@ VINL vf vf_round_bf16(vf a)
     vi odd = vi_and(vi_shr(b, 16), vi_set(1));
     vi r = vi_and(vi_add(b, vi_add(odd, vi_set(0x7fff))), vi_set((int32_t)0xffff0000));
     return vf_blend(vf_nan(a), a, vi_float(r));
+}
+
+/* The first n <= VL values rounded to bf16. */
+VINL void vf_storen_bf16(uint16_t *p, vf a, int64_t n)
+{
+    const vi top = vi_shr(vf_bits(vf_round_bf16(a)), 16);
+#ifdef __AVX512F__
+    const __mmask16 some = n < VL ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
+    _mm256_mask_storeu_epi16(p, some, _mm512_cvtepi32_epi16(top));
+#else
+    uint16_t t[VL];
+    const __m128i lo = _mm256_castsi256_si128(top), hi = _mm256_extracti128_si256(top, 1);
+    _mm_storeu_si128((__m128i *)(void *)t, _mm_packus_epi32(lo, hi));
+    memcpy(p, t, (size_t)(n < VL ? n : VL) * sizeof *p);
+#endif
 }
 
 #define VF_LOG2E 1.44269504088896341f /* e^x = 2^(x log2 e) */

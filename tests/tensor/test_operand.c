@@ -1,0 +1,227 @@
+/* Results that products alone read may be kept in bf16 (kin_operand_dtype): the products after them
+ * must give the bits that f32 results give, forward and backward, at every level and number of
+ * threads. Only the gradients before an attention may differ, by the rounding of its result. */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/ops.h"
+#include "tensor/rng.h"
+#include "tests/support/near.h"
+#include "tests/support/support.h"
+
+/* Edges everywhere: widths that are no multiple of a tile, more of k than one pass takes. */
+enum { B = 2, N = 37, HEADS = 2, D = 44, HIDDEN = 1610, EXPERTS = 3 };
+
+/* Weights after the attention, before it, of the experts. */
+enum { PROJ, PROJ_B, UP, UP_B, DOWN, DOWN_B, SPLIT, QKV = SPLIT, QKV_B, DENSE_END };
+enum { PROTO = DENSE_END, E_UP, E_UP_B = E_UP + EXPERTS, E_DOWN = E_UP_B + EXPERTS };
+enum { PARAMS = E_DOWN + EXPERTS };
+
+typedef struct net {
+    kin_ctx *ctx;
+    kin_params *params;
+    kin_param *p[PARAMS];
+    kin_tensor x, mod, y, dx;
+} net;
+
+static void add(net *n, int at, int64_t rows, int64_t cols)
+{
+    const kin_init start = KIN_INIT(KIN_INIT_NORMAL, cols ? 1.0f / sqrtf((float)cols) : 0.5f);
+
+    n->p[at] = cols ? kin_params_add(n->params, start, KIN_DIMS(rows, cols), "p%d", at)
+                    : kin_params_add(n->params, start, KIN_DIMS(rows), "p%d", at);
+    assert_non_null(n->p[at]);
+}
+
+static void draw(kin_tensor *t, uint64_t sample)
+{
+    const kin_rng rng = {.seed = kin_test_seed(), .purpose = KIN_RNG_TEST, .sample = sample};
+
+    kin_rng_normal(&rng, 0, kin_tensor_numel(t), t->data);
+}
+
+static void open_net(net *n, kin_isa isa, int threads)
+{
+    const kin_ctx_options opt = {
+        .backend = KIN_BACKEND_CPU, .isa = isa, .threads = threads, .compute = KIN_DTYPE_BF16};
+    kin_error err = {0};
+
+    *n = (net){0};
+    assert_ok(kin_ctx_create(&opt, &n->ctx, &err), &err);
+    assert_ok(kin_params_create(&n->params, &err), &err);
+    add(n, PROJ, D, D);
+    add(n, PROJ_B, D, 0);
+    add(n, UP, HIDDEN, D);
+    add(n, UP_B, HIDDEN, 0);
+    add(n, DOWN, D, HIDDEN);
+    add(n, DOWN_B, D, 0);
+    add(n, QKV, 3 * D, D);
+    add(n, QKV_B, 3 * D, 0);
+    add(n, PROTO, EXPERTS, D);
+    for (int e = 0; e < EXPERTS; e++) {
+        add(n, E_UP + e, 90, D);
+        add(n, E_UP_B + e, 90, 0);
+        add(n, E_DOWN + e, D, 90);
+    }
+    assert_ok(kin_params_alloc(n->params, KIN_DTYPE_F32, false, &err), &err);
+    assert_ok(kin_params_alloc_grads(n->params, false, &err), &err);
+    kin_params_init(n->params, kin_test_seed());
+    assert_ok(KIN_WS(n->ctx, &n->x, KIN_DTYPE_F32, B, N, D), &n->ctx->error);
+    assert_ok(KIN_WS(n->ctx, &n->mod, KIN_DTYPE_F32, B, 2 * D), &n->ctx->error);
+    draw(&n->x, 1);
+    draw(&n->mod, 2);
+}
+
+static void close_net(net *n)
+{
+    kin_params_destroy(&n->params);
+    kin_ctx_destroy(&n->ctx);
+}
+
+/* Attention and MLP of a transformer block. */
+static kin_status block(net *n, bool operand, kin_tensor *y)
+{
+    const kin_attention_options opt = {.operand = operand};
+    kin_ctx *ctx = n->ctx;
+    kin_tensor scale = kin_tensor_slice(&n->mod, 1, 0, D),
+               shift = kin_tensor_slice(&n->mod, 1, D, D);
+    kin_tensor a, qkv, part[3], o, h, hidden;
+
+    KIN_TRY((operand ? kin_layernorm_operand : kin_layernorm)(ctx, &n->x, NULL, NULL, &scale,
+                                                              &shift, 1e-6f, &a));
+    KIN_TRY((operand ? kin_linear_operand : kin_linear_act)(ctx, &a, n->p[QKV], n->p[QKV_B],
+                                                            KIN_ACT_NONE, &qkv));
+    qkv = KIN_RESHAPE(&qkv, B, N, 3, HEADS, D / HEADS);
+    for (int i = 0; i < 3; i++)
+        part[i] = kin_tensor_select(&qkv, 2, i);
+    KIN_TRY(kin_attention(ctx, &part[0], &part[1], &part[2], &opt, &o));
+    assert_int_equal(o.dtype, operand ? kin_operand_dtype(ctx) : KIN_DTYPE_F32);
+    o = KIN_RESHAPE(&o, B, N, D);
+    KIN_TRY(kin_linear_residual(ctx, &o, n->p[PROJ], n->p[PROJ_B], &n->x, NULL, &h));
+    KIN_TRY((operand ? kin_linear_operand : kin_linear_act)(ctx, &h, n->p[UP], n->p[UP_B],
+                                                            KIN_ACT_GELU_TANH, &hidden));
+    return kin_linear_residual(ctx, &hidden, n->p[DOWN], n->p[DOWN_B], &h, NULL, y);
+}
+
+static kin_status experts(net *n, bool operand, kin_tensor *y)
+{
+    kin_ctx *ctx = n->ctx;
+    kin_tensor x = KIN_RESHAPE(&n->x, B * N, D), z, idx, w, hidden, out;
+    kin_dispatch d;
+
+    KIN_TRY(kin_cosine(ctx, &x, n->p[PROTO], &z));
+    KIN_TRY(kin_topk(ctx, &z, 2, NULL, -1, &idx, &w));
+    KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, 0, &d));
+    KIN_TRY((operand ? kin_linear_grouped_operand : kin_linear_grouped)(
+        ctx, &x, &d, true, n->p + E_UP, n->p + E_UP_B, KIN_ACT_GELU_TANH, &hidden));
+    assert_int_equal(hidden.dtype, operand ? kin_operand_dtype(ctx) : KIN_DTYPE_F32);
+    KIN_TRY(kin_linear_grouped(ctx, &hidden, &d, false, n->p + E_DOWN, NULL, KIN_ACT_NONE, &out));
+    KIN_TRY(kin_combine(ctx, &out, &d, NULL, y));
+    *y = KIN_RESHAPE(y, B, N, D);
+    return KIN_OK;
+}
+
+static void run(net *n, kin_status (*graph)(net *, bool, kin_tensor *), bool operand)
+{
+    kin_ctx *ctx = n->ctx;
+
+    assert_ok(kin_tape_begin(ctx), &ctx->error);
+    assert_ok(kin_tape_watch(ctx, &n->x), &ctx->error);
+    assert_ok(graph(n, operand, &n->y), &ctx->error);
+    assert_ok(kin_tape_backward(ctx, &n->y, &n->x, 1), &ctx->error);
+    n->dx = kin_tape_grad(ctx, &n->x);
+    kin_tape_end(ctx);
+}
+
+static void same(const char *what, const kin_tensor *got, const kin_tensor *want)
+{
+    char why[200];
+
+    if (!kin_near_same_bits(got, want, why, sizeof why))
+        fail_msg("%s: %s", what, why);
+}
+
+/* Within what rounding an attention's result to bf16 does to the gradients before it. */
+static void near(const char *what, const kin_tensor *got, const kin_tensor *want)
+{
+    double err = 0, all = 0;
+
+    for (int64_t i = 0; i < kin_tensor_numel(want); i++) {
+        const double w = kin_tensor_get(want, i), e = kin_tensor_get(got, i) - w;
+
+        err += e * e;
+        all += w * w;
+    }
+    if (!(err <= 1e-4 * all))
+        fail_msg("%s: %.3g of %.3g", what, sqrt(err), sqrt(all));
+}
+
+static void kept_in_bf16(void **state)
+{
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        if (!kin_isa_available(isa))
+            continue;
+        net want, got;
+
+        open_net(&want, isa, 1);
+        assert_int_equal(kin_operand_dtype(want.ctx),
+                         isa >= KIN_ISA_AMX_EMULATED ? KIN_DTYPE_BF16 : KIN_DTYPE_F32);
+        run(&want, block, false);
+        for (int threads = 1; threads <= 3; threads++) {
+            open_net(&got, isa, threads);
+            run(&got, block, true);
+            same("block", &got.y, &want.y);
+            near("input", &got.dx, &want.dx);
+            for (int i = 0; i < DENSE_END; i++)
+                (i < SPLIT ? same : near)(got.p[i]->name, &got.p[i]->grad, &want.p[i]->grad);
+            close_net(&got);
+        }
+        close_net(&want);
+
+        open_net(&want, isa, 1);
+        open_net(&got, isa, 2);
+        run(&want, experts, false);
+        run(&got, experts, true);
+        same("experts", &got.y, &want.y);
+        same("tokens", &got.dx, &want.dx);
+        for (int i = PROTO; i < PARAMS; i++)
+            same(got.p[i]->name, &got.p[i]->grad, &want.p[i]->grad);
+        close_net(&got);
+        close_net(&want);
+    }
+}
+
+/* What is kept is the f32 result rounded to nearest even. */
+static void the_rounding(void **state)
+{
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AMX_EMULATED; isa <= KIN_ISA_AMX; isa++) {
+        if (!kin_isa_available(isa))
+            continue;
+        kin_tensor wide, half, n, m;
+        net t;
+
+        open_net(&t, isa, 2);
+        assert_ok(kin_linear_act(t.ctx, &t.x, t.p[UP], t.p[UP_B], KIN_ACT_SILU, &wide),
+                  &t.ctx->error);
+        assert_ok(kin_linear_operand(t.ctx, &t.x, t.p[UP], t.p[UP_B], KIN_ACT_SILU, &half),
+                  &t.ctx->error);
+        assert_ok(kin_layernorm(t.ctx, &t.x, NULL, NULL, NULL, NULL, 1e-6f, &n), &t.ctx->error);
+        assert_ok(kin_layernorm_operand(t.ctx, &t.x, NULL, NULL, NULL, NULL, 1e-6f, &m),
+                  &t.ctx->error);
+        for (int64_t i = 0; i < kin_tensor_numel(&wide); i++)
+            assert_int_equal(((uint16_t *)half.data)[i], kin_f32_to_bf16(((float *)wide.data)[i]));
+        for (int64_t i = 0; i < kin_tensor_numel(&n); i++)
+            assert_int_equal(((uint16_t *)m.data)[i], kin_f32_to_bf16(((float *)n.data)[i]));
+        close_net(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kept_in_bf16),
+                                       cmocka_unit_test(the_rounding)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
