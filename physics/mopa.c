@@ -98,7 +98,7 @@ kin_status kin_mopa_gates_of_blocks(kin_ctx *ctx, const kin_mopa_config *cfg, in
 /* q or k: projection, norm, split into heads, rotary -> [B,N,P,p] */
 static kin_status project(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x, kin_param *w,
                           kin_param *b, kin_param *nw, kin_param *nb, const kin_tensor *cos,
-                          const kin_tensor *sin, kin_tensor *y)
+                          const kin_tensor *sin, const kin_live *live, kin_tensor *y)
 {
     const kin_mopa_config *c = &m->cfg;
     const kin_head_norm_options opt = {.heads = c->heads,
@@ -108,11 +108,39 @@ static kin_status project(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x, 
                                        .eps = c->layer_norm ? MOPA_LAYER_NORM_EPS : c->eps,
                                        .cos = cos,
                                        .sin = sin,
-                                       .operand = true};
+                                       .operand = true,
+                                       .live = *live};
+    kin_linear_options out = {0};
     kin_tensor z;
 
-    KIN_TRY(kin_linear(ctx, x, w, b, &z));
+    /* the RMS norm takes all heads of a token together */
+    if (c->layer_norm)
+        out.out = *live;
+    KIN_TRY(kin_linear_with(ctx, x, w, b, &out, &z));
     return kin_head_norm(ctx, &z, &opt, y);
+}
+
+/* Heads whose gate is not 0 in every sample; nothing where all are or the gates cannot be read. */
+static kin_status live_heads(kin_ctx *ctx, const kin_tensor *gates, kin_live *live)
+{
+    const int64_t batch = gates->size[0], heads = gates->size[1];
+    uint8_t *part = kin_ws_bytes(ctx, (size_t)heads);
+    bool all = true;
+
+    *live = (kin_live){0};
+    if (!part)
+        return ctx->error.status;
+    if (kin_ctx_is_plan(ctx) || ctx->device)
+        return KIN_OK;
+    for (int64_t h = 0; h < heads; h++) {
+        part[h] = 0;
+        for (int64_t b = 0; b < batch; b++)
+            part[h] |= kin_tensor_get(gates, b * heads + h) != 0.0;
+        all = all && part[h];
+    }
+    if (!all)
+        *live = (kin_live){part, heads};
+    return KIN_OK;
 }
 
 kin_status kin_mopa_forward(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x,
@@ -121,15 +149,17 @@ kin_status kin_mopa_forward(kin_ctx *ctx, const kin_mopa *m, const kin_tensor *x
 {
     const kin_mopa_config *c = &m->cfg;
     const kin_attention_options opt = {.gate = gates, .operand = true};
+    kin_linear_options value = {.operand = true};
+    kin_linear_options last = {.residual = residual, .gate = residual ? gate : NULL};
     kin_tensor q, k, v, o;
 
-    KIN_TRY(project(ctx, m, x, m->q_w, m->q_b, m->nq_w, m->nq_b, cos, sin, &q));
-    KIN_TRY(project(ctx, m, x, m->k_w, m->k_b, m->nk_w, m->nk_b, cos, sin, &k));
-    KIN_TRY(kin_linear_operand(ctx, x, m->v_w, m->v_b, KIN_ACT_NONE, &v));
+    KIN_TRY(live_heads(ctx, gates, &value.out));
+    last.in = value.out;
+    KIN_TRY(project(ctx, m, x, m->q_w, m->q_b, m->nq_w, m->nq_b, cos, sin, &value.out, &q));
+    KIN_TRY(project(ctx, m, x, m->k_w, m->k_b, m->nk_w, m->nk_b, cos, sin, &value.out, &k));
+    KIN_TRY(kin_linear_with(ctx, x, m->v_w, m->v_b, &value, &v));
     v = KIN_RESHAPE(&v, x->size[0], x->size[1], c->heads, c->head_dim);
     KIN_TRY(kin_attention(ctx, &q, &k, &v, &opt, &o));
     o = KIN_RESHAPE(&o, x->size[0], x->size[1], c->heads * c->head_dim);
-    if (!residual)
-        return kin_linear(ctx, &o, m->o_w, m->o_b, y);
-    return kin_linear_residual(ctx, &o, m->o_w, m->o_b, residual, gate, y);
+    return kin_linear_with(ctx, &o, m->o_w, m->o_b, &last, y);
 }

@@ -45,6 +45,13 @@ typedef struct kin_dispatch {
     kin_tensor weight;  /* [T,K] */
 } kin_dispatch;
 
+/* Which of `parts` equal pieces of a dimension matter. A hint: what is not live may be computed all
+ * the same. */
+typedef struct kin_live {
+    const uint8_t *part; /* [parts], host memory; NULL: all */
+    int64_t parts;
+} kin_live;
+
 typedef struct kin_linear_args { /* pre = x w^T + b;  y = residual + gate * act(pre) */
     int64_t m, n, k;
     const kin_tensor *x; /* [m,k] */
@@ -54,6 +61,8 @@ typedef struct kin_linear_args { /* pre = x w^T + b;  y = residual + gate * act(
     const kin_tensor *gate;     /* [g,n] or NULL (then factor 1); never together with act */
     kin_tensor *pre;            /* [m,n] or NULL: kept for backward */
     kin_tensor *y;              /* [m,n] */
+    kin_live out;               /* columns of y, of which those not live may be left as they are */
+    kin_live in;                /* columns of x, of which those not live hold zeros */
 } kin_linear_args;
 
 typedef struct kin_linear_bwd_args {
@@ -111,6 +120,7 @@ typedef struct kin_norm_args { /* LayerNorm: n = (x-mean)*rstd; a = n*gamma+beta
     const kin_tensor *cos, *sin; /* NULL, or [N,h/2]: y is then turned (kin_rope_args) in pieces of
                                     h columns, h dividing d; row r by row r / turn_rows % N */
     int64_t turn_rows;
+    kin_live live; /* rows r of the pieces r % parts; forward alone */
     /* backward */
     const kin_tensor *dy;
     kin_tensor *dx;

@@ -99,25 +99,24 @@ static kin_status linear_check(kin_ctx *ctx, const kin_tensor *x, kin_param *w, 
 }
 
 static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
-                             kin_act act, const kin_tensor *residual, const kin_tensor *gate,
-                             bool operand, kin_tensor *y)
+                             const kin_linear_options *o, kin_tensor *y)
 {
     saved_linear *s = kin_op_record(ctx, sizeof *s);
     if (!s)
         return KIN_ERR_MEM;
-    KIN_TRY(linear_check(ctx, x, w, b, residual, gate, s));
+    KIN_TRY(linear_check(ctx, x, w, b, o->residual, o->gate, s));
     kin_dtype dtype;
     KIN_TRY(kin_op_product_dtype(ctx, w->name, x, &dtype));
-    bool grad = kin_tape_needs(ctx, x) || kin_tape_needs(ctx, residual) ||
-                kin_tape_needs(ctx, gate) || kin_tape_needs_param(ctx, w) ||
+    bool grad = kin_tape_needs(ctx, x) || kin_tape_needs(ctx, o->residual) ||
+                kin_tape_needs(ctx, o->gate) || kin_tape_needs_param(ctx, w) ||
                 kin_tape_needs_param(ctx, b);
     int64_t sizes[KIN_MAX_DIMS] = {0};
     for (int i = 0; i < x->ndim - 1; i++)
         sizes[i] = x->size[i];
     sizes[x->ndim - 1] = s->n;
-    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand), x->ndim, sizes, y));
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, o->operand), x->ndim, sizes, y));
     KIN_TRY(kin_op_rows(ctx, "linear", y, &s->y));
-    bool keep = grad && (act != KIN_ACT_NONE || gate);
+    bool keep = grad && (o->act != KIN_ACT_NONE || o->gate);
     if (keep)
         KIN_TRY(KIN_WS(ctx, &s->pre, dtype, s->m, s->n));
     kin_linear_args a = {.m = s->m,
@@ -126,17 +125,21 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
                          .x = &s->x,
                          .w = w,
                          .b = b,
-                         .act = act,
-                         .residual = residual ? &s->residual : NULL,
-                         .gate = gate ? &s->gate : NULL,
+                         .act = o->act,
+                         .residual = o->residual ? &s->residual : NULL,
+                         .gate = o->gate ? &s->gate : NULL,
                          .pre = keep ? &s->pre : NULL,
                          .y = &s->y};
+    if (!kin_tape_recording(ctx)) {
+        a.out = o->out;
+        a.in = o->in;
+    }
     KIN_TRY(ctx->k->linear(ctx, &a));
     if (!grad)
         return KIN_OK;
     s->w = w;
     s->b = b;
-    s->act = act;
+    s->act = o->act;
     KIN_TRY(kin_tape_add(ctx, y, linear_bwd, s));
     s->y.id = y->id;
     return KIN_OK;
@@ -144,56 +147,59 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
 
 /* The product with w's adapters: what the epilogue does follows as ops of its own. */
 static kin_status linear_adapted(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
-                                 kin_act act, const kin_tensor *residual, const kin_tensor *gate,
-                                 kin_tensor *y)
+                                 const kin_linear_options *o, kin_tensor *y)
 {
+    const kin_linear_options plain = {.in = o->in}, inner = {.in = o->in, .operand = true},
+                             last = {0};
     kin_tensor sum;
-    KIN_TRY(linear_run(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, false, &sum));
+    KIN_TRY(linear_run(ctx, x, w, b, &plain, &sum));
     for (const kin_adapter *a = w->adapters; a; a = a->next) {
-        kin_tensor low, high, plain = sum;
-        KIN_TRY(linear_run(ctx, x, a->a, NULL, KIN_ACT_NONE, NULL, NULL, true, &low));
-        KIN_TRY(linear_run(ctx, &low, a->b, NULL, KIN_ACT_NONE, NULL, NULL, false, &high));
-        KIN_TRY(kin_add(ctx, &plain, &high, a->scale, &sum));
+        kin_tensor low, high, before = sum;
+        KIN_TRY(linear_run(ctx, x, a->a, NULL, &inner, &low));
+        KIN_TRY(linear_run(ctx, &low, a->b, NULL, &last, &high));
+        KIN_TRY(kin_add(ctx, &before, &high, a->scale, &sum));
     }
-    if (act != KIN_ACT_NONE)
-        return kin_activation(ctx, &sum, act, y);
-    if (gate)
-        return kin_gated_add(ctx, &sum, residual, gate, y);
-    if (residual)
-        return kin_add(ctx, residual, &sum, 1.0f, y);
+    if (o->act != KIN_ACT_NONE)
+        return kin_activation(ctx, &sum, o->act, y);
+    if (o->gate)
+        return kin_gated_add(ctx, &sum, o->residual, o->gate, y);
+    if (o->residual)
+        return kin_add(ctx, o->residual, &sum, 1.0f, y);
     *y = sum;
     return KIN_OK;
 }
 
-static kin_status linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_act act,
-                         const kin_tensor *residual, const kin_tensor *gate, bool operand,
-                         kin_tensor *y)
+kin_status kin_linear_with(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                           const kin_linear_options *opt, kin_tensor *y)
 {
-    return w->adapters ? linear_adapted(ctx, x, w, b, act, residual, gate, y)
-                       : linear_run(ctx, x, w, b, act, residual, gate, operand, y);
+    static const kin_linear_options none = {0};
+
+    opt = opt ? opt : &none;
+    return w->adapters ? linear_adapted(ctx, x, w, b, opt, y) : linear_run(ctx, x, w, b, opt, y);
 }
 
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, KIN_ACT_NONE, NULL, NULL, false, y);
+    return kin_linear_with(ctx, x, w, b, NULL, y);
 }
 
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, act, NULL, NULL, false, y);
+    return kin_linear_with(ctx, x, w, b, &(kin_linear_options){.act = act}, y);
 }
 
 kin_status kin_linear_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                               kin_act act, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, act, NULL, NULL, true, y);
+    return kin_linear_with(ctx, x, w, b, &(kin_linear_options){.act = act, .operand = true}, y);
 }
 
 kin_status kin_linear_residual(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                                const kin_tensor *residual, const kin_tensor *gate, kin_tensor *y)
 {
-    return linear(ctx, x, w, b, KIN_ACT_NONE, residual, gate, false, y);
+    return kin_linear_with(ctx, x, w, b, &(kin_linear_options){.residual = residual, .gate = gate},
+                           y);
 }
 
 /* --- without a product --- */

@@ -5,6 +5,7 @@
 typedef struct saved_norm {
     kin_tensor x, y, scale, shift, mean, rstd, cos, sin;
     int64_t turn_rows;
+    kin_live live;
     kin_param *gamma, *beta;
     float eps;
     bool rms;
@@ -25,7 +26,8 @@ static kin_norm_args norm_args(saved_norm *s)
                            .rstd = &s->rstd,
                            .cos = kin_op_opt(&s->cos),
                            .sin = kin_op_opt(&s->sin),
-                           .turn_rows = s->turn_rows};
+                           .turn_rows = s->turn_rows,
+                           .live = s->live};
 }
 
 static kin_status norm_bwd(kin_ctx *ctx, void *saved)
@@ -156,6 +158,8 @@ kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_
     s->eps = opt->eps;
     s->rms = !opt->per_head;
     s->turn_rows = opt->per_head ? opt->heads : 1;
+    if (opt->per_head && !kin_tape_recording(ctx))
+        s->live = opt->live;
     if (opt->per_head)
         rows = KIN_RESHAPE(x, B, N, opt->heads, d);
     KIN_TRY(norm_run(ctx, "head norm", &rows, NULL, NULL, opt->operand, s, y));

@@ -11,6 +11,17 @@
 #include "tensor/params.h"
 #include "tensor/tape.h"
 
+typedef struct kin_linear_options {
+    kin_act act;
+    const kin_tensor *residual, *gate; /* see kin_linear_residual; NULL: none */
+    bool operand;                      /* products alone read y, see kin_linear_operand */
+    /* Hints, without effect while recording: columns of y that are not live may be left unwritten;
+     * columns of x that are not live hold zeros. */
+    kin_live out, in;
+} kin_linear_options;
+/* The linear layer with all that may follow it; opt NULL: nothing. */
+kin_status kin_linear_with(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
+                           const kin_linear_options *opt, kin_tensor *y);
 /* y [..., n] = x [..., k] w^T + b. w [n, k] or more dims seen flat as [size0, rest] (patch
  * convolutions); b [n] or NULL. */
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y);
@@ -51,6 +62,8 @@ typedef struct kin_head_norm_options {
     float eps;
     const kin_tensor *cos, *sin; /* [N,d/2]: turned after the norm (kin_rope); NULL: not */
     bool operand;                /* products alone read y, see kin_linear_operand */
+    kin_live live; /* per head alone, without effect while recording: heads that are not live may be
+                      left unwritten */
 } kin_head_norm_options;
 /* The norm of queries or keys x [B,N,A*d] and their rotary turn in one pass -> y [B,N,A,d]. */
 kin_status kin_head_norm(kin_ctx *ctx, const kin_tensor *x, const kin_head_norm_options *opt,

@@ -41,7 +41,8 @@ typedef struct kin_gemm {
     int64_t ldc;
     bool acc;
     const kin_epilogue *epi;
-    const kin_dequant *deq; /* products in 8-bit integers (with epi), or NULL */
+    const kin_dequant *deq;  /* products in 8-bit integers (with epi), or NULL */
+    kin_live live_n, live_k; /* columns of c that are wanted; elements of A that are not 0 */
 } kin_gemm;
 
 /* Runs `count` products, split over all threads together. Scratch from the workspace, released on

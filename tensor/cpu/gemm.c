@@ -64,6 +64,7 @@ typedef struct job {
     const kin_engine *e;
     int64_t blocks, block_step, mtasks;
     int64_t panels, panel_step, ptasks;
+    kin_live live_n, live_k; /* as the product's where they fall on panels and packed steps */
 } job;
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -354,48 +355,97 @@ static void run_panels(const job *j, const pass *s, int64_t p, int64_t end, cons
     }
 }
 
-/* The pass over k that begins at k0. */
+/* Where at or after `at` a piece of `size` elements is live, in steps of `unit` (which divides the
+ * pieces); `size` if nowhere. */
+static int64_t live_from(const kin_live *live, int64_t size, int64_t unit, int64_t at)
+{
+    if (live->part)
+        while (at < size && !live->part[at * live->parts / size])
+            at += unit;
+    return at < size ? at : size;
+}
+
+/* How far pieces are live from `at` on, at most to `end`. */
+static int64_t live_to(const kin_live *live, int64_t size, int64_t unit, int64_t at, int64_t end)
+{
+    if (!live->part)
+        return end;
+    while (at < end && live->part[at * live->parts / size])
+        at += unit;
+    return at < end ? at : end;
+}
+
+/* live, or all where its pieces are not whole units or none is live. */
+static kin_live live_in(const kin_live *live, int64_t size, int64_t unit)
+{
+    const kin_live all = {0};
+    if (!live->part || size % live->parts != 0 || size / live->parts % unit != 0)
+        return all;
+    return live_from(live, size, unit, 0) < size ? *live : all;
+}
+
+/* The pass over the elements of k that are live at or after k0. */
 static void pass_at(const job *j, int64_t k0, pass *s)
 {
-    int64_t k = j->g->k, kc = pass_steps(j) / j->e->parts * j->e->group;
-    s->k0 = k0;
-    s->kn = k - k0 < kc ? k - k0 : kc;
+    const kin_gemm *g = j->g;
+    int64_t k = g->k, unit = (int64_t)j->e->group * j->e->align;
+    int64_t kc = pass_steps(j) / j->e->parts * j->e->group;
+    s->k0 = live_from(&j->live_k, k, unit, k0);
+    s->kn = live_to(&j->live_k, k, unit, s->k0, s->k0 + kc < k ? s->k0 + kc : k) - s->k0;
     s->steps = kin_engine_steps(j->e, s->kn);
-    s->first = k0 == 0;
-    s->last = k0 + s->kn >= k;
+    s->first = s->k0 == live_from(&j->live_k, k, unit, 0);
+    s->last = live_from(&j->live_k, k, unit, s->k0 + s->kn) >= k;
+}
+
+/* The next panels from p on that are wanted, at most s->together: *end; returns the first, s->p1 if
+ * none. */
+static int64_t next_panels(const job *j, const pass *s, int64_t p, int64_t *end)
+{
+    const int64_t nr = j->e->nr;
+    int64_t n = (j->g->n + nr - 1) / nr * nr;
+    if (!j->live_n.part) {
+        *end = p + s->together < s->p1 ? p + s->together : s->p1;
+        return p;
+    }
+    p = live_from(&j->live_n, n, nr, p * nr) / nr;
+    *end = p + s->together < s->p1 ? p + s->together : s->p1;
+    *end = live_to(&j->live_n, n, nr, p * nr, *end * nr) / nr;
+    return p < s->p1 ? p : s->p1;
 }
 
 /* Pass after pass, each over all panels: sums wait in the result. */
 static void run_wide(const job *j, pass *s, const thread_scratch *w)
 {
-    int64_t k0 = 0;
+    int64_t k0 = 0, end;
     do { /* once where k is 0 */
         pass_at(j, k0, s);
         s->together = in_rows(j) || (s->first && s->last) ? group_panels(j->e, s->steps) : 1;
         pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a);
-        for (int64_t p = s->p0; p < s->p1; p += s->together)
-            run_panels(j, s, p, p + s->together < s->p1 ? p + s->together : s->p1, w->a, w);
-        k0 += s->kn;
+        for (int64_t p = next_panels(j, s, s->p0, &end); p < s->p1;
+             p = next_panels(j, s, end, &end))
+            run_panels(j, s, p, end, w->a, w);
+        k0 = s->k0 + s->kn;
     } while (!s->last);
 }
 
 /* All of k for some panels at a time, rows packed once. */
 static void run_deep(const job *j, pass *s, const thread_scratch *w)
 {
-    const int64_t k = j->g->k, each = (s->b1 - s->b0) * j->e->mr;
-    for (int64_t k0 = 0; k0 < k; k0 += s->kn) {
+    const int64_t each = (s->b1 - s->b0) * j->e->mr;
+    int64_t k0 = 0, end;
+    do {
         pass_at(j, k0, s);
-        pack_a(j, s->b0, s->b1, k0, s->kn, w->a + kin_engine_steps(j->e, k0) * each);
-    }
+        pack_a(j, s->b0, s->b1, s->k0, s->kn, w->a + kin_engine_steps(j->e, s->k0) * each);
+        k0 = s->k0 + s->kn;
+    } while (!s->last);
     pass_at(j, 0, s);
     s->together = group_panels(j->e, s->steps);
-    for (int64_t p = s->p0; p < s->p1; p += s->together) {
-        int64_t end = p + s->together < s->p1 ? p + s->together : s->p1;
-        int64_t k0 = 0;
+    for (int64_t p = next_panels(j, s, s->p0, &end); p < s->p1; p = next_panels(j, s, end, &end)) {
+        k0 = 0;
         do {
             pass_at(j, k0, s);
-            run_panels(j, s, p, end, w->a + kin_engine_steps(j->e, k0) * each, w);
-            k0 += s->kn;
+            run_panels(j, s, p, end, w->a + kin_engine_steps(j->e, s->k0) * each, w);
+            k0 = s->k0 + s->kn;
         } while (!s->last);
     }
 }
@@ -469,6 +519,8 @@ static void cut_jobs(const kin_ctx *ctx, const kin_engine *e, const kin_gemm *g,
         int64_t want =
             ctx->threads == 1 || rows == 0 ? 1 : ceil_div(4 * ctx->threads * g[i].m, rows);
         jobs[i] = (job){.g = &g[i], .s = kin_cpu_simd(ctx), .e = e};
+        jobs[i].live_n = live_in(&g[i].live_n, g[i].n, e->nr);
+        jobs[i].live_k = live_in(&g[i].live_k, g[i].k, (int64_t)e->group * e->align);
         first[i + 1] = first[i];
         if (g[i].m <= 0 || g[i].n <= 0)
             continue;

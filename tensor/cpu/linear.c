@@ -53,6 +53,8 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
         mode = left.mode;
     } else {
         KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &g.b_pack));
+        g.live_n = a->out;
+        g.live_k = a->in;
     }
     KIN_TRY(kin_cpu_gemm(ctx, &g, 1, mode));
     kin_ws_release(ctx, mark);

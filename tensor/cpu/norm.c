@@ -60,6 +60,19 @@ static void half_rows(const kin_simd *s, const kin_norm_job *j, int64_t r0, int6
     }
 }
 
+/* The end of the run of live rows at or after *r, at most r1. */
+static int64_t live_rows(const kin_live *live, int64_t *r, int64_t r1)
+{
+    if (!live->part)
+        return r1;
+    while (*r < r1 && !live->part[*r % live->parts])
+        (*r)++;
+    int64_t end = *r;
+    while (end < r1 && live->part[end % live->parts])
+        end++;
+    return end;
+}
+
 static kin_status forward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
 {
     const kin_simd *s = kin_cpu_simd(ctx);
@@ -78,10 +91,15 @@ static kin_status forward(kin_ctx *ctx, const kin_norm_args *a, bool rms)
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, 2 * a->rows * a->d)) schedule(static)
     for (int64_t p = 0; p < pieces; p++) {
         int64_t r0 = p * PIECE_ROWS, r1 = r0 + PIECE_ROWS < a->rows ? r0 + PIECE_ROWS : a->rows;
-        if (rows)
-            half_rows(s, &j, r0, r1, rows + omp_get_thread_num() * a->d, a->y);
-        else
-            s->norm_rows(&j, r0, r1);
+        float *row = rows ? rows + omp_get_thread_num() * a->d : NULL;
+        while (r0 < r1) {
+            int64_t end = live_rows(&a->live, &r0, r1);
+            if (row)
+                half_rows(s, &j, r0, end, row, a->y);
+            else
+                s->norm_rows(&j, r0, end);
+            r0 = end;
+        }
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

@@ -2,6 +2,7 @@
 #include "tests/support/support.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "physics/block.h"
@@ -138,6 +139,70 @@ static void test_zero_gate(void **state)
     check_zero_gate(false);
 }
 
+static void run_live(kin_isa isa, kin_dtype compute, bool layer_norm, int64_t head_dim, bool record,
+                     float *out, int64_t cap)
+{
+    enum { B = 2, N = 45, D = 40, HEADS = 7 };
+    /* off in one sample, in the other, in both */
+    static const float pattern[B][HEADS] = {{0, 1, 0, 0, 0.5f, 0, 0}, {0, 1, 1, 0, 0, 0, 0}};
+    const kin_ctx_options opt = {
+        .backend = KIN_BACKEND_CPU, .isa = isa, .threads = 2, .compute = compute};
+    const kin_mopa_config cfg = {.width = D,
+                                 .heads = HEADS,
+                                 .categories = HEADS,
+                                 .head_dim = head_dim,
+                                 .layer_norm = layer_norm,
+                                 .eps = 1e-6f};
+    kin_params *params = open_params();
+    kin_error err = {0};
+    kin_ctx *ctx = NULL;
+    kin_tensor x, gates, residual, y;
+    kin_mopa m;
+
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    kin_mopa_register(params, "attn.", &cfg, &m);
+    start(params, true);
+    assert_ok(KIN_WS(ctx, &x, KIN_DTYPE_F32, B, N, D), &ctx->error);
+    assert_ok(KIN_WS(ctx, &residual, KIN_DTYPE_F32, B, N, D), &ctx->error);
+    assert_ok(KIN_WS_HOST(ctx, &gates, KIN_DTYPE_F32, B, HEADS), &ctx->error);
+    memcpy(gates.data, pattern, sizeof pattern);
+    fill_random(&x, 100);
+    fill_random(&residual, 101);
+    if (record)
+        assert_ok(kin_tape_begin(ctx), &ctx->error);
+    assert_ok(kin_mopa_forward(ctx, &m, &x, NULL, NULL, &gates, &residual, NULL, &y), &ctx->error);
+    kin_tape_end(ctx);
+    assert_int_equal(kin_tensor_numel(&y), cap);
+    memcpy(out, y.data, (size_t)cap * sizeof *out);
+    kin_params_destroy(&params);
+    kin_ctx_destroy(&ctx);
+}
+
+/* Products leave out heads that are off in every sample; while recording they leave nothing out.
+ * The bits are the same. */
+static void test_live_heads(void **state)
+{
+    static const kin_dtype compute[] = {KIN_DTYPE_F32, KIN_DTYPE_BF16};
+    enum { NUMEL = 2 * 45 * 40 };
+    float *want = malloc(NUMEL * sizeof *want), *got = malloc(NUMEL * sizeof *got);
+
+    (void)state;
+    assert_non_null(want);
+    assert_non_null(got);
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        for (int i = 0; i < 8 && kin_isa_available(isa); i++) {
+            const bool norm = i & 1;
+            const int64_t dim = i & 2 ? 64 : 20;
+
+            run_live(isa, compute[i / 4], norm, dim, true, want, NUMEL);
+            run_live(isa, compute[i / 4], norm, dim, false, got, NUMEL);
+            assert_memory_equal(got, want, NUMEL * sizeof *got);
+        }
+    }
+    free(want);
+    free(got);
+}
+
 /* a fresh block is the identity; a trained one is not */
 static void test_block_start(void **state)
 {
@@ -175,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gate_rule),
         cmocka_unit_test(test_zero_gate),
+        cmocka_unit_test(test_live_heads),
         cmocka_unit_test(test_block_start),
     };
 

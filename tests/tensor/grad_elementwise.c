@@ -175,7 +175,8 @@ static kin_status block(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_tenso
     kin_tensor scl = kin_tensor_slice(&in[1], 1, 6, 6), gate = kin_tensor_slice(&in[1], 1, 12, 6);
     KIN_TRY(kin_layernorm_operand(ctx, &in[0], NULL, NULL, &scl, &shift, 1e-6f, &n));
     KIN_TRY(kin_linear_operand(ctx, &n, e->p[0], e->p[1], KIN_ACT_GELU_TANH, &h));
-    return kin_linear_residual(ctx, &h, e->p[2], e->p[3], &in[0], &gate, &out[0]);
+    const kin_linear_options last = {.residual = &in[0], .gate = &gate};
+    return kin_linear_with(ctx, &h, e->p[2], e->p[3], &last, &out[0]);
 }
 
 /* Two blocks with the same weights; variant 0: recorded, 1: both recomputed, 2: only the second. */
@@ -262,7 +263,8 @@ const grad_case grad_elementwise_cases[] = {
     {"transpose", "transpose", declare_binary, transpose, 0, false},
     {"views", "", declare_binary, views, 0, false},
     {"fan-out", "", declare_binary, fan_out, 0, false},
-    {"block, recorded", "layernorm_operand linear_operand", declare_block, blocks, 0, true},
+    {"block, recorded", "layernorm_operand linear_operand linear_with", declare_block, blocks, 0,
+     true},
     {"block, recomputed", "", declare_block, blocks, 1, true},
     {"block, second recomputed", "", declare_block, blocks, 2, true},
     {"two outputs, recorded", "", declare_binary, two_outputs, 0, false},
