@@ -98,6 +98,12 @@ kin_status kin_bench_run_row(kin_bench *b, kin_bench_row *row);
 kin_status kin_bench_noise(kin_ctx *ctx, kin_tensor *t, int ndim, const int64_t *sizes);
 #define KIN_NOISE(ctx, t, ...) kin_bench_noise((ctx), (t), KIN_DIMS(__VA_ARGS__))
 
+/* t, or a copy of it, in the type in which results for products are kept (kin_operand_dtype). */
+kin_status kin_bench_operand(kin_ctx *ctx, kin_tensor *t);
+/* Puts the time of `row` over that of `other` into row's report, where both ran. */
+void kin_bench_add_ratio(const kin_bench *b, const kin_bench_row *row, const kin_bench_row *other,
+                         const char *name);
+
 /* The groups of rows. */
 kin_status kin_bench_rows_linear(kin_bench *b);
 kin_status kin_bench_rows_grouped(kin_bench *b);
@@ -107,6 +113,7 @@ kin_status kin_bench_rows_norm(kin_bench *b);
 kin_status kin_bench_rows_elementwise(kin_bench *b);
 kin_status kin_bench_rows_routing(kin_bench *b);
 kin_status kin_bench_rows_layer(kin_bench *b);
+kin_status kin_bench_rows_mopa(kin_bench *b);
 
 /* bench_config.c: a model for measuring, from a configuration file, a training configuration or a
  * model directory. */

@@ -15,6 +15,26 @@ kin_status kin_bench_noise(kin_ctx *ctx, kin_tensor *t, int ndim, const int64_t 
     return ctx->k->randn(ctx, &rng, 0, t);
 }
 
+kin_status kin_bench_operand(kin_ctx *ctx, kin_tensor *t)
+{
+    const kin_tensor from = *t;
+    if (kin_operand_dtype(ctx) == KIN_DTYPE_F32)
+        return KIN_OK;
+    KIN_TRY(kin_ws_tensor(ctx, kin_operand_dtype(ctx), from.ndim, from.size, t));
+    return ctx->k->copy(ctx, &from, t, false);
+}
+
+void kin_bench_add_ratio(const kin_bench *b, const kin_bench_row *row, const kin_bench_row *other,
+                         const char *name)
+{
+    if (!row->out || !other->out)
+        return;
+    cJSON_AddNumberToObject(row->out, "ratio", row->seconds / other->seconds);
+    cJSON_AddStringToObject(row->out, "other", name);
+    kin_bench_print(b, "%-20s %-8s %-30s %.3f times %s\n", "", row->dtype, row->shape,
+                    row->seconds / other->seconds, name);
+}
+
 bool kin_bench_wants(const kin_bench *b, const char *op, const char *shape)
 {
     char text[192];
@@ -100,7 +120,7 @@ static kin_status run_groups(kin_bench *b)
     static kin_status (*const group[])(kin_bench *) = {
         kin_bench_rows_linear,  kin_bench_rows_grouped, kin_bench_rows_attention,
         kin_bench_rows_conv,    kin_bench_rows_norm,    kin_bench_rows_elementwise,
-        kin_bench_rows_routing, kin_bench_rows_layer};
+        kin_bench_rows_routing, kin_bench_rows_layer,   kin_bench_rows_mopa};
     /* int8 is products alone, and only forward */
     const size_t groups = b->ctx->compute == KIN_DTYPE_I8 ? 2 : sizeof group / sizeof *group;
     for (size_t i = 0; i < groups; i++) {

@@ -35,7 +35,10 @@ static kin_status attention_rows(kin_bench *b, const shape *s)
     KIN_TRY(KIN_NOISE(ctx, &k, s->batch, s->keys, s->heads, s->d));
     KIN_TRY(KIN_NOISE(ctx, &v, s->batch, s->keys, s->heads, s->d));
     KIN_TRY(KIN_NOISE(ctx, &dout, s->batch, s->queries, s->heads, s->d));
-    KIN_TRY(KIN_WS(ctx, &o, KIN_DTYPE_F32, s->batch, s->queries, s->heads, s->d));
+    KIN_TRY(kin_bench_operand(ctx, &q));
+    KIN_TRY(kin_bench_operand(ctx, &k));
+    KIN_TRY(kin_bench_operand(ctx, &v));
+    KIN_TRY(KIN_WS(ctx, &o, kin_operand_dtype(ctx), s->batch, s->queries, s->heads, s->d));
     KIN_TRY(KIN_WS(ctx, &lse, KIN_DTYPE_F32, s->batch, s->heads, s->queries));
     KIN_TRY(KIN_WS(ctx, &dq, KIN_DTYPE_F32, s->batch, s->queries, s->heads, s->d));
     KIN_TRY(KIN_WS(ctx, &dk, KIN_DTYPE_F32, s->batch, s->keys, s->heads, s->d));

@@ -47,7 +47,8 @@ static kin_status moe_forward(kin_ctx *ctx, const layer *l, kin_tensor *y)
     KIN_TRY(kin_add(ctx, &z, &l->push, 1, &scores));
     KIN_TRY(kin_topk(ctx, &scores, 1, NULL, -1, &idx, &w));
     KIN_TRY(kin_dispatch_build(ctx, &idx, &w, EXPERTS, -1, 0, &d));
-    KIN_TRY(kin_linear_grouped(ctx, &l->x, &d, true, l->up_w, l->up_b, KIN_ACT_GELU_TANH, &hidden));
+    KIN_TRY(kin_linear_grouped_operand(ctx, &l->x, &d, true, l->up_w, l->up_b, KIN_ACT_GELU_TANH,
+                                       &hidden));
     KIN_TRY(kin_linear_grouped(ctx, &hidden, &d, false, l->down_w, l->down_b, KIN_ACT_NONE, &out));
     return kin_combine(ctx, &out, &d, NULL, y);
 }
@@ -55,7 +56,7 @@ static kin_status moe_forward(kin_ctx *ctx, const layer *l, kin_tensor *y)
 static kin_status dense_forward(kin_ctx *ctx, const layer *l, kin_tensor *y)
 {
     kin_tensor hidden;
-    KIN_TRY(kin_linear_act(ctx, &l->x, l->up_w[0], l->up_b[0], KIN_ACT_GELU_TANH, &hidden));
+    KIN_TRY(kin_linear_operand(ctx, &l->x, l->up_w[0], l->up_b[0], KIN_ACT_GELU_TANH, &hidden));
     return kin_linear(ctx, &hidden, l->down_w[0], l->down_b[0], y);
 }
 
@@ -125,16 +126,6 @@ static kin_status make_layer(kin_bench *b, layer *l)
     return KIN_NOISE(b->ctx, &l->x, TOKENS, WIDTH);
 }
 
-static void add_ratio(const kin_bench *b, const kin_bench_row *row, const kin_bench_row *dense)
-{
-    if (!row->out || !dense->out)
-        return;
-    cJSON_AddNumberToObject(row->out, "ratio", row->seconds / dense->seconds);
-    cJSON_AddStringToObject(row->out, "other", dense->op);
-    kin_bench_print(b, "%-20s %-8s %-30s %.3f times %s\n", "", row->dtype, row->shape,
-                    row->seconds / dense->seconds, dense->op);
-}
-
 /* The dense layer, then the experts with equal and with unequal loads. */
 static kin_status compare(kin_bench *b, layer *l, bool training)
 {
@@ -153,7 +144,7 @@ static kin_status compare(kin_bench *b, layer *l, bool training)
                  loads[zipf], weights);
         KIN_TRY(make_push(b->ctx, zipf, &l->push));
         KIN_TRY(kin_bench_run_row(b, &row));
-        add_ratio(b, &row, &dense);
+        kin_bench_add_ratio(b, &row, &dense, dense.op);
     }
     return KIN_OK;
 }

@@ -42,12 +42,15 @@ static kin_status linear_rows(kin_bench *b, kin_params *params, const int64_t s[
 {
     kin_ctx *ctx = b->ctx;
     kin_param *w = params->list[0], *bias = params->list[1];
-    kin_tensor x, y, dx;
+    kin_tensor x, y, dx, kept;
     kin_bench_row row = {0};
     KIN_TRY(KIN_NOISE(ctx, &x, s[0], s[1]));
     KIN_TRY(KIN_NOISE(ctx, &y, s[0], s[2]));
+    const kin_tensor wide = x;
+    KIN_TRY(kin_bench_operand(ctx, &x));
+    KIN_TRY(KIN_WS(ctx, &kept, kin_operand_dtype(ctx), s[0], s[2]));
     KIN_TRY(KIN_WS(ctx, &dx, KIN_DTYPE_F32, s[0], s[1]));
-    kin_linear_args f = {.m = s[0], .k = s[1], .n = s[2], .x = &x, .w = w, .b = bias, .y = &y};
+    kin_linear_args f = {.m = s[0], .k = s[1], .n = s[2], .x = &x, .w = w, .b = bias, .y = &kept};
     kin_linear_bwd_args g = {
         .m = s[0], .k = s[1], .n = s[2], .dy = &y, .x = &x, .w = w, .b = bias, .dx = &dx};
     snprintf(row.shape, sizeof row.shape, "%lldx%lldx%lld", (long long)s[0], (long long)s[1],
@@ -72,6 +75,8 @@ static kin_status linear_rows(kin_bench *b, kin_params *params, const int64_t s[
     if (!filter || !strstr(filter, "onednn"))
         return KIN_OK;
     row.flops = 2.0 * (double)s[0] * (double)s[1] * (double)s[2];
+    f.x = g.x = &wide;
+    f.y = &y;
     row.op = "linear_dx_onednn";
     row.run = run_linear_dx_onednn;
     KIN_TRY(kin_bench_run_row(b, &row));
@@ -197,7 +202,7 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
     void *gradient[EXPERTS];
     int64_t rows[EXPERTS], tokens = per_expert * EXPERTS;
     kin_dispatch d;
-    kin_tensor x, y, dx;
+    kin_tensor x, y, dx, kept;
     kin_bench_row row = {0};
     for (int e = 0; e < EXPERTS; e++) {
         w[e] = params->list[2 * e];
@@ -208,8 +213,9 @@ static kin_status grouped_rows(kin_bench *b, const kin_params *params, int64_t p
     KIN_TRY(KIN_NOISE(ctx, &x, tokens, WIDTH));
     KIN_TRY(KIN_NOISE(ctx, &y, tokens, HIDDEN));
     KIN_TRY(KIN_WS(ctx, &dx, KIN_DTYPE_F32, tokens, WIDTH));
+    KIN_TRY(KIN_WS(ctx, &kept, kin_operand_dtype(ctx), tokens, HIDDEN));
     kin_grouped_args f = {
-        .n = HIDDEN, .k = WIDTH, .d = &d, .gather = true, .x = &x, .w = w, .b = bias, .y = &y};
+        .n = HIDDEN, .k = WIDTH, .d = &d, .gather = true, .x = &x, .w = w, .b = bias, .y = &kept};
     kin_grouped_bwd_args g = {.n = HIDDEN,
                               .k = WIDTH,
                               .d = &d,
