@@ -14,7 +14,7 @@ static kin_status grad_of_product(kin_ctx *ctx, const saved_linear *s, const kin
                                   kin_tensor *dpre)
 {
     if (s->act != KIN_ACT_NONE) {
-        KIN_TRY(KIN_WS(ctx, dpre, dy->dtype, s->m, s->n));
+        KIN_TRY(KIN_WS(ctx, dpre, kin_op_kept(ctx, dy->dtype, true), s->m, s->n));
         kin_unary_args a = {.act = s->act, .alpha = 1, .x = &s->pre, .dy = dy, .dx = dpre};
         return ctx->k->unary_bwd(ctx, &a);
     }
@@ -53,7 +53,7 @@ static kin_status linear_bwd(kin_ctx *ctx, void *saved)
         KIN_TRY(kin_tape_grad_slot(ctx, &s->residual, &dres, &acc_res));
     size_t mark = kin_ws_mark(ctx);
     if (s->gate.data) {
-        KIN_TRY(KIN_WS(ctx, &dlin, dy.dtype, s->m, s->n));
+        KIN_TRY(KIN_WS(ctx, &dlin, kin_op_kept(ctx, dy.dtype, true), s->m, s->n));
         kin_gate_bwd_args g = {.dy = &dy,
                                .lin = &s->pre,
                                .gate = &s->gate,
@@ -118,7 +118,7 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     KIN_TRY(kin_op_rows(ctx, "linear", y, &s->y));
     bool keep = grad && (o->act != KIN_ACT_NONE || o->gate);
     if (keep)
-        KIN_TRY(KIN_WS(ctx, &s->pre, dtype, s->m, s->n));
+        KIN_TRY(KIN_WS(ctx, &s->pre, kin_op_kept(ctx, dtype, !o->gate), s->m, s->n));
     kin_linear_args a = {.m = s->m,
                          .n = s->n,
                          .k = s->k,

@@ -235,7 +235,7 @@ static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
     size_t mark = kin_ws_mark(ctx);
     kin_tensor dpre = dy;
     if (s->act != KIN_ACT_NONE) {
-        KIN_TRY(KIN_WS(ctx, &dpre, dy.dtype, dy.size[0], s->n));
+        KIN_TRY(KIN_WS(ctx, &dpre, kin_op_kept(ctx, dy.dtype, true), dy.size[0], s->n));
         kin_unary_args u = {.act = s->act, .alpha = 1, .x = &s->pre, .dy = &dy, .dx = &dpre};
         KIN_TRY(ctx->k->unary_bwd(ctx, &u));
     }
@@ -288,7 +288,7 @@ static kin_status linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_di
     }
     KIN_TRY(KIN_WS(ctx, y, kin_op_kept(ctx, dtype, operand), rows, s->n));
     if (grad && act != KIN_ACT_NONE)
-        KIN_TRY(KIN_WS(ctx, &s->pre, dtype, rows, s->n));
+        KIN_TRY(KIN_WS(ctx, &s->pre, kin_op_kept(ctx, dtype, true), rows, s->n));
     kin_grouped_args a = {.n = s->n,
                           .k = s->k,
                           .d = d,

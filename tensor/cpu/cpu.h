@@ -81,6 +81,10 @@ void kin_cpu_values(const kin_simd *s, const kin_tensor *t, int64_t at, int64_t 
  */
 kin_status kin_cpu_param_f32(kin_ctx *ctx, const kin_param *p, int64_t n, const float **out);
 
+/* dst[c] += sums over rows [row0, row0+rows) of columns [c0, c0+cols) of t, cols at most 128. */
+void kin_cpu_column_sums(const kin_simd *s, const kin_tensor *t, int64_t row0, int64_t rows,
+                         int64_t c0, int64_t cols, float *dst);
+
 /* What follows the product of a linear layer. A bias that is not f32 is copied into the workspace.
  */
 kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_epilogue *epi);

@@ -33,10 +33,31 @@ kin_status kin_cpu_unary(kin_ctx *ctx, const kin_unary_args *a)
     return KIN_OK;
 }
 
+/* The gradient where x or dx (then overwritten) is bf16, by way of short stretches of floats. */
+static void half_unary_bwd(const kin_simd *s, const kin_unary_args *a, const kin_tensor *x,
+                           int64_t x0, int64_t dy0, int64_t dx0, int64_t n)
+{
+    enum { STRETCH = 512 };
+    float in[STRETCH], out[STRETCH];
+    for (int64_t i = 0; i < n; i += STRETCH) {
+        const int64_t len = n - i < STRETCH ? n - i : STRETCH;
+        const float *from = in;
+        const bool half = kin_is_half(a->dx);
+        if (kin_is_half(x))
+            s->to_f32((const uint16_t *)x->data + x0 + i, KIN_DTYPE_BF16, len, in);
+        else
+            from = kin_f32(x) + x0 + i;
+        s->unary_bwd(a->act, a->alpha, from, kin_f32(a->dy) + dy0 + i, len,
+                     half ? out : kin_f32(a->dx) + dx0 + i, !half && a->acc);
+        if (half)
+            s->to_bf16(out, len, (uint16_t *)a->dx->data + dx0 + i);
+    }
+}
+
 kin_status kin_cpu_unary_bwd(kin_ctx *ctx, const kin_unary_args *a)
 {
     const kin_tensor *x = a->x && a->x->data ? a->x : a->dy;
-    if (!kin_is_f32(x) || !kin_is_f32(a->dy) || !kin_is_f32(a->dx))
+    if (!kin_is_operand(x) || !kin_is_f32(a->dy) || !kin_is_operand(a->dx))
         return kin_ref_unary_bwd(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
     const kin_tensor *const v[KIN_ND_VIEWS] = {x, a->dy, a->dx};
@@ -47,8 +68,11 @@ kin_status kin_cpu_unary_bwd(kin_ctx *ctx, const kin_unary_args *a)
     for (int64_t i = 0; i < nd.rows * pieces; i++) {
         int64_t at[KIN_ND_VIEWS], c = i % pieces * PIECE, len = n - c < PIECE ? n - c : PIECE;
         kin_nd_row(&nd, i / pieces, at);
-        s->unary_bwd(a->act, a->alpha, kin_f32(x) + at[0] + c, kin_f32(a->dy) + at[1] + c, len,
-                     kin_f32(a->dx) + at[2] + c, a->acc);
+        if (kin_is_half(x) || kin_is_half(a->dx))
+            half_unary_bwd(s, a, x, at[0] + c, at[1] + c, at[2] + c, len);
+        else
+            s->unary_bwd(a->act, a->alpha, kin_f32(x) + at[0] + c, kin_f32(a->dy) + at[1] + c, len,
+                         kin_f32(a->dx) + at[2] + c, a->acc);
     }
     return KIN_OK;
 }
@@ -191,6 +215,28 @@ kin_status kin_cpu_gated_add(kin_ctx *ctx, const kin_gated_add_args *a)
     return KIN_OK;
 }
 
+/* Rows of group g, columns [c0, c0+cn), where dlin is bf16, by way of a few rows of floats. */
+static void half_gate_rows(const kin_simd *s, const kin_gate_bwd_args *a, int64_t g, int64_t per,
+                           int64_t c0, int64_t cn, float *sums)
+{
+    enum { ROWS = 32, COLS = 64 };
+    float part[ROWS * COLS], own[COLS];
+    for (int64_t c = 0; sums && c < cn; c++)
+        sums[c] = 0.0f;
+    for (int64_t i = 0; i < per; i += ROWS) {
+        const int64_t n = per - i < ROWS ? per - i : ROWS, r = g * per + i;
+        s->gate_rows(kin_f32(a->dy) + r * kin_ld(a->dy) + c0, kin_ld(a->dy),
+                     sums ? kin_f32(a->lin) + r * kin_ld(a->lin) + c0 : NULL, kin_ld(a->lin),
+                     kin_f32(a->gate) + g * kin_ld(a->gate) + c0, n, cn, part, COLS,
+                     sums ? own : NULL);
+        for (int64_t c = 0; sums && c < cn; c++)
+            sums[c] += own[c];
+        for (int64_t j = 0; j < n; j++)
+            s->to_bf16(part + j * COLS, cn,
+                       (uint16_t *)a->dlin->data + (r + j) * kin_ld(a->dlin) + c0);
+    }
+}
+
 kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
 {
     enum { STRIP = 64 };
@@ -213,11 +259,15 @@ kin_status kin_cpu_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *a)
         int64_t g = i / strips, c0 = i % strips * STRIP, cn = n - c0 < STRIP ? n - c0 : STRIP,
                 r0 = g * per;
         float sums[STRIP];
-        s->gate_rows(kin_f32(a->dy) + r0 * kin_ld(a->dy) + c0, kin_ld(a->dy),
-                     want_gate ? kin_f32(a->lin) + r0 * kin_ld(a->lin) + c0 : NULL, kin_ld(a->lin),
-                     want_lin ? kin_f32(a->gate) + g * kin_ld(a->gate) + c0 : NULL, per, cn,
-                     want_lin ? kin_f32(a->dlin) + r0 * kin_ld(a->dlin) + c0 : NULL,
-                     kin_ld(a->dlin), want_gate ? sums : NULL);
+        if (want_lin && kin_is_half(a->dlin)) {
+            half_gate_rows(s, a, g, per, c0, cn, want_gate ? sums : NULL);
+        } else
+            s->gate_rows(kin_f32(a->dy) + r0 * kin_ld(a->dy) + c0, kin_ld(a->dy),
+                         want_gate ? kin_f32(a->lin) + r0 * kin_ld(a->lin) + c0 : NULL,
+                         kin_ld(a->lin),
+                         want_lin ? kin_f32(a->gate) + g * kin_ld(a->gate) + c0 : NULL, per, cn,
+                         want_lin ? kin_f32(a->dlin) + r0 * kin_ld(a->dlin) + c0 : NULL,
+                         kin_ld(a->dlin), want_gate ? sums : NULL);
         for (int64_t c = 0; c < cn && want_gate; c++) {
             float *d = kin_f32(a->dgate) + g * kin_ld(a->dgate) + c0 + c;
             *d = a->acc_dgate ? *d + sums[c] : sums[c];

@@ -63,8 +63,10 @@ static kin_status expert_epilogue(kin_ctx *ctx, const kin_grouped_args *a, int64
                           .y = kin_rows_at(a->y, s0),
                           .half = kin_is_half(a->y),
                           .ld_y = kin_ld(a->y)};
-    if (a->pre && a->pre->data)
-        epi->pre = kin_f32(a->pre) + s0 * kin_ld(a->pre);
+    if (a->pre && a->pre->data) {
+        epi->pre = kin_rows_at(a->pre, s0);
+        epi->pre_half = kin_is_half(a->pre);
+    }
     return kin_cpu_param_f32(ctx, a->b ? a->b[e] : NULL, a->n, &epi->bias);
 }
 
@@ -118,7 +120,7 @@ kin_status kin_cpu_grouped(kin_ctx *ctx, const kin_grouped_args *a)
 
 kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
-    if (!kin_is_f32(a->dy))
+    if (!kin_is_operand(a->dy))
         return kin_ref_grouped_dx(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     int64_t groups = a->d->groups, s0;
@@ -134,7 +136,8 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         g[e] = (kin_gemm){.m = m,
                           .n = a->k,
                           .k = a->n,
-                          .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                          .a = kin_rows_at(a->dy, s0),
+                          .a_half = kin_is_half(a->dy),
                           .lda = kin_ld(a->dy),
                           .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
                           .ldc = kin_ld(a->dx)};
@@ -157,14 +160,14 @@ static void bias_sums(kin_ctx *ctx, const kin_grouped_bwd_args *a)
         int64_t e = i / strips, c0 = i % strips * STRIP, cn = a->n - c0 < STRIP ? a->n - c0 : STRIP;
         kin_param *b = a->b ? a->b[e] : NULL;
         if (b && b->grad.data && offset[e] < offset[e + 1])
-            s->column_sums(kin_f32(a->dy) + offset[e] * kin_ld(a->dy) + c0, kin_ld(a->dy),
-                           offset[e + 1] - offset[e], cn, (float *)b->grad.data + c0);
+            kin_cpu_column_sums(s, a->dy, offset[e], offset[e + 1] - offset[e], c0, cn,
+                                (float *)b->grad.data + c0);
     }
 }
 
 kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
-    if (!kin_is_f32(a->dy))
+    if (!kin_is_operand(a->dy))
         return kin_ref_grouped_dw(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     const int32_t *rows;
@@ -181,7 +184,8 @@ kin_status kin_cpu_grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)
                                   .n = a->k,
                                   .k = m,
                                   .k_max = a->d->rows,
-                                  .a = kin_f32(a->dy) + s0 * kin_ld(a->dy),
+                                  .a = kin_rows_at(a->dy, s0),
+                                  .a_half = kin_is_half(a->dy),
                                   .lda = kin_ld(a->dy),
                                   .b = kin_rows_at(a->x, rows ? 0 : s0),
                                   .b_half = kin_is_half(a->x),

@@ -13,7 +13,8 @@ kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_e
                           .gate = kin_f32(a->gate),
                           .ld_gate = kin_ld(a->gate),
                           .group_rows = a->m,
-                          .pre = kin_f32(a->pre),
+                          .pre = a->pre ? a->pre->data : NULL,
+                          .pre_half = kin_is_half(a->pre),
                           .ld_pre = kin_ld(a->pre),
                           .y = a->y->data,
                           .half = kin_is_half(a->y),
@@ -63,9 +64,9 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 
 kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
-    if (!kin_is_f32(a->dy))
+    if (!kin_is_operand(a->dy))
         return kin_ref_linear_dx(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k))
+    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->dy))
         return kin_onednn_linear_dx(ctx, a);
     kin_product mode = kin_cpu_weight_product(ctx, a->w);
     const float *pack;
@@ -73,7 +74,8 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
     kin_gemm g = {.m = a->m,
                   .n = a->k,
                   .k = a->n,
-                  .a = kin_f32(a->dy),
+                  .a = a->dy->data,
+                  .a_half = kin_is_half(a->dy),
                   .lda = kin_ld(a->dy),
                   .b_pack = pack,
                   .c = kin_f32(a->dx),
@@ -82,9 +84,28 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
     return kin_cpu_gemm(ctx, &g, 1, mode);
 }
 
+void kin_cpu_column_sums(const kin_simd *s, const kin_tensor *t, int64_t row0, int64_t rows,
+                         int64_t c0, int64_t cols, float *dst)
+{
+    enum { ROWS = 16, COLS = 128 };
+    const int64_t ld = kin_ld(t);
+    if (!kin_is_half(t)) {
+        s->column_sums(kin_f32(t) + row0 * ld + c0, ld, rows, cols, dst);
+        return;
+    }
+    float part[ROWS * COLS];
+    for (int64_t r = 0; r < rows; r += ROWS) {
+        const int64_t n = rows - r < ROWS ? rows - r : ROWS;
+        const uint16_t *src = (const uint16_t *)t->data + (row0 + r) * ld + c0;
+        for (int64_t i = 0; i < n; i++)
+            s->to_f32(src + i * ld, KIN_DTYPE_BF16, cols, part + i * COLS);
+        s->column_sums(part, COLS, n, cols, dst);
+    }
+}
+
 kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
-    if (!kin_is_f32(a->dy))
+    if (!kin_is_operand(a->dy))
         return kin_ref_linear_dw(ctx, a);
     const kin_simd *s = kin_cpu_simd(ctx);
     if (a->w && a->w->grad.data) {
@@ -92,6 +113,7 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
                          .n = a->k,
                          .k = a->m,
                          .a = a->dy->data,
+                         .a_half = kin_is_half(a->dy),
                          .lda = kin_ld(a->dy),
                          .b = a->x->data,
                          .b_half = kin_is_half(a->x),
@@ -107,7 +129,7 @@ kin_status kin_cpu_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 #pragma omp parallel for num_threads(ctx->threads) if (ctx->threads > 1 && a->m * a->n > 16384)
         for (int64_t i = 0; i < strips; i++) {
             int64_t c0 = i * STRIP, cn = a->n - c0 < STRIP ? a->n - c0 : STRIP;
-            s->column_sums(kin_f32(a->dy) + c0, kin_ld(a->dy), a->m, cn, db + c0);
+            kin_cpu_column_sums(s, a->dy, 0, a->m, c0, cn, db + c0);
         }
     }
     return KIN_OK;

@@ -21,11 +21,11 @@
     }
 
 SIZED(linear, kin_linear_args, kin_is_operand(a->x))
-SIZED(linear_dx, kin_linear_bwd_args, kin_is_f32(a->dy))
-SIZED(linear_dw, kin_linear_bwd_args, kin_is_f32(a->dy))
+SIZED(linear_dx, kin_linear_bwd_args, kin_is_operand(a->dy))
+SIZED(linear_dw, kin_linear_bwd_args, kin_is_operand(a->dy))
 SIZED(grouped, kin_grouped_args, kin_is_operand(a->x))
-SIZED(grouped_dx, kin_grouped_bwd_args, kin_is_f32(a->dy))
-SIZED(grouped_dw, kin_grouped_bwd_args, kin_is_f32(a->dy))
+SIZED(grouped_dx, kin_grouped_bwd_args, kin_is_operand(a->dy))
+SIZED(grouped_dw, kin_grouped_bwd_args, kin_is_operand(a->dy))
 SIZED(layernorm, kin_norm_args, kin_is_f32(a->x))
 SIZED(layernorm_bwd, kin_norm_args, kin_is_f32(a->x))
 SIZED(rmsnorm, kin_norm_args, kin_is_f32(a->x))

@@ -7,7 +7,7 @@
 typedef struct row_of {
     const float *tile, *bias, *residual, *gate;
     float *pre, *y;
-    uint16_t *half; /* in place of y */
+    uint16_t *pre_half, *half; /* in place of pre, y */
 } row_of;
 
 VINL void columns(kin_act act, const row_of *a, int64_t c, int64_t n)
@@ -17,6 +17,8 @@ VINL void columns(kin_act act, const row_of *a, int64_t c, int64_t n)
         v = vf_add(v, vf_loadn(a->bias + c, n));
     if (a->pre)
         vf_storen(a->pre + c, v, n);
+    if (a->pre_half)
+        vf_storen_bf16(a->pre_half + c, v, n);
     v = vf_act(act, v);
     if (a->gate && a->residual)
         v = vf_fma(vf_loadn(a->gate + c, n), v, vf_loadn(a->residual + c, n));
@@ -44,13 +46,15 @@ void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int r
                         const float *tile, int64_t ldt)
 {
     for (int64_t r = row0; r < row0 + rows; r++, tile += ldt) {
-        const row_of a = {.tile = tile,
-                          .bias = e->bias ? e->bias + col0 : NULL,
-                          .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
-                          .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
-                          .pre = e->pre ? e->pre + r * e->ld_pre + col0 : NULL,
-                          .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
-                          .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
+        const row_of a = {
+            .tile = tile,
+            .bias = e->bias ? e->bias + col0 : NULL,
+            .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
+            .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
+            .pre = e->pre && !e->pre_half ? (float *)e->pre + r * e->ld_pre + col0 : NULL,
+            .pre_half = e->pre_half ? (uint16_t *)e->pre + r * e->ld_pre + col0 : NULL,
+            .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
+            .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
         switch (e->act) {
         case KIN_ACT_NONE: one_row(KIN_ACT_NONE, &a, cols); break;
         case KIN_ACT_GELU_TANH: one_row(KIN_ACT_GELU_TANH, &a, cols); break;

@@ -223,8 +223,13 @@ void KIN_SIMD(exp2f)(const float *x, int64_t n, float *y)
 
 double KIN_SIMD(sumsq)(const float *x, int64_t n)
 {
-    double total = 0;
-    for (int64_t i = 0; i < n; i += VL)
-        total += vf_sumsq_double(vf_loadn(x + i, n - i));
-    return total;
+    vd even = vd_zero(), odd = vd_zero();
+    int64_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        even = vd_add_squares(even, vf_load(x + i));
+        odd = vd_add_squares(odd, vf_load(x + i + VL));
+    }
+    for (; i < n; i += VL)
+        even = vd_add_squares(even, vf_loadn(x + i, n - i));
+    return vd_sum(even) + vd_sum(odd);
 }

@@ -20,9 +20,8 @@ typedef struct kin_epilogue {
     kin_act act;
     const float *residual, *gate;
     int64_t ld_residual, ld_gate, group_rows; /* rows that share one row of gate */
-    float *pre;
-    void *y;   /* floats, or bf16 where half is set */
-    bool half; /* engines that are deep alone */
+    void *pre, *y;                            /* floats, or bf16 where pre_half, half are set */
+    bool pre_half, half;                      /* half: engines that are deep alone */
     int64_t ld_pre, ld_y;
 } kin_epilogue;
 

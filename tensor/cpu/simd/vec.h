@@ -186,11 +186,23 @@ VINL double vf_sum_double(vf a)
     return _mm512_reduce_add_pd(_mm512_add_pd(lo, hi));
 }
 /* sum of squares of the lanes, in double */
-VINL double vf_sumsq_double(vf a)
+/* Squares in doubles: sums of several vectors, and their total. */
+typedef struct vd {
+    __m512d lo, hi;
+} vd;
+VINL vd vd_zero(void)
+{
+    return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+VINL vd vd_add_squares(vd s, vf a)
 {
     __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
     __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-    return _mm512_reduce_add_pd(_mm512_fmadd_pd(lo, lo, _mm512_mul_pd(hi, hi)));
+    return (vd){_mm512_fmadd_pd(lo, lo, s.lo), _mm512_fmadd_pd(hi, hi, s.hi)};
+}
+VINL double vd_sum(vd s)
+{
+    return _mm512_reduce_add_pd(_mm512_add_pd(s.lo, s.hi));
 }
 VINL __m256 v8_fold(vf a)
 {
@@ -411,12 +423,23 @@ VINL double vf_sum_double(vf a)
     _mm256_storeu_pd(t, _mm256_add_pd(lo, hi));
     return (t[0] + t[2]) + (t[1] + t[3]);
 }
-VINL double vf_sumsq_double(vf a)
+typedef struct vd {
+    __m256d lo, hi;
+} vd;
+VINL vd vd_zero(void)
+{
+    return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()};
+}
+VINL vd vd_add_squares(vd s, vf a)
 {
     __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
     __m256d hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    return (vd){_mm256_fmadd_pd(lo, lo, s.lo), _mm256_fmadd_pd(hi, hi, s.hi)};
+}
+VINL double vd_sum(vd s)
+{
     double t[4];
-    _mm256_storeu_pd(t, _mm256_fmadd_pd(lo, lo, _mm256_mul_pd(hi, hi)));
+    _mm256_storeu_pd(t, _mm256_add_pd(s.lo, s.hi));
     return (t[0] + t[2]) + (t[1] + t[3]);
 }
 VINL __m256 v8_fold(vf a)
