@@ -43,6 +43,14 @@ static void pack_panel(const kin_simd *s, const kin_engine *e, const kin_param *
         const int64_t first = transposed ? d0 * k + c0 : c0 * k + d0;
         const float *f = tmp;
         int64_t ld = k;
+        if (w->value.dtype == KIN_DTYPE_BF16 && e->half.right_rows) {
+            const uint16_t *h = (const uint16_t *)w->value.data + first;
+            if (transposed)
+                e->half.right_steps(h, k, NULL, cn, e->nr, dn, 0, out);
+            else
+                e->half.right_rows(h, k, NULL, cn, e->nr, dn, out);
+            continue;
+        }
         if (w->value.dtype == KIN_DTYPE_F32) {
             f = (const float *)w->value.data + first;
         } else {
