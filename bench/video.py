@@ -140,6 +140,22 @@ def text(run):
     return out
 
 
+def mopa(run):
+    """Physical attention of 1,024 tokens with 6 of 29 categories live beside all heads; per-head norm: over its share of heads."""
+    out = {"seconds": {}, "ratios": {}, "raw": []}
+    for dtype in ("f32", "bf16"):
+        j = json.loads(subprocess.run([run.a.kinema, "bench", "ops", "--filter", "mopa", "--dtype", dtype, "--rounds", str(run.a.rounds),
+                                       "--json", "-t", str(run.a.threads)], env=run.env, capture_output=True, text=True).stdout)
+        out["raw"].append(j)
+        for row in j["rows"]:
+            if "ratio" in row:
+                wan = " wan" in row["shape"]
+                out["seconds"][f"{'Wan' if wan else 'per-head norm'} {dtype}"] = row["seconds"]
+                name = f"{'Wan form' if wan else 'per-head norm, over its share of heads'}, {dtype}"
+                out["ratios"][name] = [row["ratio"] / (1 if wan else 6 / 29), -0.65 if wan else -1.3]
+    return out
+
+
 def memory(run):
     """Peak of a whole `kinema generate` in bf16 beside the largest of its phases, and beside its own plan."""
     f, h, w = SIZES["large"]
@@ -159,6 +175,7 @@ def memory(run):
 
 ROWS = {"step_small": ("Wan2.1-1.3B step, 208x112x5", step("small")), "step_large": ("Wan2.1-1.3B step, 416x240x5", step("large")),
         "decode": ("Wan VAE decode, 208x112x5", decode), "text": ("UMT5-xxl, 512 tokens (2 of 24 blocks)", text),
+        "mopa": ("MoPA with 6 of 29 categories live, 1,024 tokens, against all", mopa),
         "memory": ("peak of memory, 416x240x5, bf16", memory)}
 
 

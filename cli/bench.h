@@ -88,7 +88,7 @@ typedef struct kin_bench_row {
     char shape[96];
     kin_bench_fn run;
     void *user;
-    double flops;   /* of one run, where it does not go through the kernel table; else 0 */
+    double flops;   /* of one run, where the kernel table does not see what is done; else 0 */
     cJSON *out;     /* the row in the report, NULL: it was skipped */
     double seconds; /* best */
 } kin_bench_row;

@@ -61,7 +61,8 @@ static kin_status count_work(kin_bench *b, const kin_bench_row *row, kin_profile
     kin_status status = row->run(b->ctx, row->user);
     kin_profile_off(b->ctx, &profile);
     *work = kin_profile_total(&profile);
-    work->flops += row->flops;
+    if (row->flops > 0)
+        work->flops = row->flops;
     if (status != KIN_OK) {
         *b->err = b->ctx->error;
         b->err->status = status;

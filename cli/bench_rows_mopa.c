@@ -27,6 +27,17 @@ static kin_status run_mopa(kin_ctx *ctx, void *user)
     return status;
 }
 
+/* Operations of a run with `live` heads: all four projections and the attention, but q and k of all
+ * heads where they are normalised together. */
+static double flops_of(const kin_mopa_config *cfg, int64_t live)
+{
+    const double head = 2.0 * TOKENS * (double)(cfg->width * cfg->head_dim);
+    const double scores = 4.0 * TOKENS * TOKENS * (double)cfg->head_dim;
+
+    return head * (double)(2 * (cfg->layer_norm ? live : cfg->heads) + 2 * live) +
+           scores * (double)live;
+}
+
 /* Gates of the first `live` categories are 1, the others 0. */
 static kin_status make_gates(kin_ctx *ctx, const kin_mopa_config *cfg, int64_t live,
                              kin_tensor *gates)
@@ -62,6 +73,8 @@ static kin_status form_rows(kin_bench *b, const kin_mopa_config *cfg, kin_params
     KIN_TRY(KIN_NOISE(b->ctx, &l.cos, TOKENS, cfg->head_dim / 2));
     KIN_TRY(KIN_NOISE(b->ctx, &l.sin, TOKENS, cfg->head_dim / 2));
     all.user = few.user = &l;
+    all.flops = flops_of(cfg, cfg->heads);
+    few.flops = flops_of(cfg, LIVE * PER_CATEGORY);
     KIN_TRY(make_gates(b->ctx, cfg, cfg->categories, &l.gates));
     KIN_TRY(kin_bench_run_row(b, &all));
     KIN_TRY(make_gates(b->ctx, cfg, LIVE, &l.gates));
