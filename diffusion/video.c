@@ -475,11 +475,12 @@ static kin_status video_cache_text(kin_ctx *ctx, const kin_model *model, const k
 {
     const video_model *m = (const video_model *)model;
     const int64_t heads = m->cfg.heads;
+    const kin_dtype kept = text->dtype == KIN_DTYPE_F32 ? kin_operand_dtype(ctx) : text->dtype;
     size_t mark;
     kin_tensor tokens;
 
     for (int64_t i = 0; i < 2 * m->cfg.num_layers; i++)
-        KIN_TRY(KIN_WS(ctx, &cache->kv[i], text->dtype, text->size[0], text->size[1], heads,
+        KIN_TRY(KIN_WS(ctx, &cache->kv[i], kept, text->size[0], text->size[1], heads,
                        m->width / heads));
     mark = kin_ws_mark(ctx);
     KIN_TRY(kin_mlp_forward(ctx, &m->text, text, &tokens));

@@ -108,6 +108,11 @@ kin_status kin_cpu_copy(kin_ctx *ctx, const kin_tensor *src, kin_tensor *dst, bo
 {
     const kin_tensor *const v[KIN_ND_VIEWS] = {src, dst, NULL};
     kin_nd nd;
+    if (!acc && src->dtype == dst->dtype && src->dtype != KIN_DTYPE_F32 &&
+        kin_tensor_is_contiguous(src) && kin_tensor_is_contiguous(dst)) {
+        memmove(dst->data, src->data, (size_t)kin_tensor_numel(src) * kin_dtype_size(src->dtype));
+        return KIN_OK;
+    }
     kin_nd_init(&nd, dst, v);
     int last = nd.ndim - 1;
     int64_t n = nd.size[last], ss = nd.stride[0][last], pieces = pieces_of(n);
