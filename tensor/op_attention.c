@@ -21,6 +21,29 @@ static kin_attention_args attention_args(saved_attention *s)
                                 .lse = kin_op_opt(&s->lse) ? &s->lse : NULL};
 }
 
+/* True if q, k, v are the three parts of one tensor [B,N,3,A,d], in any order: *all views it. */
+static bool fused_parts(const saved_attention *s, kin_tensor *all)
+{
+    const kin_tensor *part[3] = {&s->q, &s->k, &s->v};
+    const int64_t *size = s->q.size, row = size[2] * size[3];
+    char *base = s->q.data;
+    int seen = 0;
+    for (int i = 1; i < 3; i++)
+        base = (char *)part[i]->data < base ? part[i]->data : base;
+    for (int i = 0; i < 3; i++) {
+        const kin_tensor *t = part[i];
+        const int64_t at = ((char *)t->data - base) / (int64_t)kin_dtype_size(s->q.dtype);
+        if (t->id != s->q.id || t->dtype != s->q.dtype || !kin_tensor_same_shape(t, &s->q) ||
+            t->stride[3] != 1 || t->stride[2] != size[3] || t->stride[1] != 3 * row ||
+            t->stride[0] != size[1] * 3 * row || at % row != 0 || at / row > 2)
+            return false;
+        seen |= 1 << at / row;
+    }
+    *all = KIN_TENSOR(base, s->q.dtype, size[0], size[1], 3 * row);
+    all->id = s->q.id;
+    return seen == 7;
+}
+
 static kin_status attention_bwd(kin_ctx *ctx, void *saved)
 {
     saved_attention *s = saved;
@@ -37,9 +60,16 @@ static kin_status attention_bwd(kin_ctx *ctx, void *saved)
         KIN_TRY(kin_tape_grad_slot_add(ctx, &s->v, &dv));
         a.acc_dq = a.acc_dk = a.acc_dv = true;
     } else {
+        /* the parts of one tensor make up its whole gradient: nothing has to be zeroed */
+        kin_tensor all, whole;
+        bool acc = false, fused = fused_parts(s, &all);
+        if (fused)
+            KIN_TRY(kin_tape_grad_slot(ctx, &all, &whole, &acc));
         KIN_TRY(kin_tape_grad_slot(ctx, &s->q, &dq, &a.acc_dq));
         KIN_TRY(kin_tape_grad_slot(ctx, &s->k, &dk, &a.acc_dk));
         KIN_TRY(kin_tape_grad_slot(ctx, &s->v, &dv, &a.acc_dv));
+        if (fused)
+            a.acc_dq = a.acc_dk = a.acc_dv = acc;
     }
     if (s->bias.data)
         KIN_TRY(kin_tape_grad_slot_add(ctx, &s->bias, &dbias));
