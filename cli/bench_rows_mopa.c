@@ -2,7 +2,6 @@
  * the form of Wan (RMS norm over all heads) and of CogVideoX (LayerNorm of each head), at their
  * sizes. The row with few heads holds its time over that of all. */
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/bench.h"
 #include "physics/taxonomy.h"

@@ -31,11 +31,9 @@ static kin_status project(kin_ctx *ctx, const kin_wan_attention *a, const kin_te
         .heads = a->heads, .gamma = norm, .eps = a->eps, .cos = cos, .sin = sin, .operand = true};
     kin_tensor z;
 
-    if (norm) {
-        KIN_TRY(kin_linear(ctx, x, w, b, &z));
+    KIN_TRY(kin_linear_with(ctx, x, w, b, &(kin_linear_options){.operand = !norm}, &z));
+    if (norm)
         return kin_head_norm(ctx, &z, &opt, y);
-    }
-    KIN_TRY(kin_linear_operand(ctx, x, w, b, KIN_ACT_NONE, &z));
     *y = KIN_RESHAPE(&z, x->size[0], x->size[1], a->heads, a->width / a->heads);
     return KIN_OK;
 }
@@ -123,10 +121,8 @@ kin_status kin_dit_attention_forward(kin_ctx *ctx, const kin_dit_attention *a, c
     const kin_attention_options opt = {.operand = true};
     kin_tensor qkv, q, k, v, o;
 
-    if (a->nq_w)
-        KIN_TRY(kin_linear(ctx, x, a->qkv_w, a->qkv_b, &qkv));
-    else
-        KIN_TRY(kin_linear_operand(ctx, x, a->qkv_w, a->qkv_b, KIN_ACT_NONE, &qkv));
+    KIN_TRY(kin_linear_with(ctx, x, a->qkv_w, a->qkv_b, &(kin_linear_options){.operand = !a->nq_w},
+                            &qkv));
     qkv = KIN_RESHAPE(&qkv, B, S, 3, a->heads, a->head_dim);
     q = kin_tensor_select(&qkv, 2, 0);
     k = kin_tensor_select(&qkv, 2, 1);

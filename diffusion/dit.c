@@ -271,10 +271,8 @@ static kin_status dit_block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, k
     KIN_TRY(kin_layernorm_operand(ctx, &in[0], NULL, NULL, &v[1], &v[0], 1e-6f, &x));
     KIN_TRY(kin_dit_attention_forward(ctx, &b->attn, &x, &in[0], &v[2], &h));
     /* routers read the tokens, too */
-    if (b->is_moe)
-        KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &v[4], &v[3], 1e-6f, &x));
-    else
-        KIN_TRY(kin_layernorm_operand(ctx, &h, NULL, NULL, &v[4], &v[3], 1e-6f, &x));
+    KIN_TRY((b->is_moe ? kin_layernorm : kin_layernorm_operand)(ctx, &h, NULL, NULL, &v[4], &v[3],
+                                                                1e-6f, &x));
     KIN_TRY(feed_forward(ctx, l, &x, &h, &v[5], out));
     kin_tap(ctx, &out[0], "blocks.%d", l->index);
     return KIN_OK;

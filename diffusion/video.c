@@ -233,10 +233,8 @@ static kin_status block_run(kin_ctx *ctx, void *arg, const kin_tensor *in, kin_t
     else
         KIN_TRY(kin_wan_attention_forward(ctx, &b->attn2, &n, &text, NULL, NULL, &a, NULL, &h));
     /* routers read the tokens, too */
-    if (b->is_moe)
-        KIN_TRY(kin_layernorm(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
-    else
-        KIN_TRY(kin_layernorm_operand(ctx, &h, NULL, NULL, &m[4], &m[3], eps, &x));
+    KIN_TRY((b->is_moe ? kin_layernorm : kin_layernorm_operand)(ctx, &h, NULL, NULL, &m[4], &m[3],
+                                                                eps, &x));
     KIN_TRY(feed_forward(ctx, l, &x, &h, &m[5], out));
     tap(ctx, l->m, TAP_BLOCK, l->index, &out[0]);
     if (b->phys < 0)

@@ -12,7 +12,6 @@ typedef struct node {
     char *grad; /* its gradient, NULL until asked for */
     int64_t numel;
     kin_dtype dtype; /* of the data: f32, f64 or bf16 */
-    kin_dtype wide;  /* of the gradient: f64 for f64, else f32 */
     bool written;    /* grad holds a value to add to */
 } node;
 
@@ -63,6 +62,11 @@ void kin_tape_end(kin_ctx *ctx)
     ctx->tape = NULL;
 }
 
+static kin_dtype grad_dtype(const node *n)
+{
+    return n->dtype == KIN_DTYPE_F64 ? KIN_DTYPE_F64 : KIN_DTYPE_F32;
+}
+
 static node *node_of(kin_ctx *ctx, const kin_tensor *t)
 {
     kin_tape *tape = ctx->tape;
@@ -91,10 +95,7 @@ static node *node_add(kin_ctx *ctx, kin_tensor *t)
         tape->tail = c;
     }
     node *n = &tape->tail->n[at];
-    *n = (node){.data = t->data,
-                .numel = kin_tensor_numel(t),
-                .dtype = t->dtype,
-                .wide = t->dtype == KIN_DTYPE_F64 ? KIN_DTYPE_F64 : KIN_DTYPE_F32};
+    *n = (node){.data = t->data, .numel = kin_tensor_numel(t), .dtype = t->dtype};
     t->id = tape->first_id + tape->nodes++;
     return n;
 }
@@ -161,8 +162,8 @@ static kin_tensor grad_view(const node *n, const kin_tensor *t)
     kin_tensor g = *t;
     const size_t at = (size_t)((char *)t->data - n->data) / kin_dtype_size(n->dtype);
     g.id = 0;
-    g.dtype = n->wide;
-    g.data = n->grad + at * kin_dtype_size(n->wide);
+    g.dtype = grad_dtype(n);
+    g.data = n->grad + at * kin_dtype_size(grad_dtype(n));
     return g;
 }
 
@@ -186,11 +187,11 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
         return KIN_OK;
     if (!n->grad) {
         kin_tensor made;
-        KIN_TRY(kin_ws_tensor(ctx, n->wide, 1, &n->numel, &made));
+        KIN_TRY(kin_ws_tensor(ctx, grad_dtype(n), 1, &n->numel, &made));
         n->grad = made.data;
     }
     if (!n->written && !covers(n, t)) {
-        kin_tensor all = kin_tensor_of(n->grad, n->wide, 1, &n->numel);
+        kin_tensor all = kin_tensor_of(n->grad, grad_dtype(n), 1, &n->numel);
         KIN_TRY(ctx->k->fill(ctx, &all, 0.0));
         n->written = true;
     }
@@ -211,7 +212,7 @@ bool kin_tape_grad_give(kin_ctx *ctx, const kin_tensor *from, const kin_tensor *
 {
     node *f = node_of(ctx, from), *n = node_of(ctx, to);
     if (!f || !n || !f->grad || n->grad || n->written || !covers(n, to) || !covers(f, from) ||
-        !kin_tensor_is_contiguous(to) || f->wide != n->wide)
+        !kin_tensor_is_contiguous(to) || grad_dtype(f) != grad_dtype(n))
         return false;
     n->grad = f->grad;
     n->written = true;
