@@ -7,7 +7,7 @@ target_compile_definitions(kin_flags INTERFACE _GNU_SOURCE KIN_VERSION="${PROJEC
 # note: nvcc reads -Werror in a way of its own
 target_compile_options(kin_flags INTERFACE
   "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall;-Wextra;-Wshadow;-Werror;-fno-math-errno>"
-  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>)
+  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith>)
 if(KIN_NATIVE)
   target_compile_options(kin_flags INTERFACE -march=native)
 endif()

@@ -94,15 +94,19 @@ kin_status kin_conv(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *
     kin_dtype dtype;
     if (!s)
         return KIN_ERR_MEM;
-    KIN_TRY(kin_op_dtype(ctx, w->name, x, &dtype));
-    KIN_TRY(conv_shape(ctx, x, w, opt ? opt : &none, &s->s));
+    opt = opt ? opt : &none;
+    KIN_TRY(kin_op_product_dtype(ctx, w->name, x, &dtype));
+    KIN_TRY(conv_shape(ctx, x, w, opt, &s->s));
     const kin_conv_shape *c = &s->s;
     const int64_t sizes[5] = {c->batch, c->out_frames, c->out_height, c->out_width, c->out};
     const int64_t flat[4] = {c->batch, c->out_height, c->out_width, c->out};
     if (b && kin_tensor_numel(&b->value) != c->out)
         return kin_op_mismatch(ctx, b->name, &b->value, &w->value,
                                "a bias has one entry per output");
-    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, x->ndim == 5 ? sizes : flat, y));
+    if (opt->in_place && residual && !kin_tape_recording(ctx))
+        *y = kin_tensor_of(residual->data, dtype, x->ndim, x->ndim == 5 ? sizes : flat);
+    else
+        KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, x->ndim == 5 ? sizes : flat, y));
     if (residual && (!kin_tensor_same_shape(residual, y) || !kin_tensor_is_contiguous(residual)))
         return kin_op_mismatch(ctx, w->name, residual, y,
                                "the residual must have the result's shape");
@@ -143,8 +147,8 @@ static kin_status groupnorm_bwd(kin_ctx *ctx, void *saved)
     return ctx->k->groupnorm_bwd(ctx, &a);
 }
 
-kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_param *gamma,
-                         kin_param *beta, kin_act act, float eps, kin_tensor *y)
+static kin_status groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_param *gamma,
+                            kin_param *beta, kin_act act, float eps, bool operand, kin_tensor *y)
 {
     saved_groupnorm *s = kin_op_record(ctx, sizeof *s);
     const int64_t channels = x->ndim ? x->size[x->ndim - 1] : 0;
@@ -157,7 +161,7 @@ kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_
         kin_tensor_numel(&beta->value) != channels)
         return kin_op_mismatch(ctx, gamma->name, x, &gamma->value,
                                "groupnorm: x is [B,...,C], contiguous, C a multiple of the groups");
-    KIN_TRY(kin_ws_tensor(ctx, dtype, x->ndim, x->size, y));
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand), x->ndim, x->size, y));
     KIN_TRY(KIN_WS(ctx, &s->mean, dtype, x->size[0], groups));
     KIN_TRY(KIN_WS(ctx, &s->rstd, dtype, x->size[0], groups));
     s->x = rows_of(x);
@@ -181,6 +185,19 @@ kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_
     KIN_TRY(kin_tape_add(ctx, y, groupnorm_bwd, s));
     s->y.id = y->id;
     return KIN_OK;
+}
+
+kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_param *gamma,
+                         kin_param *beta, kin_act act, float eps, kin_tensor *y)
+{
+    return groupnorm(ctx, x, groups, gamma, beta, act, eps, false, y);
+}
+
+kin_status kin_groupnorm_operand(kin_ctx *ctx, const kin_tensor *x, int64_t groups,
+                                 kin_param *gamma, kin_param *beta, kin_act act, float eps,
+                                 kin_tensor *y)
+{
+    return groupnorm(ctx, x, groups, gamma, beta, act, eps, true, y);
 }
 
 /* --- posterior --- */

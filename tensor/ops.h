@@ -28,7 +28,7 @@ kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param
 /* The same followed by an activation. */
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y);
-/* The same for a y that products alone read (kin_linear*, kin_attention): kept in
+/* The same for a y that products alone read (kin_linear*, kin_conv, kin_attention): kept in
  * kin_operand_dtype. */
 kin_status kin_linear_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                               kin_act act, kin_tensor *y);
@@ -90,6 +90,8 @@ typedef struct kin_conv_options {
     int up;                       /* 2: x is doubled in height and width first (nearest); 0: 1 */
     int front;                    /* frames of zeros before the first (causal kernels) */
     int top, bottom, left, right; /* rows and columns of zeros */
+    bool in_place;                /* y takes the residual's place, unless recording; an input of a
+                                     checkpoint must stay as it is */
 } kin_conv_options;
 /* y = conv(x, w) + b + residual, channels last: x [B,H,W,in] or [B,F,H,W,in], contiguous; w
  * [out,in,kh,kw] or [out,in,kt,kh,kw]; b [out], residual as y, opt: each may be NULL. */
@@ -99,6 +101,10 @@ kin_status kin_conv(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *
  * sample. x [B,...,C] contiguous; gamma, beta [C]; groups divides C. */
 kin_status kin_groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, kin_param *gamma,
                          kin_param *beta, kin_act act, float eps, kin_tensor *y);
+/* The same for a y that products alone read, see kin_linear_operand. */
+kin_status kin_groupnorm_operand(kin_ctx *ctx, const kin_tensor *x, int64_t groups,
+                                 kin_param *gamma, kin_param *beta, kin_act act, float eps,
+                                 kin_tensor *y);
 /* z = mean + exp(v/2) * noise with v = logvar clamped to [lo, hi]; where v lies on or beyond a
  * limit the gradient of logvar is 0. All of one shape [B,...]; a sample is contiguous. */
 kin_status kin_posterior_sample(kin_ctx *ctx, const kin_tensor *mean, const kin_tensor *logvar,

@@ -20,10 +20,11 @@ static kin_status take(run *r, const kin_tensor *t)
 
 static const kin_conv_options same3 = {.top = 1, .bottom = 1, .left = 1, .right = 1};
 
+/* for products alone */
 static kin_status norm(const run *r, const kin_vae_layer *l, const kin_tensor *x, kin_act act,
                        kin_tensor *y)
 {
-    return kin_groupnorm(r->ctx, x, r->v->groups, l->w, l->b, act, NORM_EPS, y);
+    return kin_groupnorm_operand(r->ctx, x, r->v->groups, l->w, l->b, act, NORM_EPS, y);
 }
 
 static kin_status conv(run *r, const kin_vae_layer *l, const kin_conv_options *opt)
@@ -46,6 +47,7 @@ static kin_status conv1(run *r, const kin_vae_layer *l)
 typedef struct resnet_call {
     const kin_kl_vae *v;
     const kin_kl_resnet *b;
+    bool in_place; /* the result may take x's place */
 } resnet_call;
 
 /* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1(x)))))) */
@@ -53,17 +55,16 @@ static kin_status resnet_forward(kin_ctx *ctx, void *arg, const kin_tensor *x, k
 {
     const resnet_call *c = arg;
     const run r = {.ctx = ctx, .v = c->v};
-    const size_t mark = kin_ws_mark(ctx);
+    kin_conv_options add = same3;
     kin_tensor n, h, s = *x;
 
     KIN_TRY(norm(&r, &c->b->norm1, x, c->v->act, &n));
     KIN_TRY(kin_conv(ctx, &n, c->b->conv1.w, c->b->conv1.b, &same3, NULL, &h));
-    if (!ctx->tape)
-        KIN_TRY(kin_ws_keep(ctx, mark, &h));
     KIN_TRY(norm(&r, &c->b->norm2, &h, c->v->act, &n));
     if (c->b->shortcut.w)
         KIN_TRY(kin_linear(ctx, x, c->b->shortcut.w, c->b->shortcut.b, &s));
-    return kin_conv(ctx, &n, c->b->conv2.w, c->b->conv2.b, &same3, &s, y);
+    add.in_place = c->in_place;
+    return kin_conv(ctx, &n, c->b->conv2.w, c->b->conv2.b, &add, &s, y);
 }
 
 static kin_status block(run *r, const kin_kl_resnet *b)
@@ -74,7 +75,7 @@ static kin_status block(run *r, const kin_kl_resnet *b)
 
     if (!call)
         return r->ctx->error.status;
-    *call = (resnet_call){.v = r->v, .b = b};
+    *call = (resnet_call){.v = r->v, .b = b, .in_place = !r->ctx->tape};
     if (again)
         KIN_TRY(kin_checkpoint(r->ctx, resnet_forward, call, &r->t, 1, &y, 1));
     else

@@ -61,12 +61,13 @@ void kin_conv_planes(const kin_simd *s, const kin_conv_job *j, int64_t c0, int64
 
 kin_status kin_cpu_conv(kin_ctx *ctx, const kin_conv_args *a)
 {
-    if (!kin_is_f32(a->x))
+    if (!kin_is_operand(a->x))
         return kin_ref_conv(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_conv_job j = {.s = a->s,
                       .gap = 1,
-                      .x = kin_f32(a->x),
+                      .x = a->x->data,
+                      .half = kin_is_half(a->x),
                       .w = a->w,
                       .residual = kin_f32(a->residual),
                       .y = kin_f32(a->y),
@@ -141,7 +142,7 @@ kin_status kin_cpu_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
 
 typedef struct frame { /* X of the forward pass with its zeros, [batch*F][H][W][in] */
     int64_t F, H, W;
-    float *p;
+    char *p;      /* of x's type */
     int32_t *row; /* of every pixel of y: where tap 0 lies */
 } frame;
 
@@ -149,22 +150,21 @@ static void fill_frame(kin_ctx *ctx, const kin_conv_args *a, const frame *f)
 {
     const kin_conv_shape *s = &a->s;
     const kin_conv_job j = {.s = *s, .gap = 1};
-    const size_t pixel = (size_t)s->in * sizeof(float);
+    const size_t pixel = (size_t)s->in * kin_dtype_size(a->x->dtype);
     const int64_t rows = s->batch * f->F * f->H;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, rows * f->W * s->in)) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         int64_t t = r / f->H % f->F - s->front, b = r / f->H / f->F;
         int64_t i = kin_conv_place(&j, r % f->H - s->top, s->height);
-        char *dst = (char *)(f->p + r * f->W * s->in);
+        const char *src = (const char *)a->x->data +
+                          (size_t)(((b * s->frames + t) * s->height + i) * s->width) * pixel;
+        char *dst = f->p + (size_t)(r * f->W) * pixel;
         for (int64_t v = 0; v < f->W; v++, dst += pixel) {
             int64_t k = kin_conv_place(&j, v - s->left, s->width);
             if (t < 0 || t >= s->frames || i < 0 || k < 0)
                 memset(dst, 0, pixel);
             else
-                memcpy(dst,
-                       kin_f32(a->x) +
-                           (((b * s->frames + t) * s->height + i) * s->width + k) * s->in,
-                       pixel);
+                memcpy(dst, src + (size_t)k * pixel, pixel);
         }
     }
     const int64_t all = s->batch * s->out_frames * s->out_height * s->out_width;
@@ -196,7 +196,8 @@ static kin_status weight_sums(kin_ctx *ctx, const kin_conv_args *a)
                .W = (s->out_width - 1) * s->stride + s->kw};
     if (s->batch * f.F * f.H * f.W > INT32_MAX)
         return kin_fail(&ctx->error, KIN_ERR_ARG, "convolution: too many pixels for a gradient");
-    f.p = kin_ws_bytes(ctx, (size_t)(s->batch * f.F * f.H * f.W * s->in) * sizeof(float));
+    const size_t pixel = (size_t)s->in * kin_dtype_size(a->x->dtype);
+    f.p = kin_ws_bytes(ctx, (size_t)(s->batch * f.F * f.H * f.W) * pixel);
     f.row = kin_ws_bytes(ctx, (size_t)rows * sizeof(int32_t));
     float *sum = kin_ws_bytes(ctx, (size_t)(taps * n) * sizeof(float));
     kin_gemm_tn *g = kin_ws_bytes(ctx, (size_t)taps * sizeof(*g));
@@ -213,7 +214,8 @@ static kin_status weight_sums(kin_ctx *ctx, const kin_conv_args *a)
                              .k = rows,
                              .a = kin_f32(a->dy),
                              .lda = s->out,
-                             .b = f.p + ((w * f.H + u) * f.W + v) * s->in,
+                             .b = f.p + (size_t)((w * f.H + u) * f.W + v) * pixel,
+                             .b_half = kin_is_half(a->x),
                              .ldb = s->in,
                              .b_rows = f.row,
                              .c = sum + t * n,

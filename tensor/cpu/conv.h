@@ -13,7 +13,8 @@ typedef struct kin_conv_job {
     kin_conv_shape s; /* of what is run: for dx, of the convolution of dy */
     int gap;     /* 2: X has zeros between the rows and columns of x (dx of stride 2); else 1 */
     bool turned; /* w is [in,out,taps], taps reversed */
-    const float *x;
+    const void *x; /* floats, or bf16 where half is set */
+    bool half;
     kin_param *w;
     const float *bias, *residual; /* or NULL */
     float *y;
@@ -28,6 +29,10 @@ static inline int64_t kin_conv_place(const kin_conv_job *j, int64_t i, int64_t s
     if (i < 0 || i >= size * step || (j->gap > 1 && i % j->gap))
         return -1;
     return i / step;
+}
+static inline size_t kin_conv_item(const kin_conv_job *j)
+{
+    return j->half ? sizeof(uint16_t) : sizeof(float);
 }
 static inline int64_t kin_conv_taps(const kin_conv_job *j)
 {

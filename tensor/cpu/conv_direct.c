@@ -17,12 +17,13 @@ typedef struct plan {
     int64_t together;      /* taps of one pass */
     int64_t panels, ld;    /* of output; ld: columns of the sums */
     const float *pack;     /* [panels][taps*steps][right_words] */
-    size_t src, left, sum; /* floats of one thread's scratch */
+    size_t src, left, sum; /* words of 32 bits of one thread's scratch */
     size_t row;            /* int32 */
 } plan;
 
 typedef struct scratch {
-    float *src, *left, *sum;
+    char *src; /* of x's type */
+    float *left, *sum;
     int32_t *row;
 } scratch;
 
@@ -47,7 +48,7 @@ static void plan_init(const kin_ctx *ctx, const kin_conv_job *j, plan *p)
         p->together = p->taps;
     p->panels = (s->out + e->nr - 1) / e->nr;
     p->ld = p->panels * e->nr;
-    p->src = lines(s->kt * p->sh * p->sw * s->in);
+    p->src = lines(s->kt * p->sh * p->sw * s->in / (j->half ? 2 : 1));
     p->left = lines((p->most + e->mr - 1) / e->mr * e->mr * p->together * p->steps);
     p->sum = lines(p->most * p->ld);
     p->row = lines(p->most);
@@ -102,21 +103,23 @@ static void gather(const plan *p, const kin_conv_part *r, const scratch *w)
     const kin_conv_shape *s = &j->s;
     const int64_t high = (r->h - 1) * s->stride + s->kh, wide = (r->w - 1) * s->stride + s->kw;
     const int64_t b = r->picture / s->out_frames, f0 = r->picture % s->out_frames - s->front;
-    const size_t pixel = (size_t)s->in * sizeof(float);
-    float *dst = w->src;
+    const size_t pixel = (size_t)s->in * kin_conv_item(j);
+    char *dst = w->src;
     for (int64_t t = 0; t < s->kt; t++)
         for (int64_t u = 0; u < high; u++) {
             const int64_t f = f0 + t;
             const int64_t i = kin_conv_place(j, r->row * s->stride + u - s->top, s->height);
             const bool none = f < 0 || f >= s->frames || i < 0;
-            const float *src =
-                j->x + (((b * s->frames + f) * s->height + i) * s->width) * (none ? 0 : s->in);
-            for (int64_t v = 0; v < wide; v++, dst += s->in) {
+            const char *src =
+                none ? NULL
+                     : (const char *)j->x +
+                           (size_t)(((b * s->frames + f) * s->height + i) * s->width) * pixel;
+            for (int64_t v = 0; v < wide; v++, dst += pixel) {
                 const int64_t k = kin_conv_place(j, r->col * s->stride + v - s->left, s->width);
                 if (none || k < 0)
                     memset(dst, 0, pixel);
                 else
-                    memcpy(dst, src + k * s->in, pixel);
+                    memcpy(dst, src + (size_t)k * pixel, pixel);
             }
         }
     for (int64_t i = 0; i < r->h * r->w; i++)
@@ -137,8 +140,12 @@ static void pack_left(const plan *p, const kin_conv_part *r, int64_t t0, int64_t
         const int64_t rows = kin_engine_block_rows(e, m, blocks, i, &row0);
         for (int64_t t = t0; t < t1; t++, dst += p->steps * e->mr) {
             const int64_t v = t % s->kw, u = t / s->kw % s->kh, f = t / s->kw / s->kh;
-            e->left_rows(w->src + ((f * high + u) * wide + v) * s->in, s->in, w->row + row0, rows,
-                         e->mr, s->in, dst);
+            const void *src =
+                w->src + (size_t)(((f * high + u) * wide + v) * s->in) * kin_conv_item(p->j);
+            if (p->j->half)
+                e->half.left_rows(src, s->in, w->row + row0, rows, e->mr, s->in, dst);
+            else
+                e->left_rows(src, s->in, w->row + row0, rows, e->mr, s->in, dst);
         }
     }
 }
@@ -208,7 +215,7 @@ kin_status kin_conv_direct(kin_ctx *ctx, const kin_conv_job *j)
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         float *mine = work + (size_t)omp_get_thread_num() * each;
-        const scratch w = {.src = mine,
+        const scratch w = {.src = (char *)mine,
                            .left = mine + p.src,
                            .sum = mine + p.src + p.left,
                            .row = (int32_t *)(void *)(mine + p.src + p.left + p.sum)};

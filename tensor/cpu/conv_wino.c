@@ -129,7 +129,7 @@ static void tile_pixels(const plan *p, int64_t b, int64_t f, int64_t row, int64_
         const bool none = f < 0 || f >= s->frames || i < 0;
         const int64_t first = ((b * s->frames + f) * s->height + i) * s->width;
         for (int v = 0; v < 4; v++)
-            px[u * 4 + v] = none || at[v] < 0 ? pad : j->x + (first + at[v]) * s->in;
+            px[u * 4 + v] = none || at[v] < 0 ? pad : (const float *)j->x + (first + at[v]) * s->in;
     }
 }
 

@@ -8,7 +8,7 @@
 #include "tensor/cpu/cpu.h"
 #include "tensor/ref/ref.h"
 
-enum { PIECE = 64 };
+enum { PIECE = 64, HALF_ROWS = 8 };
 
 typedef struct job {
     const kin_groupnorm_args *a;
@@ -18,7 +18,8 @@ typedef struct job {
     double *mean, *square; /* [batch*pieces][groups], of the pieces */
     float *columns;        /* [batch][mean, scale, p, q][channels] */
     float *sums;           /* backward: [batch*pieces][db, dg][channels] */
-    float *work;           /* [threads][2][channels] */
+    float *work;           /* [threads][work_rows][channels] */
+    int64_t work_rows;     /* 2 of measure, HALF_ROWS of a result in bf16 */
     int threads;
 } job;
 
@@ -36,12 +37,13 @@ static kin_status job_init(kin_ctx *ctx, const kin_groupnorm_args *a, bool backw
                .s = kin_cpu_simd(ctx),
                .pieces = (a->pixels + PIECE - 1) / PIECE,
                .width = C / a->groups,
+               .work_rows = !backward && kin_is_half(a->y) ? HALF_ROWS : 2,
                .threads = kin_cpu_threads(ctx, 4 * a->batch * a->pixels * C)};
     const int64_t all = a->batch * j->pieces;
     KIN_TRY(kin_cpu_param_f32(ctx, a->gamma, C, &j->gamma));
     KIN_TRY(kin_cpu_param_f32(ctx, a->beta, C, &j->beta));
     j->columns = kin_ws_bytes(ctx, (size_t)(a->batch * COLUMNS * C) * sizeof(float));
-    j->work = kin_ws_bytes(ctx, (size_t)(j->threads * 2 * C) * sizeof(float));
+    j->work = kin_ws_bytes(ctx, (size_t)(j->threads * j->work_rows * C) * sizeof(float));
     if (backward) {
         j->sums = kin_ws_bytes(ctx, (size_t)(all * 2 * C) * sizeof(float));
     } else {
@@ -51,6 +53,11 @@ static kin_status job_init(kin_ctx *ctx, const kin_groupnorm_args *a, bool backw
     return j->columns && j->work && (backward ? j->sums != NULL : j->mean && j->square)
                ? KIN_OK
                : ctx->error.status;
+}
+
+static float *work_of(const job *j)
+{
+    return j->work + omp_get_thread_num() * j->work_rows * j->a->channels;
 }
 
 typedef struct piece {
@@ -77,7 +84,7 @@ static void measure(const job *j, int64_t i)
     const piece p = piece_of(j, i);
     const int64_t C = a->channels;
     const float *x = kin_f32(a->x) + p.first * C;
-    float *sum = j->work + omp_get_thread_num() * 2 * C, *mid = sum + C;
+    float *sum = work_of(j), *mid = sum + C;
     double *mean = j->mean + i * a->groups, *square = j->square + i * a->groups;
     memset(sum, 0, (size_t)C * sizeof(float));
     j->s->column_sums(x, C, p.rows, C, sum);
@@ -119,6 +126,23 @@ static void set_columns(const job *j, int64_t b)
     }
 }
 
+static void normalise(const job *j, int64_t i)
+{
+    const kin_groupnorm_args *a = j->a;
+    const piece p = piece_of(j, i);
+    const int64_t C = a->channels;
+    const bool half = kin_is_half(a->y);
+    const float *mean = column(j, p.b, MEAN), *scale = column(j, p.b, SCALE);
+    for (int64_t r = 0, n; r < p.rows; r += n) {
+        n = !half || p.rows - r < HALF_ROWS ? p.rows - r : HALF_ROWS;
+        const int64_t at = (p.first + r) * C;
+        float *y = half ? work_of(j) : kin_f32(a->y) + at;
+        j->s->columns_norm(kin_f32(a->x) + at, n, C, mean, scale, j->beta, a->act, y);
+        if (half)
+            j->s->to_bf16(y, n * C, (uint16_t *)a->y->data + at);
+    }
+}
+
 kin_status kin_cpu_groupnorm(kin_ctx *ctx, const kin_groupnorm_args *a)
 {
     if (!kin_is_f32(a->x))
@@ -141,12 +165,8 @@ kin_status kin_cpu_groupnorm(kin_ctx *ctx, const kin_groupnorm_args *a)
         for (int64_t b = 0; b < a->batch; b++)
             set_columns(&j, b);
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < all; i++) {
-            const piece p = piece_of(&j, i);
-            j.s->columns_norm(kin_f32(a->x) + p.first * a->channels, p.rows, a->channels,
-                              column(&j, p.b, MEAN), column(&j, p.b, SCALE), j.beta, a->act,
-                              kin_f32(a->y) + p.first * a->channels);
-        }
+        for (int64_t i = 0; i < all; i++)
+            normalise(&j, i);
     }
     kin_ws_release(ctx, mark);
     return KIN_OK;

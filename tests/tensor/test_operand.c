@@ -15,7 +15,7 @@ enum { B = 2, N = 37, HEADS = 2, D = 44, HIDDEN = 1610, EXPERTS = 3 };
 /* Weights after the attention, before it, of the experts. */
 enum { PROJ, PROJ_B, UP, UP_B, DOWN, DOWN_B, SPLIT, QKV = SPLIT, QKV_B, DENSE_END };
 enum { PROTO = DENSE_END, E_UP, E_UP_B = E_UP + EXPERTS, E_DOWN = E_UP_B + EXPERTS };
-enum { PARAMS = E_DOWN + EXPERTS };
+enum { SCALE = E_DOWN + EXPERTS, SHIFT, SAME, SAME_B, NEXT, PARAMS };
 
 typedef struct net {
     kin_ctx *ctx;
@@ -30,6 +30,13 @@ static void add(net *n, int at, int64_t rows, int64_t cols)
 
     n->p[at] = cols ? kin_params_add(n->params, start, KIN_DIMS(rows, cols), "p%d", at)
                     : kin_params_add(n->params, start, KIN_DIMS(rows), "p%d", at);
+    assert_non_null(n->p[at]);
+}
+
+static void add_conv(net *n, int at)
+{
+    n->p[at] = kin_params_add(n->params, KIN_INIT(KIN_INIT_NORMAL, 1 / sqrtf(9.0f * D)),
+                              KIN_DIMS(D, D, 3, 3), "p%d", at);
     assert_non_null(n->p[at]);
 }
 
@@ -63,6 +70,11 @@ static void open_net(net *n, kin_isa isa, int threads)
         add(n, E_UP_B + e, 90, 0);
         add(n, E_DOWN + e, D, 90);
     }
+    add(n, SCALE, D, 0);
+    add(n, SHIFT, D, 0);
+    add_conv(n, SAME);
+    add(n, SAME_B, D, 0);
+    add_conv(n, NEXT);
     assert_ok(kin_params_alloc(n->params, KIN_DTYPE_F32, false, &err), &err);
     assert_ok(kin_params_alloc_grads(n->params, false, &err), &err);
     kin_params_init(n->params, kin_test_seed());
@@ -117,6 +129,25 @@ static kin_status experts(net *n, bool operand, kin_tensor *y)
     assert_int_equal(hidden.dtype, operand ? kin_operand_dtype(ctx) : KIN_DTYPE_F32);
     KIN_TRY(kin_linear_grouped(ctx, &hidden, &d, false, n->p + E_DOWN, NULL, KIN_ACT_NONE, &out));
     KIN_TRY(kin_combine(ctx, &out, &d, NULL, y));
+    *y = KIN_RESHAPE(y, B, N, D);
+    return KIN_OK;
+}
+
+/* A resnet of an autoencoder and a convolution; the tokens are the pixels of one row. */
+static kin_status pictures(net *n, bool operand, kin_tensor *y)
+{
+    const kin_conv_options same3 = {.top = 1, .bottom = 1, .left = 1, .right = 1};
+    kin_ctx *ctx = n->ctx;
+    kin_tensor x = KIN_RESHAPE(&n->x, B, 1, N, D), a, h;
+
+    for (int i = 0; i < 2; i++) {
+        KIN_TRY((operand ? kin_groupnorm_operand : kin_groupnorm)(
+            ctx, i ? &h : &x, 4, n->p[SCALE], n->p[SHIFT], KIN_ACT_SILU, 1e-5f, &a));
+        assert_int_equal(a.dtype, operand ? kin_operand_dtype(ctx) : KIN_DTYPE_F32);
+        if (i == 0)
+            KIN_TRY(kin_conv(ctx, &a, n->p[SAME], n->p[SAME_B], &same3, &x, &h));
+    }
+    KIN_TRY(kin_conv(ctx, &a, n->p[NEXT], NULL, &same3, NULL, y));
     *y = KIN_RESHAPE(y, B, N, D);
     return KIN_OK;
 }
@@ -189,6 +220,46 @@ static void kept_in_bf16(void **state)
             same(got.p[i]->name, &got.p[i]->grad, &want.p[i]->grad);
         close_net(&got);
         close_net(&want);
+
+        open_net(&want, isa, 1);
+        open_net(&got, isa, 2);
+        run(&want, pictures, false);
+        run(&got, pictures, true);
+        same("pictures", &got.y, &want.y);
+        same("pixels", &got.dx, &want.dx);
+        for (int i = SCALE; i < PARAMS; i++)
+            same(got.p[i]->name, &got.p[i]->grad, &want.p[i]->grad);
+        close_net(&got);
+        close_net(&want);
+    }
+}
+
+/* A convolution in its residual's place gives the bits of one in a place of its own. */
+static void in_place(void **state)
+{
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        if (!kin_isa_available(isa))
+            continue;
+        kin_conv_options opt = {.top = 1, .bottom = 1, .left = 1, .right = 1};
+        net n;
+
+        open_net(&n, isa, 3);
+        for (int i = 0; i < 2; i++) {
+            kin_tensor x = KIN_RESHAPE(&n.x, B, 1, N, D), rest, want, got;
+
+            n.ctx->compute = i ? KIN_DTYPE_F32 : KIN_DTYPE_BF16; /* f32: by way of Winograd, too */
+            assert_ok(kin_scale(n.ctx, &x, 3, &rest), &n.ctx->error);
+            opt.in_place = false;
+            assert_ok(kin_conv(n.ctx, &x, n.p[SAME], n.p[SAME_B], &opt, &rest, &want),
+                      &n.ctx->error);
+            opt.in_place = true;
+            assert_ok(kin_conv(n.ctx, &x, n.p[SAME], n.p[SAME_B], &opt, &rest, &got),
+                      &n.ctx->error);
+            assert_ptr_equal(got.data, rest.data);
+            same("in place", &got, &want);
+        }
+        close_net(&n);
     }
 }
 
@@ -221,7 +292,7 @@ static void the_rounding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept_in_bf16),
-                                       cmocka_unit_test(the_rounding)};
+                                       cmocka_unit_test(the_rounding), cmocka_unit_test(in_place)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
