@@ -1,8 +1,8 @@
 /* tensor/cpu/simd/amx_pack.h: operands of the AMX tiles. 32 elements of k make a block of 512 words
- * (pairs of bf16): left [32 rows][16 pairs], two tiles one after the other; right [16 pairs][32
- * columns]. With two parts a block of what rounding to bf16 left over follows each block. The
- * includer defines PACK_TARGET and bf16_pairs(lo, hi): 32 values rounded to bf16 (nearest even), lo
- * in the first 16 halves. */
+ * (pairs of bf16): left [32 rows][16 pairs], right [2][16 pairs][16 columns]: each two tiles one
+ * after the other. With two parts a block of what rounding to bf16 left over follows each block.
+ * The includer defines PACK_TARGET and bf16_pairs(lo, hi): 32 values rounded to bf16 (nearest
+ * even), lo in the first 16 halves. */
 #ifndef KIN_CPU_SIMD_AMX_PACK_H
 #define KIN_CPU_SIMD_AMX_PACK_H
 
@@ -96,7 +96,7 @@ PACK_TARGET VINL void right_rows(const void *src, bool half, int64_t ld, const i
                 }
                 vf_transpose(r);
                 for (int64_t j = 0; j < VL; j++)
-                    vf_store(dst + j * AMX_LANES + lane, r[j]);
+                    vf_store(dst + lane * AMX_PAIRS + j * VL, r[j]);
             }
         }
     }
@@ -127,12 +127,12 @@ PACK_TARGET VINL void pack_cols(const void *src, bool half, int64_t ld, const in
             for (int part = 0; part < parts; part++) {
                 for (int64_t lane = 0; lane < AMX_LANES; lane += VL) {
                     vf r[AMX_PAIRS];
-                    float *out = d + part * AMX_BLOCK + lane * (left ? AMX_PAIRS : 1);
+                    float *out = d + part * AMX_BLOCK + lane * AMX_PAIRS;
                     sixteen_pairs(src, half, ld, rows, k0, k, c + lane, ncols, part, r);
                     if (left)
                         vf_transpose(r);
                     for (int64_t p = 0; p < AMX_PAIRS; p++)
-                        vf_store(out + p * (left ? AMX_PAIRS : AMX_LANES), r[p]);
+                        vf_store(out + p * VL, r[p]);
                 }
             }
         }
@@ -166,7 +166,7 @@ static void words_right_rows(const float *src, int64_t ld, const int32_t *rows, 
                                         : vf_zero();
             vf_transpose(r);
             for (int64_t j = 0; j < VL; j++)
-                vf_store(dst + j * AMX_LANES + lane, r[j]);
+                vf_store(dst + lane * AMX_PAIRS + j * VL, r[j]);
         }
     }
 }

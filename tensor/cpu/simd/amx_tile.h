@@ -10,7 +10,7 @@
 
 #include "tensor/cpu/simd/amx_pack.h"
 
-enum { AMX_ROWS = 16, LEFT_STRIDE = 64, RIGHT_STRIDE = 128 };
+enum { AMX_ROWS = 16, TILE_STRIDE = 64, BOUNCE_STRIDE = 128, TILE_WORDS = 256 };
 typedef enum amx_kind { AMX_PLAIN, AMX_SPLIT, AMX_INT8 } amx_kind;
 
 /* The sums of one 16-row half go through `bounce` where fewer rows are there. */
@@ -22,33 +22,31 @@ typedef enum amx_kind { AMX_PLAIN, AMX_SPLIT, AMX_INT8 } amx_kind;
             if (wide)                                            \
                 OP(t1, c + (half)*AMX_ROWS * ldc + 16, ldc * 4); \
         } else if (there_ > 0) {                                 \
-            OP(t0, bounce, RIGHT_STRIDE);                        \
+            OP(t0, bounce, BOUNCE_STRIDE);                       \
             if (wide)                                            \
-                OP(t1, bounce + 16, RIGHT_STRIDE);               \
+                OP(t1, bounce + 16, BOUNCE_STRIDE);              \
         }                                                        \
     } while (0)
 
-#define AMX_PRODUCTS(DP)  \
-    do {                  \
-        DP(0, 4, 6);      \
-        if (wide)         \
-            DP(1, 4, 7);  \
-        if (tall)         \
-            DP(2, 5, 6);  \
-        if (tall && wide) \
-            DP(3, 5, 7);  \
-    } while (0)
-#define AMX_LOAD_LEFT(p)                                           \
-    do {                                                           \
-        TILE_LOAD(4, (p), LEFT_STRIDE);                            \
-        if (tall)                                                  \
-            TILE_LOAD(5, (p) + AMX_ROWS * AMX_PAIRS, LEFT_STRIDE); \
-    } while (0)
-#define AMX_LOAD_RIGHT(p)                           \
-    do {                                            \
-        TILE_STREAM(6, (p), RIGHT_STRIDE);          \
-        if (wide)                                   \
-            TILE_STREAM(7, (p) + 16, RIGHT_STRIDE); \
+/* Each load stands before the first product that needs it (all loads first take a tenth longer);
+ * left, right: false where the operand is in the tiles already. */
+#define AMX_PRODUCTS(DP, left, a, right, b)                \
+    do {                                                   \
+        if (left)                                          \
+            TILE_LOAD(4, (a), TILE_STRIDE);                \
+        if (right)                                         \
+            TILE_STREAM(6, (b), TILE_STRIDE);              \
+        DP(0, 4, 6);                                       \
+        if (tall && (left))                                \
+            TILE_LOAD(5, (a) + TILE_WORDS, TILE_STRIDE);   \
+        if (tall)                                          \
+            DP(2, 5, 6);                                   \
+        if (wide && (right))                               \
+            TILE_STREAM(7, (b) + TILE_WORDS, TILE_STRIDE); \
+        if (wide)                                          \
+            DP(1, 4, 7);                                   \
+        if (tall && wide)                                  \
+            DP(3, 5, 7);                                   \
     } while (0)
 
 /* Rows of the last, partial half between c and bounce. */
@@ -89,21 +87,14 @@ TILE_TARGET VINL void amx_tile(amx_kind kind, bool tall, bool wide, int rows, in
         for (end += block / AMX_LANES * next.step; ahead < end; ahead += apart)
             _mm_prefetch(ahead, _MM_HINT_T1);
         if (kind == AMX_SPLIT) { /* a2 b1 + a1 b1 + a1 b2 */
-            AMX_LOAD_LEFT(a + AMX_BLOCK);
-            AMX_LOAD_RIGHT(b);
-            AMX_PRODUCTS(TILE_BF16);
-            AMX_LOAD_LEFT(a);
-            AMX_PRODUCTS(TILE_BF16);
-            AMX_LOAD_RIGHT(b + AMX_BLOCK);
-            AMX_PRODUCTS(TILE_BF16);
-            continue;
+            AMX_PRODUCTS(TILE_BF16, true, a + AMX_BLOCK, true, b);
+            AMX_PRODUCTS(TILE_BF16, true, a, false, b);
+            AMX_PRODUCTS(TILE_BF16, false, a, true, b + AMX_BLOCK);
+        } else if (kind == AMX_INT8) {
+            AMX_PRODUCTS(TILE_INT8, true, a, true, b);
+        } else {
+            AMX_PRODUCTS(TILE_BF16, true, a, true, b);
         }
-        AMX_LOAD_LEFT(a);
-        AMX_LOAD_RIGHT(b);
-        if (kind == AMX_INT8)
-            AMX_PRODUCTS(TILE_INT8);
-        else
-            AMX_PRODUCTS(TILE_BF16);
     }
     AMX_SUMS(TILE_STORE, 0, 0, 1);
     AMX_SUMS(TILE_STORE, 1, 2, 3);
@@ -135,7 +126,7 @@ AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
                              .group = 2,                                               \
                              .align = AMX_PAIRS,                                       \
                              .parts = 1,                                               \
-                             .pass = 384,                                              \
+                             .pass = 256,                                              \
                              .blocks = 8,                                              \
                              .deep = true,                                             \
                              .rounded = true,                                          \
