@@ -6,8 +6,9 @@
 #include "tensor/cpu/cpu.h"
 
 /* Keys, and in backward queries, are taken in equal blocks of at most this many; the cut depends on
- * their number alone. */
-enum { KIN_KEY_BLOCK = 256, KIN_QUERY_BLOCK = 144 };
+ * their number and the engine alone. Engines without plain rows (AMX) take more keys: what is done
+ * once per row and block costs more beside their tiles. */
+enum { KIN_KEY_BLOCK = 256, KIN_DEEP_KEY_BLOCK = 512, KIN_QUERY_BLOCK = 144 };
 _Static_assert((int)KIN_KEY_BLOCK <= (int)KIN_FLAT_WORDS, "a row of scores is one plain row");
 
 typedef struct kin_head_maths {

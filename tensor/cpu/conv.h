@@ -11,8 +11,8 @@
 
 typedef struct kin_conv_job {
     kin_conv_shape s; /* of what is run: for dx, of the convolution of dy */
-    int gap;     /* 2: X has zeros between the rows and columns of x (dx of stride 2); else 1 */
-    bool turned; /* w is [in,out,taps], taps reversed */
+    int gap;       /* 2: X has zeros between the rows and columns of x (dx of stride 2); else 1 */
+    bool turned;   /* w is [in,out,taps], taps reversed */
     const void *x; /* floats, or bf16 where half is set */
     bool half;
     kin_param *w;

@@ -9,7 +9,8 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
     h->d = a->q->size[3];
     h->d_pad = (h->d + nr - 1) / nr * nr;
     h->d_steps = kin_head_steps(h, h->d);
-    int64_t blocks = (nk + KIN_KEY_BLOCK - 1) / KIN_KEY_BLOCK;
+    const int64_t most = h->e->tile_flat ? KIN_KEY_BLOCK : KIN_DEEP_KEY_BLOCK;
+    int64_t blocks = (nk + most - 1) / most;
     h->key_block = blocks > 0 ? (nk + blocks - 1) / blocks : nr;
     if (blocks > 1)
         h->key_block = (h->key_block + nr - 1) / nr * nr;
@@ -18,7 +19,8 @@ void kin_head_maths_init(const kin_ctx *ctx, const kin_attention_args *a, kin_he
     h->query_block = blocks > 0 ? (nq + blocks - 1) / blocks : 1;
     /* note: a block of keys always fits in a plain row, a head may not */
     h->flat = h->e->tile_flat && h->d_steps <= KIN_FLAT_WORDS;
-    h->ld_score = h->flat ? KIN_FLAT_WORDS : h->key_pad;
+    /* note: odd in cache lines, as plain rows are */
+    h->ld_score = h->flat ? KIN_FLAT_WORDS : h->key_pad + 16;
 }
 
 int64_t kin_head_steps(const kin_head_maths *h, int64_t k)

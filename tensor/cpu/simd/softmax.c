@@ -17,7 +17,8 @@ VINL void columns_bwd(bool plain, const kin_score *a, int r, int64_t c, int64_t 
                       float *dp, vf top, vf delta, vf gate, float uniform)
 {
     vf v = plain ? vf_loadn(s + c, n) : score(a, r, c, n, vf_loadn(s + c, n));
-    vf p = uniform > 0 ? vf_set(uniform) : weight(plain, v, vf_set(a->scale * VF_LOG2E), top);
+    vf p =
+        uniform > 0 ? vf_set(uniform) : weight(plain, false, v, vf_set(a->scale * VF_LOG2E), top);
     vf ds = vf_mul(p, vf_sub(vf_mul(gate, vf_loadn(dp + c, n)), delta));
     if (a->keep)
         ds = vf_blend(vf_gt(vf_loadn(a->keep + c, n), vf_zero()), ds, vf_zero());

@@ -23,18 +23,19 @@ VINL vf score(const kin_score *a, int64_t r, int64_t c, int64_t n, vf s)
     return s;
 }
 
-/* Scores of one row in place (left as they are when `plain`: only scaled), their maximum with top.
- */
+/* Scores of one row in place (left as they are when `plain`), the maximum of them scaled with top.
+ * note: a scale above 0 may follow the maximum, rounding is monotone */
 VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float *row, float top)
 {
     vf scale = vf_set(a->scale), t0 = vf_set(top), t1 = t0;
     int64_t c = 0;
-    if (plain) {
-        for (; c + 2 * VL <= keys; c += 2 * VL) {
-            t0 = vf_max(t0, vf_mul(vf_load(row + c), scale));
-            t1 = vf_max(t1, vf_mul(vf_load(row + c + VL), scale));
+    if (plain && a->scale > 0 && keys >= 2 * VL) {
+        vf r0 = vf_load(row), r1 = vf_load(row + VL);
+        for (c = 2 * VL; c + 2 * VL <= keys; c += 2 * VL) {
+            r0 = vf_max(r0, vf_load(row + c));
+            r1 = vf_max(r1, vf_load(row + c + VL));
         }
-        t0 = vf_max(t0, t1);
+        t0 = vf_max(t1, vf_mul(vf_max(r0, r1), scale));
     }
     for (; c < keys; c += VL) {
         int64_t n = keys - c;
@@ -48,11 +49,18 @@ VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float
 }
 
 /* e^(score - top) of what row_scores left: one multiply-add before the power where plain. note: the
- * other way round with masks, whose lowest float would overflow. */
-VINL vf weight(bool plain, vf v, vf scale, vf top)
+ * other way round with masks, whose lowest float would overflow. `half`: for weights that become
+ * bf16. */
+VINL vf weight(bool plain, bool half, vf v, vf scale, vf top)
 {
-    const vf log2e = vf_set(VF_LOG2E);
-    return plain ? vf_exp2(vf_fma(v, scale, top)) : vf_exp2(vf_mul(vf_sub(v, top), log2e));
+    const vf z = plain ? vf_fma(v, scale, top) : vf_mul(vf_sub(v, top), vf_set(VF_LOG2E));
+#ifdef SOFTMAX_PAIRS
+    if (half)
+        return vf_exp2_half(z);
+#else
+    (void)half;
+#endif
+    return vf_exp2(z);
 }
 
 /* n weights (at most two vectors) of a row, in place or, where left is not NULL, as pairs of bf16
@@ -63,7 +71,7 @@ SOFTMAX_TARGET VINL vf put_weights(bool plain, float *row, int64_t n, vf scale, 
 {
     vf e[2] = {vf_zero(), vf_zero()};
     for (int i = 0; i < 2 && n > i * VL; i++) {
-        e[i] = weight(plain, vf_loadn(row + i * VL, n - i * VL), scale, top);
+        e[i] = weight(plain, left != NULL, vf_loadn(row + i * VL, n - i * VL), scale, top);
         if (n < (i + 1) * VL)
             e[i] = vf_first(e[i], n - i * VL, vf_zero());
         acc = vf_add(acc, e[i]);
