@@ -78,16 +78,9 @@ kin_status kin_train_bench_step(kin_train_bench *b, kin_train_phases *out)
     const int64_t micro = t->cfg.accumulation;
     kin_optimizer_report report;
     *out = (kin_train_phases){0};
-    double start = b->clock(b->user);
-    if (t->loader) {
-        kin_params_zero_grads(t->pipe->params);
-        if (t->pipe->text_params)
-            kin_params_zero_grads(t->pipe->text_params);
-    }
-    out->optimizer += b->clock(b->user) - start;
     for (int64_t i = 0; i < micro; i++)
         KIN_TRY(micro_step(b, out));
-    start = b->clock(b->user);
+    const double start = b->clock(b->user);
     KIN_TRY(kin_optimizer_step(t->ctx, t->optim, 1.0 / (double)micro, &report));
     out->optimizer += b->clock(b->user) - start;
     t->step++;
