@@ -10,6 +10,7 @@
 #include "physics/prior_rules.h"
 #include "samplers/schedule.h"
 #include "tests/fuzz/targets.h"
+#include "text/clean.h"
 #include "text/encoder.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
@@ -197,7 +198,7 @@ int kin_fuzz_prompt(const uint8_t *data, size_t bytes)
     static kin_tokenizer *tok; /* kept for the life of the process */
     kin_error err = {0};
     kin_physics_prior prior = {0};
-    kin_strbuf form = {0};
+    kin_strbuf form = {0}, clean = {0};
     char described[64], *text = kin_malloc(bytes + 1);
     if (!text)
         return 0;
@@ -216,6 +217,10 @@ int kin_fuzz_prompt(const uint8_t *data, size_t bytes)
     if (form.data && !kin_utf8_valid(form.data, form.len))
         __builtin_trap();
     kin_strbuf_free(&form);
+    if (kin_prompt_clean(text, bytes, &clean, &err) == KIN_OK && kin_utf8_valid(text, bytes) &&
+        clean.data && !kin_utf8_valid(clean.data, clean.len))
+        __builtin_trap();
+    kin_strbuf_free(&clean);
     kin_free(text);
     return 0;
 }
