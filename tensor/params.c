@@ -464,13 +464,16 @@ size_t kin_params_resident_bytes(const kin_params *params)
 {
     /* note: of a mapped table rows are read here and there; more than this would be a surprise */
     enum { TABLE_MOST = 1 << 20 };
-    size_t n = params->grad_bytes + kin_params_pack_bytes(params);
+    size_t n = params->grad_bytes + kin_params_pack_bytes(params), largest = 0;
     for (int i = 0; i < params->count; i++) {
         const kin_param *p = params->list[i];
         size_t bytes = (size_t)kin_tensor_numel(&p->value) * kin_dtype_size(p->value.dtype);
         if (p->mapped && p->packs)
             continue;
-        n += p->mapped && bytes > TABLE_MOST ? TABLE_MOST : bytes;
+        if (p->mapped && p->once)
+            largest = bytes > largest ? bytes : largest;
+        else
+            n += p->mapped && bytes > TABLE_MOST ? TABLE_MOST : bytes;
     }
-    return n;
+    return n + largest;
 }

@@ -57,6 +57,8 @@ typedef struct kin_param {
     bool blocks; /* a matrix that may be stored in 8-bit blocks: those, and more */
     bool owned;  /* value memory belongs to the table */
     bool mapped; /* value lies in a read-only mapped file */
+    bool once;   /* used about once per load: dense products read the value as it lies, where they
+                    can, in place of keeping packed panels, and leave none of its pages resident */
     uint64_t version; /* bumped by each optimizer step or load */
     kin_init init;
     kin_pack *packs;

@@ -192,9 +192,25 @@ void kin_text_encoder_destroy(kin_text_encoder **enc)
     *enc = NULL;
 }
 
+enum { BLOCK_MATRICES = 7 };
+
+/* Of a block, in the order of their use; NULL where it has none. */
+static void matrices(const text_block *b, kin_param *p[BLOCK_MATRICES])
+{
+    kin_param *const all[BLOCK_MATRICES] = {b->q, b->k, b->v, b->o, b->wi_0, b->wi_1, b->wo};
+    memcpy(p, all, sizeof all);
+}
+
 void kin_text_encoder_set_streaming(kin_text_encoder *enc, bool on)
 {
     enc->streaming = on;
+    for (int i = 0; i < enc->layers; i++) {
+        kin_param *p[BLOCK_MATRICES];
+        matrices(&enc->block[i], p);
+        for (int k = 0; k < BLOCK_MATRICES; k++)
+            if (p[k])
+                p[k]->once = on;
+    }
 }
 
 int64_t kin_text_encoder_width(const kin_text_encoder *enc)
@@ -264,24 +280,21 @@ static kin_status feed_forward_part(kin_ctx *ctx, const kin_text_encoder *e, con
 /* The memory of packed forms goes to the next block (NULL: back), pages to the system. */
 static kin_status pass_on(kin_ctx *ctx, const text_block *b, const text_block *next)
 {
-    const size_t at[] = {offsetof(text_block, q),    offsetof(text_block, k),
-                         offsetof(text_block, v),    offsetof(text_block, o),
-                         offsetof(text_block, wi_0), offsetof(text_block, wi_1),
-                         offsetof(text_block, wo)};
-    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
-        kin_param *p = *(kin_param *const *)(const void *)((const char *)b + at[i]);
+    kin_param *from[BLOCK_MATRICES], *to[BLOCK_MATRICES];
+    matrices(b, from);
+    if (next)
+        matrices(next, to);
+    for (int i = 0; i < BLOCK_MATRICES; i++) {
         size_t freed = 0;
-        if (!p)
+        if (!from[i])
             continue;
         if (next)
-            KIN_TRY(kin_param_give_packs(
-                p, *(kin_param *const *)(const void *)((const char *)next + at[i]), &freed,
-                &ctx->error));
+            KIN_TRY(kin_param_give_packs(from[i], to[i], &freed, &ctx->error));
         else
-            freed = kin_param_drop_packs(p);
+            freed = kin_param_drop_packs(from[i]);
         ctx->packed -= freed;
         if (!kin_ctx_is_plan(ctx))
-            kin_param_drop_pages(p);
+            kin_param_drop_pages(from[i]);
     }
     return KIN_OK;
 }

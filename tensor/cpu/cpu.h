@@ -34,9 +34,10 @@ typedef struct kin_gemm {
     bool a_half;
     int64_t lda;
     const int32_t *a_rows;
-    const float *b_pack, *b;
+    const float *b_pack;
+    const void *b; /* floats, or bf16 where b_half is set */
     int64_t ldb;
-    bool b_steps;
+    bool b_steps, b_half;
     float *c;
     int64_t ldc;
     bool acc;
@@ -69,8 +70,8 @@ kin_status kin_cpu_gemm_tn(kin_ctx *ctx, const kin_gemm_tn *g, int64_t count, ki
 kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                         kin_product mode, const float **out);
 /* Sets the right operand of g. Weights that are trained (they have a gradient) change at every
- * step: products with few rows read them as they lie instead of writing packed panels first. The
- * rest as kin_cpu_pack. The bits are the same. */
+ * step, others are used once: products with few rows read them as they lie instead of writing
+ * packed panels first. The rest as kin_cpu_pack. The bits are the same. */
 kin_status kin_cpu_right(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                          kin_product mode, kin_gemm *g);
 /* Room for a packed form of w (kin_param_pack_get); a plan only counts it. Fails: MEM. */

@@ -86,9 +86,11 @@ static int64_t pass_steps(const job *j)
 static void job_cut(job *j, int64_t want)
 {
     int64_t most = j->e->blocks * j->e->pass / pass_steps(j);
+    /* each task packs its panels of a B that is not packed: the fewer over the rows the better */
+    const bool share = !j->g->b_pack && !j->g->b_steps && j->e->deep;
     j->blocks = ceil_div(j->g->m, j->e->mr);
     j->panels = ceil_div(j->g->n, j->e->nr);
-    j->block_step = ceil_div(j->blocks, want);
+    j->block_step = share ? j->blocks : ceil_div(j->blocks, want);
     if (j->block_step > most)
         j->block_step = most;
     if (j->block_step < 4)
@@ -163,11 +165,11 @@ static int64_t panel_words(const job *j)
 }
 
 /* Where panel p begins in a B that is not packed, at element k0. */
-static const float *raw_panel(const job *j, int64_t p, int64_t k0)
+static const void *raw_panel(const job *j, int64_t p, int64_t k0)
 {
     const kin_gemm *g = j->g;
     int64_t c0 = p * j->e->nr;
-    return g->b + (g->b_steps ? k0 * g->ldb + c0 : c0 * g->ldb + k0);
+    return kin_engine_at(g->b, g->b_half, g->b_steps ? k0 * g->ldb + c0 : c0 * g->ldb + k0);
 }
 
 /* Panels [p, end) of the pass, packed into buf where they are not. */
@@ -183,12 +185,13 @@ static right take_panels(const job *j, const pass *s, int64_t p, int64_t end, fl
     right r = {buf, s->steps * e->right_words};
     int64_t cols = (end * e->nr < g->n ? end * e->nr : g->n) - p * e->nr;
     if (g->b_steps) {
-        e->right_steps(raw_panel(j, p, s->k0), g->ldb, NULL, cols, e->nr, s->kn, r.step, buf);
+        kin_engine_right_steps(e, raw_panel(j, p, s->k0), g->b_half, g->ldb, NULL, cols, s->kn,
+                               r.step, buf);
         return r;
     }
     for (; p < end; p++, buf += r.step, cols -= e->nr)
-        e->right_rows(raw_panel(j, p, s->k0), g->ldb, NULL, cols < e->nr ? cols : e->nr, e->nr,
-                      s->kn, buf);
+        kin_engine_right_rows(e, raw_panel(j, p, s->k0), g->b_half, g->ldb,
+                              cols < e->nr ? cols : e->nr, s->kn, buf);
     return r;
 }
 
@@ -220,16 +223,17 @@ static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p
         ahead -= s->p1 - s->p0;
         k0 += s->kn;
     }
-    const float *next = raw_panel(j, ahead, k0);
+    const char *next = raw_panel(j, ahead, k0);
+    const int64_t ld = g->ldb * (g->b_half ? 2 : 4), line = 64;
     if (!g->b_steps) { /* rows one after the other; all of k in the first pass */
-        int64_t step = (e->nr * g->ldb * 4 / s->steps + blocks - 1) / blocks;
-        return s->first ? (kin_ahead){(const char *)next + block * step * s->steps, step}
-                        : kin_ahead_none(b);
+        int64_t step = (e->nr * ld / s->steps + blocks - 1) / blocks;
+        return s->first ? (kin_ahead){next + block * step * s->steps, step} : kin_ahead_none(b);
     }
+    if (g->b_half) /* a row of a panel is one line */
+        lines = 1;
     if (block >= lines * e->group)
         return kin_ahead_none(b);
-    return (kin_ahead){(const char *)(next + block / lines * g->ldb + block % lines * 16),
-                       g->ldb * e->group * 4};
+    return (kin_ahead){next + block / lines * ld + block % lines * line, ld * e->group};
 }
 
 /* Asks for the lines that a tile will be written to. */

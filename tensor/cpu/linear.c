@@ -28,7 +28,8 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     if (!kin_is_operand(a->x))
         return kin_ref_linear(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->x) && kin_is_f32(a->y))
+    if (!a->w->once && kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->x) &&
+        kin_is_f32(a->y))
         return kin_onednn_linear(ctx, a);
     size_t mark = kin_ws_mark(ctx);
     kin_product mode = kin_cpu_weight_product(ctx, a->w);
@@ -53,11 +54,14 @@ kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
         KIN_TRY(kin_cpu_int8_gemm(ctx, &left, NULL, 0, a->w, a->n, a->k, &deq, &g));
         mode = left.mode;
     } else {
-        KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &g.b_pack));
+        KIN_TRY(a->w->once ? kin_cpu_right(ctx, a->w, a->n, a->k, false, mode, &g)
+                           : kin_cpu_pack(ctx, a->w, a->n, a->k, false, mode, &g.b_pack));
         g.live_n = a->out;
         g.live_k = a->in;
     }
     KIN_TRY(kin_cpu_gemm(ctx, &g, 1, mode));
+    if (g.b && !kin_ctx_is_plan(ctx))
+        kin_param_drop_pages(a->w);
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }

@@ -113,9 +113,12 @@ kin_status kin_cpu_pack(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool t
 kin_status kin_cpu_right(kin_ctx *ctx, kin_param *w, int64_t n, int64_t k, bool transposed,
                          kin_product mode, kin_gemm *g)
 {
-    if (!w->grad.data || w->value.dtype != KIN_DTYPE_F32)
+    const bool half =
+        w->value.dtype == KIN_DTYPE_BF16 && kin_cpu_engine(ctx, mode)->half.right_rows;
+    if ((!w->grad.data && !w->once) || (w->value.dtype != KIN_DTYPE_F32 && !half))
         return kin_cpu_pack(ctx, w, n, k, transposed, mode, &g->b_pack);
     g->b = w->value.data;
+    g->b_half = half;
     g->ldb = k;
     g->b_steps = transposed;
     return KIN_OK;

@@ -289,10 +289,46 @@ static void the_rounding(void **state)
     }
 }
 
+/* Weights that are read as they lie, in f32 and in bf16, give the bits of packed ones. */
+static void read_once(void **state)
+{
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        if (!kin_isa_available(isa))
+            continue;
+        for (int half = 0; half < 2; half++) {
+            kin_error err = {0};
+            kin_tensor x, stored, y[2];
+            net n;
+
+            open_net(&n, isa, 3);
+            n.p[UP]->grad.data = NULL;
+            x = KIN_RESHAPE(&n.x, B * N, D);
+            if (half) {
+                assert_ok(KIN_WS(n.ctx, &stored, KIN_DTYPE_BF16, HIDDEN, D), &n.ctx->error);
+                for (int64_t i = 0; i < kin_tensor_numel(&stored); i++)
+                    kin_tensor_set(&stored, i, kin_tensor_get(&n.p[UP]->value, i));
+                assert_ok(kin_params_bind(n.p[UP], &stored, &err), &err);
+            }
+            for (int i = 0; i < 2; i++) {
+                n.p[UP]->once = i == 1;
+                kin_param_drop_packs(n.p[UP]);
+                assert_ok(kin_linear(n.ctx, &x, n.p[UP], n.p[UP_B], &y[i]), &n.ctx->error);
+                /* what cannot be read as it lies is packed all the same */
+                if (i == 1 && (!half || isa >= KIN_ISA_AMX_EMULATED))
+                    assert_int_equal(kin_param_pack_bytes(n.p[UP]), 0);
+            }
+            same(half ? "bf16 once" : "f32 once", &y[1], &y[0]);
+            close_net(&n);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept_in_bf16),
-                                       cmocka_unit_test(the_rounding), cmocka_unit_test(in_place)};
+                                       cmocka_unit_test(the_rounding), cmocka_unit_test(in_place),
+                                       cmocka_unit_test(read_once)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
