@@ -112,7 +112,7 @@ static size_t name_at(const char *s, size_t n)
 /* Copies up to the next '&'. */
 static size_t plain(const char *s, size_t n, kin_strbuf *out)
 {
-    const char *end = memchr(s, '&', n);
+    const char *end = n ? memchr(s, '&', n) : NULL;
     const size_t len = end ? (size_t)(end - s) : n;
     kin_strbuf_add_bytes(out, s, len);
     return len;
