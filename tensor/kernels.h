@@ -9,9 +9,9 @@
  * destination, false overwrites it. A group g of rows: rows r*(m/g)... share one row of a [g,n]
  * operand (row r uses r / (m/g)). Parameter gradients (p->grad) are always added to; a parameter
  * whose grad.data is NULL is skipped. A NULL pointer or a tensor with data NULL among outputs
- * means: not wanted. Operands (kin_operand_dtype) may be bf16 where that says so: x of linear and
- * grouped, q, k, v and o of attention, and y of linear, grouped and of the norms; their gradients
- * are f32. So may pre, and what is the gradient of a product's result alone (dy of linear and
+ * means: not wanted. Operands (kin_operand_dtype) may be bf16 where that says so: x of linear,
+ * grouped and conv, q, k, v and o of attention, and y of linear, grouped and of the norms; their
+ * gradients are f32. So may pre, and what is the gradient of a product's result alone (dy of linear and
  * grouped, dx of unary, dlin). Determinism: the result of a row does not depend on thread count nor
  * on other rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64 in
  * ref); ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16
