@@ -11,10 +11,10 @@
  * whose grad.data is NULL is skipped. A NULL pointer or a tensor with data NULL among outputs
  * means: not wanted. Operands (kin_operand_dtype) may be bf16 where that says so: x of linear,
  * grouped and conv, q, k, v and o of attention, and y of linear, grouped and of the norms; their
- * gradients are f32. So may pre, and what is the gradient of a product's result alone (dy of linear and
- * grouped, dx of unary, dlin). Determinism: the result of a row does not depend on thread count nor
- * on other rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64 in
- * ref); ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16
+ * gradients are f32. So may pre, and what is the gradient of a product's result alone (dy of linear
+ * and grouped, dx of unary, dlin). Determinism: the result of a row does not depend on thread count
+ * nor on other rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64
+ * in ref); ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16
  * (round to nearest even) and accumulates in f32. ctx->compute I8 (forward only): products that
  * kin_product_dtype names are done in 8-bit integers, attention as under BF16, the others as under
  * F32. A row of x or w becomes q = nearest integer (ties to even) to x*(127/amax) in f32, amax its
