@@ -73,6 +73,7 @@ static kin_status parse_shape(const cJSON *shape, kin_safetensors_entry *e, size
 {
     if (!cJSON_IsArray(shape))
         return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": shape must be a list", e->name);
+    size_t span = 1; /* the same with 1 for 0: strides of an empty tensor must fit, too */
     *numel = 1;
     for (const cJSON *d = shape->child; d; d = d->next) {
         if (e->ndim == KIN_SAFETENSORS_MAX_DIMS)
@@ -83,9 +84,11 @@ static kin_status parse_shape(const cJSON *shape, kin_safetensors_entry *e, size
             return kin_fail(err, KIN_ERR_FORMAT,
                             "tensor \"%.100s\": a size must be an integer >= 0", e->name);
         e->size[e->ndim] = (int64_t)d->valuedouble;
-        if (!kin_mul_size(*numel, (size_t)e->size[e->ndim], numel))
+        const size_t size = (size_t)e->size[e->ndim];
+        if (!kin_mul_size(span, size ? size : 1, &span) || span > INT64_MAX)
             return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": number of elements overflows",
                             e->name);
+        *numel *= size;
         e->ndim++;
     }
     return KIN_OK;
@@ -105,7 +108,7 @@ static kin_status parse_entry(const cJSON *m, const uint8_t *data, size_t limit,
         return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": unknown dtype \"%.20s\"", e->name,
                         dtype->valuestring);
     e->dtype = row->name;
-    size_t numel, bytes;
+    size_t numel = 0, bytes;
     KIN_TRY(parse_shape(cJSON_GetObjectItemCaseSensitive(m, "shape"), e, &numel, err));
     const cJSON *begin = cJSON_IsArray(range) ? range->child : NULL;
     const cJSON *end = begin ? begin->next : NULL;
