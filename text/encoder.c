@@ -1,7 +1,6 @@
 #include "text/encoder.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "base/alloc.h"

@@ -19,7 +19,7 @@ def kinema_seconds(args):
     out = subprocess.run([args.kinema, "bench", "ops", "--filter", f"vae_{args.work}", "--dtype", args.dtype, "--rounds", "2",
                           "--threads", str(args.threads), *(["--cpu-time"] if args.threads == 1 else []), "--json"],
                          check=True, capture_output=True, text=True).stdout
-    return next(r["seconds"] for r in json.loads(out)["rows"] if r["dtype"] == args.dtype)
+    return json.loads(out)["rows"][0]["seconds"]
 
 
 def main():

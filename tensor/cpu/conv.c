@@ -35,6 +35,28 @@ kin_conv_part kin_conv_part_of(const kin_conv_cut *c, int64_t i)
     return p;
 }
 
+void kin_conv_pixels(const kin_simd *s, const kin_conv_job *j, bool half, int64_t b, int64_t f,
+                     int64_t row, int64_t col, int64_t n, char *dst)
+{
+    const kin_conv_shape *x = &j->s;
+    const size_t pixel = (size_t)x->in * (half ? sizeof(uint16_t) : sizeof(float));
+    const int64_t i = kin_conv_place(j, row, x->height);
+    const bool none = f < 0 || f >= x->frames || i < 0;
+    for (int64_t v = 0; v < n; v++, dst += pixel) {
+        const int64_t k = kin_conv_place(j, col + v, x->width);
+        if (none || k < 0) {
+            memset(dst, 0, pixel);
+            continue;
+        }
+        const int64_t at = ((b * x->frames + f) * x->height + i) * x->width + k;
+        const void *src = kin_engine_at(j->x, j->half, at * x->in);
+        if (half && !j->half)
+            s->to_bf16(src, x->in, (uint16_t *)(void *)dst);
+        else
+            memcpy(dst, src, pixel);
+    }
+}
+
 void kin_conv_planes(const kin_simd *s, const kin_conv_job *j, int64_t c0, int64_t cn, float *run,
                      float *planes)
 {
@@ -149,24 +171,13 @@ typedef struct frame { /* X of the forward pass with its zeros, [batch*F][H][W][
 static void fill_frame(kin_ctx *ctx, const kin_conv_args *a, const frame *f)
 {
     const kin_conv_shape *s = &a->s;
-    const kin_conv_job j = {.s = *s, .gap = 1};
+    const kin_conv_job j = {.s = *s, .gap = 1, .x = a->x->data, .half = kin_is_half(a->x)};
     const size_t pixel = (size_t)s->in * kin_dtype_size(a->x->dtype);
     const int64_t rows = s->batch * f->F * f->H;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, rows * f->W * s->in)) schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t t = r / f->H % f->F - s->front, b = r / f->H / f->F;
-        int64_t i = kin_conv_place(&j, r % f->H - s->top, s->height);
-        const char *src = (const char *)a->x->data +
-                          (size_t)(((b * s->frames + t) * s->height + i) * s->width) * pixel;
-        char *dst = f->p + (size_t)(r * f->W) * pixel;
-        for (int64_t v = 0; v < f->W; v++, dst += pixel) {
-            int64_t k = kin_conv_place(&j, v - s->left, s->width);
-            if (t < 0 || t >= s->frames || i < 0 || k < 0)
-                memset(dst, 0, pixel);
-            else
-                memcpy(dst, src + (size_t)k * pixel, pixel);
-        }
-    }
+    for (int64_t r = 0; r < rows; r++)
+        kin_conv_pixels(kin_cpu_simd(ctx), &j, j.half, r / f->H / f->F, r / f->H % f->F - s->front,
+                        r % f->H - s->top, -s->left, f->W, f->p + (size_t)(r * f->W) * pixel);
     const int64_t all = s->batch * s->out_frames * s->out_height * s->out_width;
     for (int64_t r = 0; r < all; r++) {
         int64_t k = r % s->out_width, i = r / s->out_width % s->out_height;

@@ -30,10 +30,6 @@ static inline int64_t kin_conv_place(const kin_conv_job *j, int64_t i, int64_t s
         return -1;
     return i / step;
 }
-static inline size_t kin_conv_item(const kin_conv_job *j)
-{
-    return j->half ? sizeof(uint16_t) : sizeof(float);
-}
 static inline int64_t kin_conv_taps(const kin_conv_job *j)
 {
     return (int64_t)j->s.kt * j->s.kh * j->s.kw;
@@ -66,6 +62,11 @@ typedef struct kin_conv_part {
     int64_t row, col, h, w; /* the rectangle */
 } kin_conv_part;
 kin_conv_part kin_conv_part_of(const kin_conv_cut *c, int64_t i);
+
+/* n pixels of X, from column `col` of row `row` (counted from x's first pixel, beyond it zeros) of
+ * frame f of sample b on, to dst in j's type, or in bf16 where `half` is set. */
+void kin_conv_pixels(const kin_simd *s, const kin_conv_job *j, bool half, int64_t b, int64_t f,
+                     int64_t row, int64_t col, int64_t n, char *dst);
 
 /* Columns [c0, c0+cn) of the weight as planes [taps][cn][in] in f32; run holds one piece of the
  * weight: max(in, cn) * taps floats. */

@@ -110,29 +110,12 @@ static void gather(const plan *p, const kin_conv_part *r, const scratch *w)
     const kin_conv_shape *s = &j->s;
     const int64_t high = (r->h - 1) * s->stride + s->kh, wide = (r->w - 1) * s->stride + s->kw;
     const int64_t b = r->picture / s->out_frames, f0 = r->picture % s->out_frames - s->front;
-    const size_t pixel = (size_t)s->in * kin_conv_item(j);
-    const size_t step = (size_t)s->in * (p->half ? sizeof(uint16_t) : sizeof(float));
+    const size_t row = (size_t)(wide * s->in) * (p->half ? sizeof(uint16_t) : sizeof(float));
     char *dst = w->src;
     for (int64_t t = 0; t < s->kt; t++)
-        for (int64_t u = 0; u < high; u++) {
-            const int64_t f = f0 + t;
-            const int64_t i = kin_conv_place(j, r->row * s->stride + u - s->top, s->height);
-            const bool none = f < 0 || f >= s->frames || i < 0;
-            const char *src =
-                none ? NULL
-                     : (const char *)j->x +
-                           (size_t)(((b * s->frames + f) * s->height + i) * s->width) * pixel;
-            for (int64_t v = 0; v < wide; v++, dst += step) {
-                const int64_t k = kin_conv_place(j, r->col * s->stride + v - s->left, s->width);
-                if (none || k < 0)
-                    memset(dst, 0, step);
-                else if (step < pixel)
-                    p->s->to_bf16((const float *)(const void *)(src + (size_t)k * pixel), s->in,
-                                  (uint16_t *)(void *)dst);
-                else
-                    memcpy(dst, src + (size_t)k * pixel, pixel);
-            }
-        }
+        for (int64_t u = 0; u < high; u++, dst += row)
+            kin_conv_pixels(p->s, j, p->half, b, f0 + t, r->row * s->stride + u - s->top,
+                            r->col * s->stride - s->left, wide, dst);
     for (int64_t i = 0; i < r->h * r->w; i++)
         w->row[i] = (int32_t)(i / r->w * s->stride * wide + i % r->w * s->stride);
 }
@@ -151,12 +134,8 @@ static void pack_left(const plan *p, const kin_conv_part *r, int64_t t0, int64_t
         const int64_t rows = kin_engine_block_rows(e, m, blocks, i, &row0);
         for (int64_t t = t0; t < t1; t++, dst += p->steps * e->mr) {
             const int64_t v = t % s->kw, u = t / s->kw % s->kh, f = t / s->kw / s->kh;
-            const void *src = w->src + (size_t)(((f * high + u) * wide + v) * s->in) *
-                                           (p->half ? sizeof(uint16_t) : sizeof(float));
-            if (p->half)
-                e->half.left_rows(src, s->in, w->row + row0, rows, e->mr, s->in, dst);
-            else
-                e->left_rows(src, s->in, w->row + row0, rows, e->mr, s->in, dst);
+            const void *src = kin_engine_at(w->src, p->half, ((f * high + u) * wide + v) * s->in);
+            kin_engine_left_rows(e, src, p->half, s->in, w->row + row0, rows, s->in, dst);
         }
     }
 }

@@ -27,7 +27,7 @@ VINL vf score(const kin_score *a, int64_t r, int64_t c, int64_t n, vf s)
  * note: a scale above 0 may follow the maximum, rounding is monotone */
 VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float *row, float top)
 {
-    vf scale = vf_set(a->scale), t0 = vf_set(top), t1 = t0;
+    vf scale = vf_set(a->scale), t0 = vf_set(top);
     int64_t c = 0;
     if (plain && a->scale > 0 && keys >= 2 * VL) {
         vf r0 = vf_load(row), r1 = vf_load(row + VL);
@@ -35,7 +35,7 @@ VINL float row_scores(const kin_score *a, bool plain, int r, int64_t keys, float
             r0 = vf_max(r0, vf_load(row + c));
             r1 = vf_max(r1, vf_load(row + c + VL));
         }
-        t0 = vf_max(t1, vf_mul(vf_max(r0, r1), scale));
+        t0 = vf_max(t0, vf_mul(vf_max(r0, r1), scale));
     }
     for (; c < keys; c += VL) {
         int64_t n = keys - c;
