@@ -40,12 +40,9 @@ static kin_status parse_dims(walk *w, uint32_t value, int64_t *out, int *ndim)
 static kin_status check_view(walk *w, const kin_pth_entry *e, const kin_pth_storage *s,
                              int64_t offset)
 {
-    size_t numel = 1, last = (size_t)offset, part;
-    bool ok = offset >= 0, empty = false;
-    for (int d = 0; d < e->ndim; d++) {
-        empty = empty || e->size[d] == 0;
-        ok = ok && kin_mul_size(numel, (size_t)e->size[d], &numel);
-    }
+    size_t numel = 0, last = (size_t)offset, part;
+    bool ok = offset >= 0 && kin_shape_numel(e->ndim, e->size, &numel);
+    const bool empty = numel == 0;
     for (int d = 0; ok && !empty && d < e->ndim; d++)
         ok = kin_mul_size((size_t)e->size[d] - 1, (size_t)e->stride[d], &part) &&
              kin_add_size(last, part, &last);
@@ -53,11 +50,11 @@ static kin_status check_view(walk *w, const kin_pth_entry *e, const kin_pth_stor
         return kin_fail(w->err, KIN_ERR_FORMAT,
                         "tensor \"%.100s\" reaches outside its storage of %" PRIu64 " elements",
                         e->name, s->count);
-    if (!empty && numel > s->count)
+    if (numel > s->count)
         return kin_fail(w->err, KIN_ERR_FORMAT,
                         "tensor \"%.100s\": %zu elements of a storage of %" PRIu64, e->name, numel,
                         s->count);
-    w->bytes += empty ? 0 : numel * kin_dtype_size(e->dtype);
+    w->bytes += numel * kin_dtype_size(e->dtype);
     if (w->bytes > (uint64_t)KIN_PTH_MAX_VIEWS * w->p->blob.bytes)
         return kin_fail(w->err, KIN_ERR_FORMAT, "views add up to more than %d times the file",
                         KIN_PTH_MAX_VIEWS);

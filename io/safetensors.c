@@ -73,8 +73,6 @@ static kin_status parse_shape(const cJSON *shape, kin_safetensors_entry *e, size
 {
     if (!cJSON_IsArray(shape))
         return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": shape must be a list", e->name);
-    size_t span = 1; /* the same with 1 for 0: strides of an empty tensor must fit, too */
-    *numel = 1;
     for (const cJSON *d = shape->child; d; d = d->next) {
         if (e->ndim == KIN_SAFETENSORS_MAX_DIMS)
             return kin_fail(err, KIN_ERR_FORMAT,
@@ -83,14 +81,11 @@ static kin_status parse_shape(const cJSON *shape, kin_safetensors_entry *e, size
         if (!is_index(d))
             return kin_fail(err, KIN_ERR_FORMAT,
                             "tensor \"%.100s\": a size must be an integer >= 0", e->name);
-        e->size[e->ndim] = (int64_t)d->valuedouble;
-        const size_t size = (size_t)e->size[e->ndim];
-        if (!kin_mul_size(span, size ? size : 1, &span) || span > INT64_MAX)
-            return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": number of elements overflows",
-                            e->name);
-        *numel *= size;
-        e->ndim++;
+        e->size[e->ndim++] = (int64_t)d->valuedouble;
     }
+    if (!kin_shape_numel(e->ndim, e->size, numel))
+        return kin_fail(err, KIN_ERR_FORMAT, "tensor \"%.100s\": number of elements overflows",
+                        e->name);
     return KIN_OK;
 }
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 static const struct {
     const char *name;
     size_t size;
@@ -35,6 +37,19 @@ bool kin_dtype_parse(const char *name, kin_dtype *out)
         }
     }
     return false;
+}
+
+bool kin_shape_numel(int ndim, const int64_t *sizes, size_t *numel)
+{
+    size_t span = 1; /* with 1 for 0 */
+    bool empty = false;
+    for (int i = 0; i < ndim; i++) {
+        empty = empty || sizes[i] == 0;
+        if (sizes[i] && !kin_mul_size(span, (size_t)sizes[i], &span))
+            return false;
+    }
+    *numel = empty ? 0 : span;
+    return span <= INT64_MAX;
 }
 
 kin_tensor kin_tensor_of(void *data, kin_dtype dtype, int ndim, const int64_t *sizes)

@@ -41,7 +41,10 @@ size_t kin_dtype_size(kin_dtype dtype);
 const char *kin_dtype_name(kin_dtype dtype);            /* "f32", "bf16", ... */
 bool kin_dtype_parse(const char *name, kin_dtype *out); /* the same names */
 
-/* A contiguous tensor over caller's memory. sizes[ndim]. */
+/* Elements of a shape that a file names (sizes >= 0). false: they, or where one size is 0 the
+ * strides of a contiguous tensor (kin_tensor_of), do not fit into int64_t. */
+bool kin_shape_numel(int ndim, const int64_t *sizes, size_t *numel);
+/* A contiguous tensor over caller's memory. sizes[ndim]: a shape that kin_shape_numel takes. */
 kin_tensor kin_tensor_of(void *data, kin_dtype dtype, int ndim, const int64_t *sizes);
 #define KIN_TENSOR(data, dtype, ...)                                                          \
     kin_tensor_of((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \

@@ -200,13 +200,34 @@ static void half_ends(void **state)
     assert_true(kin_f16_to_f32(0x3c00) == 1.0f && kin_f16_to_f32(1) == 0x1p-24f);
 }
 
+/* What a hostile file may name as a shape. */
+static void shapes_of_files(void **state)
+{
+    const int64_t large = INT64_C(1) << 40, most = INT64_MAX;
+    size_t n = 1;
+    (void)state;
+    assert_true(kin_shape_numel(0, NULL, &n) && n == 1);
+    assert_true(kin_shape_numel(3, (int64_t[]){2, 3, 5}, &n) && n == 30);
+    assert_true(kin_shape_numel(1, &most, &n) && n == INT64_MAX);
+    assert_true(kin_shape_numel(3, (int64_t[]){large, 0, 7}, &n) && n == 0);
+    assert_false(kin_shape_numel(2, (int64_t[]){2, most}, &n));
+    assert_false(kin_shape_numel(2, (int64_t[]){large, large}, &n));
+    assert_false(kin_shape_numel(3, (int64_t[]){0, large, large}, &n));
+    assert_false(kin_shape_numel(3, (int64_t[]){large, large, 0}, &n));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(types),         cmocka_unit_test(shapes),
-        cmocka_unit_test(views),         cmocka_unit_test(views_of_nothing),
-        cmocka_unit_test(elements),      cmocka_unit_test(half_round_trip),
-        cmocka_unit_test(half_rounding), cmocka_unit_test(half_ends),
+        cmocka_unit_test(types),
+        cmocka_unit_test(shapes_of_files),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(views),
+        cmocka_unit_test(views_of_nothing),
+        cmocka_unit_test(elements),
+        cmocka_unit_test(half_round_trip),
+        cmocka_unit_test(half_rounding),
+        cmocka_unit_test(half_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
