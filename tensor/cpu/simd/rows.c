@@ -221,15 +221,16 @@ void KIN_SIMD(exp2f)(const float *x, int64_t n, float *y)
         vf_storen(y + i, vf_exp2(vf_loadn(x + i, n - i)), n - i);
 }
 
+/* note: from four places at a time: memory answers several streams faster than one */
 double KIN_SIMD(sumsq)(const float *x, int64_t n)
 {
-    vd even = vd_zero(), odd = vd_zero();
-    int64_t i = 0;
-    for (; i + 2 * VL <= n; i += 2 * VL) {
-        even = vd_add_squares(even, vf_load(x + i));
-        odd = vd_add_squares(odd, vf_load(x + i + VL));
-    }
-    for (; i < n; i += VL)
-        even = vd_add_squares(even, vf_loadn(x + i, n - i));
-    return vd_sum(even) + vd_sum(odd);
+    enum { STREAMS = 4 };
+    const int64_t each = n / (STREAMS * VL) * VL;
+    vd s[STREAMS] = {vd_zero(), vd_zero(), vd_zero(), vd_zero()};
+    for (int64_t i = 0; i < each; i += VL)
+        for (int k = 0; k < STREAMS; k++)
+            s[k] = vd_add_squares(s[k], vf_load(x + k * each + i));
+    for (int64_t i = STREAMS * each; i < n; i += VL)
+        s[0] = vd_add_squares(s[0], vf_loadn(x + i, n - i));
+    return (vd_sum(s[0]) + vd_sum(s[1])) + (vd_sum(s[2]) + vd_sum(s[3]));
 }
