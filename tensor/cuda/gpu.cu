@@ -198,7 +198,12 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
     g->index = index;
     g->range = r;
     /* note: contexts of one thread share their parameters' forms, so they share a stream */
-    g->stream = cudaStreamPerThread;
+    g->stream = g->lanes[KIN_GPU_COMPUTE] = cudaStreamPerThread;
+    e = cudaStreamCreateWithFlags(&g->lanes[KIN_GPU_COPY], cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        kin_gpu_close(&g);
+        return failed(err, "stream", e);
+    }
     /* records and host tensors take addresses too */
     const size_t most = 4 * (size_t)p.totalGlobalMem;
     if (*range > most)
@@ -219,7 +224,13 @@ void kin_gpu_close(kin_gpu **pg)
     kin_gpu *g = *pg;
     if (!g)
         return;
-    cudaStreamSynchronize(g->stream);
+    for (cudaStream_t lane : g->lanes)
+        cudaStreamSynchronize(lane);
+    for (cudaEvent_t event : g->events)
+        if (event)
+            cudaEventDestroy(event);
+    if (g->lanes[KIN_GPU_COPY])
+        cudaStreamDestroy(g->lanes[KIN_GPU_COPY]);
     range_close(g->range);
     delete g->range;
     delete g;
@@ -239,26 +250,72 @@ void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
 
 void kin_gpu_free(void *p)
 {
+    /* note: waits for the device */
     cudaFree(p);
 }
 
-kin_status kin_gpu_upload(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+size_t kin_gpu_free_bytes(const kin_gpu *)
 {
-    /* note: from pageable memory; the call returns once the source may change */
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, g->stream);
-    return e == cudaSuccess ? KIN_OK : failed(err, "upload", e);
+    size_t free_bytes = 0, total = 0;
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        cudaGetLastError();
+    return free_bytes;
 }
 
-kin_status kin_gpu_read(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+void *kin_gpu_pinned(kin_gpu *, size_t bytes)
 {
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream);
-    return e == cudaSuccess ? kin_gpu_wait(g, err) : failed(err, "read", e);
+    void *p = nullptr;
+    if (cudaHostAlloc(&p, bytes, cudaHostAllocDefault) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    return p;
+}
+
+void kin_gpu_unpin(void *p)
+{
+    /* note: waits for the device */
+    cudaFreeHost(p);
+}
+
+void kin_gpu_use(kin_gpu *g, kin_gpu_lane lane)
+{
+    g->stream = g->lanes[lane];
 }
 
 kin_status kin_gpu_copy(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
 {
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, g->stream);
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, g->stream);
     return e == cudaSuccess ? KIN_OK : failed(err, "copy", e);
+}
+
+kin_status kin_gpu_signal(kin_gpu *g, int event, kin_error *err)
+{
+    cudaError_t e = cudaSuccess;
+    if (!g->events[event])
+        e = cudaEventCreateWithFlags(&g->events[event], cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        e = cudaEventRecord(g->events[event], g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "event", e);
+}
+
+kin_status kin_gpu_after(kin_gpu *g, int event, kin_error *err)
+{
+    if (!g->events[event])
+        return KIN_OK;
+    cudaError_t e = cudaStreamWaitEvent(g->stream, g->events[event], 0);
+    return e == cudaSuccess ? KIN_OK : failed(err, "event", e);
+}
+
+kin_status kin_gpu_reach(kin_gpu *g, int event, kin_error *err)
+{
+    cudaError_t e = g->events[event] ? cudaEventQuery(g->events[event]) : cudaSuccess;
+    if (e == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+        g->waits++;
+        e = cudaEventSynchronize(g->events[event]);
+    }
+    return e == cudaSuccess ? KIN_OK : failed(err, "kernel", e);
 }
 
 kin_status kin_gpu_wait(kin_gpu *g, kin_error *err)

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <tuple>
 
 #define __global__
 #define __device__
@@ -27,6 +28,9 @@ struct dim3 {
     }
 };
 typedef int cudaStream_t;
+typedef struct kin_emulated_event { /* counts of signals: asked for, and passed by the lane */
+    unsigned long asked, passed;
+} cudaEvent_t;
 
 struct kin_emulated_thread {
     dim3 thread, block, block_dim, grid_dim;
@@ -39,6 +43,17 @@ extern thread_local kin_emulated_thread *kin_emulated_now;
 
 /* Runs `body` once per thread of every block, with the device memory open. */
 void kin_emulated_run(dim3 grid, dim3 block, const std::function<void()> &body);
+/* Puts `work` on the lane of gpu that is in use (emulate/gpu.cc). */
+void kin_emulated_queue(struct kin_gpu *gpu, std::function<void()> work);
+
+/* A launch: arguments are taken now, the kernel runs when its turn comes. */
+template <typename... P, typename... A>
+void kin_emulated_launch(struct kin_gpu *gpu, dim3 grid, dim3 block, void (*kernel)(P...), A... a)
+{
+    const std::tuple<P...> args(static_cast<P>(a)...);
+    kin_emulated_queue(
+        gpu, [=]() { kin_emulated_run(grid, block, [&]() { std::apply(kernel, args); }); });
+}
 void __syncthreads();
 /* The value of lane (own lane ^ mask) of the warp; all its threads must take part. */
 double kin_emulated_xor(double v, int mask);
