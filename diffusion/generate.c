@@ -373,7 +373,11 @@ static kin_status step_noise(kin_ctx *ctx, void *user, int step, int draw, kin_t
                              .step = (uint32_t)(step * DRAWS + draw)};
         kin_tensor clip = kin_tensor_select(noise, 0, i);
 
-        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &clip));
+        /* note: solvers compute on the host, whatever the device */
+        if (ctx->device)
+            kin_rng_normal(&rng, 0, kin_tensor_numel(&clip), clip.data);
+        else
+            KIN_TRY(ctx->k->randn(ctx, &rng, 0, &clip));
     }
     return KIN_OK;
 }
