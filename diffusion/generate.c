@@ -529,12 +529,16 @@ static kin_status run_batch(generation *g)
                                            learned ? info->out_channels : info->in_channels};
     kin_ctx *ctx = g->p->ctx;
     kin_tensor x;
+    kin_status status;
 
     KIN_TRY(set_conditions(g));
     end_text(g);
     KIN_TRY(make_noise(g, &x));
     KIN_TRY(kin_guided_cache(ctx, &g->guided, &x));
-    KIN_TRY(kin_sampler_run(ctx, &args, &x));
+    KIN_TRY(kin_replay_create(ctx, &g->guided.replay));
+    status = kin_sampler_run(ctx, &args, &x);
+    kin_replay_destroy(&g->guided.replay);
+    KIN_TRY(status);
     end_sampling(g);
     KIN_TRY(emit_all(g, &x));
     end_decoding(g);

@@ -29,6 +29,16 @@ typedef struct kin_device {
     kin_status (*wait)(kin_ctx *ctx);
     /* How often the host has waited for the device. */
     long (*waits)(const kin_ctx *ctx);
+    /* Recordings, for tensor/replay.h. What is launched between record and recorded is kept and not
+     * run; `uploads` bytes at most are sent to the device by it. record false: cannot (and then
+     * nothing was begun); recorded NULL: something could not be kept. */
+    bool (*record)(kin_ctx *ctx, size_t uploads);
+    void *(*recorded)(kin_ctx *ctx);
+    kin_status (*play)(kin_ctx *ctx, void *recording);
+    void (*forget)(void *recording);
+    /* Another number when memory that a recording names may hold something else. */
+    uint64_t (*changes)(const kin_ctx *ctx);
+    size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;
 

@@ -1,5 +1,6 @@
 #include "tensor/cuda/call.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -25,6 +26,8 @@ typedef struct device {
     kin_staging staging; /* of the compute lane */
     kin_residents residents;
     kin_offload *offload; /* NULL: parameters stay on the device */
+    bool graphs;          /* work may be recorded */
+    uint64_t refills;     /* of parameters' forms and adopted ranges */
 } device;
 
 static device *device_of(const kin_ctx *ctx)
@@ -64,9 +67,45 @@ static long waits(const kin_ctx *ctx)
     return kin_gpu_waits(device_of(ctx)->gpu);
 }
 
+static bool record(kin_ctx *ctx, size_t uploads)
+{
+    const device *d = device_of(ctx);
+    /* note: with offload parameters have no fixed addresses */
+    return d->graphs && !d->offload && kin_gpu_record(d->gpu, uploads);
+}
+
+static void *recorded(kin_ctx *ctx)
+{
+    return kin_gpu_recorded(device_of(ctx)->gpu);
+}
+
+static kin_status play(kin_ctx *ctx, void *recording)
+{
+    return kin_gpu_play(device_of(ctx)->gpu, recording, &ctx->error);
+}
+
+static void forget(void *recording)
+{
+    kin_gpu_forget(recording);
+}
+
+static uint64_t changes(const kin_ctx *ctx)
+{
+    return device_of(ctx)->refills + kin_gpu_frees();
+}
+
+/* Host bytes to the compute lane. */
+static kin_status send(kin_ctx *ctx, void *to, const void *host, size_t bytes)
+{
+    device *d = device_of(ctx);
+    d->base.uploaded += (bytes + KIN_GPU_ALIGN - 1) & ~(size_t)(KIN_GPU_ALIGN - 1);
+    return kin_staging_upload(&d->staging, to, host, bytes, &ctx->error);
+}
+
 static kin_status adopt(kin_ctx *ctx, void *host, size_t bytes)
 {
     device *d = device_of(ctx);
+    d->refills++;
     return kin_residents_adopt(&d->residents, &d->staging, host, bytes, &ctx->error);
 }
 
@@ -118,6 +157,11 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
                            .release = release,
                            .wait = wait_all,
                            .waits = waits,
+                           .record = record,
+                           .recorded = recorded,
+                           .play = play,
+                           .forget = forget,
+                           .changes = changes,
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);
     if (status == KIN_OK)
@@ -132,6 +176,8 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
         return status;
     }
     kin_staging_open(&d->staging, d->gpu, EVENT_STAGING);
+    const char *graphs = getenv("KINEMA_CUDA_GRAPHS");
+    d->graphs = !graphs || strcmp(graphs, "0") != 0;
     if (!kin_gpu_describe(index, d->base.name, sizeof d->base.name))
         d->base.name[0] = '\0';
     d->base.library = kin_cuda_products_library(d->gpu);
@@ -197,7 +243,7 @@ void *kin_cuda_bytes(kin_cuda_call *c, const void *host, size_t bytes)
 {
     void *p = kin_cuda_scratch(c, bytes);
     if (c->status == KIN_OK && bytes > 0)
-        c->status = kin_staging_upload(&device_of(c->ctx)->staging, p, host, bytes, &c->ctx->error);
+        c->status = send(c->ctx, p, host, bytes);
     return p;
 }
 
@@ -280,6 +326,12 @@ static void *form(kin_cuda_call *c, kin_param *p, uint64_t key, size_t bytes, bo
         return NULL;
     if (pack && pack->extra)
         return pack->extra;
+    /* a recording would fill it at each play; and what it fills holds nothing yet */
+    if (kin_gpu_is_recording(c->gpu)) {
+        kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "no weights come while recording");
+        return NULL;
+    }
+    device_of(c->ctx)->refills++;
     pack = kin_param_pack_get(p, key, bytes, true);
     if (!pack) {
         kin_cuda_fail(c, KIN_ERR_MEM, "out of memory");
@@ -363,8 +415,7 @@ kin_tensor kin_cuda_value(kin_cuda_call *c, kin_param *p)
     else if (!data)
         data = form(c, p, KEY_VALUE, value_bytes(p), &fresh);
     if (fresh) {
-        c->status = kin_staging_upload(&device_of(c->ctx)->staging, data, p->value.data,
-                                       value_bytes(p), &c->ctx->error);
+        c->status = send(c->ctx, data, p->value.data, value_bytes(p));
         spoil(c, p, KEY_VALUE);
         kin_param_drop_pages(p);
     }
@@ -383,9 +434,8 @@ static void bring_bf16(kin_cuda_call *c, const kin_param *p, char *to)
     for (int64_t at = 0; at < n && c->status == KIN_OK; at += piece) {
         const int64_t m = n - at < piece ? n - at : piece;
         if (!there)
-            c->status = kin_staging_upload(&device_of(c->ctx)->staging, from,
-                                           (const char *)p->value.data + at * size,
-                                           (size_t)(m * size), &c->ctx->error);
+            c->status =
+                send(c->ctx, from, (const char *)p->value.data + at * size, (size_t)(m * size));
         const kin_tensor x = kin_tensor_of(from, p->value.dtype, 1, &m);
         const kin_tensor y = kin_tensor_of(to + 2 * at, KIN_DTYPE_BF16, 1, &m);
         kin_cuda_to_bf16(c, &x, &y);

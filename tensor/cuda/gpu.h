@@ -37,7 +37,7 @@ void kin_gpu_unpin(void *p);
 
 /* What follows is queued on one lane, in order; two lanes know of each other by events alone. */
 typedef enum kin_gpu_lane { KIN_GPU_COMPUTE = 0, KIN_GPU_COPY, KIN_GPU_LANES } kin_gpu_lane;
-enum { KIN_GPU_EVENTS = 136 };
+enum { KIN_GPU_EVENTS = 136, KIN_GPU_ALIGN = 64 }; /* of kin_gpu_keep */
 
 /* Launches and copies go to this lane from now on; at first to the compute lane. */
 void kin_gpu_use(kin_gpu *gpu, kin_gpu_lane lane);
@@ -53,6 +53,22 @@ kin_status kin_gpu_after(kin_gpu *gpu, int event, kin_error *err);
 kin_status kin_gpu_reach(kin_gpu *gpu, int event, kin_error *err);
 /* The host waits for all that was queued on the lane; its errors, if any. */
 kin_status kin_gpu_wait(kin_gpu *gpu, kin_error *err);
+/* A recording: what is queued on the compute lane between record and recorded is kept and not run.
+ * Meanwhile nothing else can be done: memory, events and waits are refused. `bytes`: of page-locked
+ * memory for what it sends to the device (kin_gpu_keep). record false: cannot. recorded NULL:
+ * something could not be kept. play queues it on the compute lane. */
+typedef struct kin_gpu_recording kin_gpu_recording;
+bool kin_gpu_record(kin_gpu *gpu, size_t bytes);
+bool kin_gpu_is_recording(const kin_gpu *gpu);
+/* A copy of host bytes that lasts as long as the recording; NULL: no room. */
+const void *kin_gpu_keep(kin_gpu *gpu, const void *host, size_t bytes);
+kin_gpu_recording *kin_gpu_recorded(kin_gpu *gpu);
+kin_status kin_gpu_play(kin_gpu *gpu, kin_gpu_recording *r, kin_error *err);
+/* NULL: nothing. Waits for the device. */
+void kin_gpu_forget(kin_gpu_recording *r);
+/* How often device memory beside the range was given back, by anybody. */
+unsigned long kin_gpu_frees(void);
+
 /* The error of the launch just made, if any. */
 kin_status kin_gpu_launched(kin_gpu *gpu, const char *op, kin_error *err);
 /* How often the host has waited for the device: in wait, and in reach for an event that was not

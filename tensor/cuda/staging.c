@@ -35,6 +35,11 @@ kin_status kin_staging_upload(kin_staging *s, void *dst, const void *src, size_t
 {
     char *to = dst;
     const char *from = src;
+    if (kin_gpu_is_recording(s->gpu)) {
+        from = kin_gpu_keep(s->gpu, src, bytes);
+        return from ? kin_gpu_copy(s->gpu, dst, from, bytes, err)
+                    : kin_fail(err, KIN_ERR_MEM, "cuda: no room in the recording");
+    }
     if (!s->half[0])
         return kin_gpu_copy(s->gpu, dst, src, bytes, err);
     while (bytes > 0) {
@@ -61,6 +66,8 @@ kin_status kin_staging_read(kin_staging *s, void *dst, const void *src, size_t b
     char *to = dst;
     const char *from = src;
     size_t asked = 0;
+    if (kin_gpu_is_recording(s->gpu))
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: nothing is read while recording");
     if (!s->half[0]) {
         KIN_TRY(kin_gpu_copy(s->gpu, dst, src, bytes, err));
         return kin_gpu_wait(s->gpu, err);

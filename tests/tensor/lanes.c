@@ -2,12 +2,14 @@
  * their events allow: page-locked staging, and parameters that leave the device. */
 #include "tensor/device.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "tensor/cuda/emulate/lanes.h"
 #include "tensor/ops.h"
+#include "tensor/replay.h"
 #include "tests/support/support.h"
 
 enum { LAYERS = 6, WIDTH = 64, ROWS = 3, PASSES = 3 };
@@ -172,6 +174,90 @@ static void offload_refusals(void **state)
     kin_ctx_destroy(&ctx);
 }
 
+/* y = (x + h) w^T, and v, the first of y, where it is asked for. */
+typedef struct job {
+    kin_tensor x, h, y;
+    kin_param *w;
+    bool read;
+    double v;
+} job;
+
+static kin_status work(kin_ctx *ctx, void *user)
+{
+    job *j = user;
+    kin_tensor sum;
+    KIN_TRY(kin_add(ctx, &j->x, &j->h, 1.0f, &sum));
+    KIN_TRY(kin_linear(ctx, &sum, j->w, NULL, &j->y));
+    return j->read ? kin_scalar(ctx, &j->y, &j->v) : KIN_OK;
+}
+
+/* Runs the job on x and h of one value each; the sum of the weight's first row times x + h. */
+static void check_job(kin_ctx *ctx, kin_replay *r, job *j, float x, float h, kin_replay_counts want)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    const kin_tensor *const reads[] = {&j->x, &j->h, NULL};
+    double sum = 0, v;
+    for (int64_t k = 0; k < WIDTH; k++) {
+        ((float *)j->h.data)[k] = h;
+        sum += (double)((const float *)j->w->value.data)[k] * (double)(x + h);
+    }
+    assert_ok(kin_fill(ctx, &j->x, (double)x), &ctx->error);
+    j->y = (kin_tensor){0};
+    assert_ok(kin_replay_run(r, ctx, &(kin_replay_work){work, j, reads, 3, &j->y, sizeof j->y}),
+              &ctx->error);
+    assert_ok(kin_scalar(ctx, &j->y, &v), &ctx->error);
+    assert_true(fabs(v - sum) < 1e-4);
+    const kin_replay_counts got = kin_replay_count(r);
+    assert_int_equal(got.called, want.called);
+    assert_int_equal(got.recorded, want.recorded);
+    assert_int_equal(got.played, want.played);
+    kin_ws_release(ctx, mark);
+}
+
+static void recordings_follow_their_reads(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_DTYPE_BF16, 0);
+    kin_replay *r;
+    stack s;
+    job j = {0};
+    (void)state;
+    make_stack(&s);
+    /* numbers that bf16 holds */
+    for (int64_t k = 0; k < kin_tensor_numel(&s.w[0]->value); k++)
+        ((float *)s.w[0]->value.data)[k] = (float)(k % 7) / 8;
+    j.w = s.w[0];
+    assert_ok(KIN_WS(ctx, &j.x, KIN_DTYPE_F32, 1, WIDTH), &ctx->error);
+    assert_ok(KIN_WS_HOST(ctx, &j.h, KIN_DTYPE_F32, 1, WIDTH), &ctx->error);
+    assert_ok(kin_replay_create(ctx, &r), &ctx->error);
+    check_job(ctx, r, &j, 1, 2, (kin_replay_counts){1, 0, 0});
+    check_job(ctx, r, &j, 3, 2, (kin_replay_counts){1, 1, 1});
+    check_job(ctx, r, &j, 4, 2, (kin_replay_counts){1, 1, 2});
+    /* another value on the host is other work */
+    check_job(ctx, r, &j, 4, 5, (kin_replay_counts){2, 1, 2});
+    check_job(ctx, r, &j, 1, 2, (kin_replay_counts){2, 1, 3});
+    /* another mark too */
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor gap;
+    assert_ok(KIN_WS(ctx, &gap, KIN_DTYPE_F32, 100), &ctx->error);
+    check_job(ctx, r, &j, 2, 2, (kin_replay_counts){3, 1, 3});
+    kin_ws_release(ctx, mark);
+    check_job(ctx, r, &j, 2, 2, (kin_replay_counts){3, 1, 4});
+    /* the weight's copy goes and comes again elsewhere */
+    ((float *)s.w[0]->value.data)[0] = 2;
+    kin_param_touch(s.w[0]);
+    assert_true(kin_params_drop_packs(s.params) > 0);
+    check_job(ctx, r, &j, 1, 2, (kin_replay_counts){4, 1, 4});
+    check_job(ctx, r, &j, 3, 2, (kin_replay_counts){4, 2, 5});
+    /* a host that wants to read cannot be recorded */
+    j.read = true;
+    check_job(ctx, r, &j, 1, 7, (kin_replay_counts){5, 2, 5});
+    check_job(ctx, r, &j, 2, 7, (kin_replay_counts){6, 2, 5});
+    check_job(ctx, r, &j, 3, 7, (kin_replay_counts){7, 2, 5});
+    kin_replay_destroy(&r);
+    kin_params_destroy(&s.params);
+    kin_ctx_destroy(&ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +265,7 @@ int main(void)
         cmocka_unit_test(small_uploads_do_not_wait),
         cmocka_unit_test(offload_keeps_the_bits),
         cmocka_unit_test(offload_refusals),
+        cmocka_unit_test(recordings_follow_their_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

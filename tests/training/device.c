@@ -32,9 +32,13 @@ static const char *const sentences[] = {
 static void *spiece;
 static size_t spiece_bytes;
 
-typedef struct film { /* what a sampling makes, and how often it waited */
+enum { STEPS_MOST = 8 };
+
+typedef struct film { /* what a sampling makes, and how */
     uint8_t bytes[2][CLIP_BYTES];
-    long waits;
+    long waits, plays;
+    uint64_t log[STEPS_MOST]; /* of each step */
+    int steps;
 } film;
 
 static kin_ctx *open_ctx(size_t offload)
@@ -92,6 +96,16 @@ static kin_status receive(void *user, int64_t clip, const kin_tensor *frames)
     return KIN_OK;
 }
 
+static kin_status on_step(void *user, int64_t done, int step, int steps)
+{
+    film *f = user;
+    (void)done;
+    (void)step;
+    (void)steps;
+    f->log[f->steps++] = kin_emulated_log();
+    return KIN_OK;
+}
+
 /* Two clips or pictures of one batch in so many steps. */
 static void sample(kin_ctx *ctx, kin_pipeline *p, bool video, int steps, const char *method,
                    film *f)
@@ -107,6 +121,7 @@ static void sample(kin_ctx *ctx, kin_pipeline *p, bool video, int steps, const c
     g.sampler = method;
     g.allow_flat = true;
     g.emit = receive;
+    g.progress = on_step;
     g.user = f;
     if (video) {
         g.prompts = prompts;
@@ -116,8 +131,10 @@ static void sample(kin_ctx *ctx, kin_pipeline *p, bool video, int steps, const c
     }
     memset(f, 0, sizeof *f);
     const long before = ctx->device->waits(ctx);
+    (void)kin_emulated_plays();
     assert_ok(kin_pipeline_generate(p, &g), &ctx->error);
     f->waits = ctx->device->waits(ctx) - before;
+    f->plays = kin_emulated_plays();
 }
 
 /* Latents cross over once for each call of the model: the waits of two more steps. */
@@ -200,6 +217,52 @@ static void offload_keeps_the_bits(void **state)
     }
 }
 
+/* One sampling on a context of its own. */
+static void sample_alone(bool video, const char *graphs, int steps, const char *method, film *f)
+{
+    assert_int_equal(setenv("KINEMA_CUDA_GRAPHS", graphs, 1), 0);
+    kin_ctx *ctx = open_ctx(0);
+    kin_pipeline *p = make(ctx, video);
+    sample(ctx, p, video, steps, method, f);
+    kin_pipeline_destroy(&p);
+    kin_ctx_destroy(&ctx);
+    assert_int_equal(unsetenv("KINEMA_CUDA_GRAPHS"), 0);
+}
+
+/* Steps launch the same kernels on the same memory once the weights are there: what a recording
+ * rests on. */
+static void steps_launch_the_same(void **state)
+{
+    (void)state;
+    for (int video = 0; video < 2; video++) {
+        film f;
+        sample_alone(video, "0", 5, NULL, &f);
+        assert_int_equal(f.steps, 5);
+        assert_int_equal(f.plays, 0);
+        assert_int_not_equal(f.log[0], f.log[1]);
+        for (int i = 2; i < 5; i++)
+            assert_true(f.log[i] == f.log[1]);
+    }
+}
+
+/* The forward is called, recorded, then played; with one model call per step and with two. */
+static void recordings_keep_the_bits(void **state)
+{
+    static const char *const methods[] = {NULL, "heun"};
+    (void)state;
+    for (int video = 0; video < 2; video++)
+        for (int m = 0; m < 2; m++) {
+            film plain, played;
+            sample_alone(video, "0", 4, methods[m], &plain);
+            sample_alone(video, "1", 4, methods[m], &played);
+            assert_int_equal(plain.plays, 0);
+            /* all but the first call: the recorded one is played, too */
+            assert_int_equal(played.plays, played.steps - 1);
+            assert_int_equal(played.waits, plain.waits);
+            assert_memory_equal(plain.bytes, played.bytes, sizeof plain.bytes);
+        }
+}
+
 static int setup(void **state)
 {
     kin_error err = {0};
@@ -217,9 +280,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_sampling_step_waits_once),
-        cmocka_unit_test(a_training_step_waits_twice),
-        cmocka_unit_test(offload_keeps_the_bits),
+        cmocka_unit_test(a_sampling_step_waits_once), cmocka_unit_test(a_training_step_waits_twice),
+        cmocka_unit_test(offload_keeps_the_bits),     cmocka_unit_test(steps_launch_the_same),
+        cmocka_unit_test(recordings_keep_the_bits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

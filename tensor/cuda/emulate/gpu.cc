@@ -27,6 +27,11 @@ typedef std::deque<task> lane;
 
 } // namespace
 
+struct kin_gpu_recording {
+    std::vector<std::function<void()>> work;
+    std::vector<char> kept; /* never grows */
+};
+
 struct kin_gpu_range {
     char *base;
     size_t reserved, committed;
@@ -46,6 +51,9 @@ constexpr size_t queued_most = 512;
 std::mutex memory_lock; /* of the two below */
 std::map<void *, size_t> allocated, pinned;
 size_t in_use, peak;
+unsigned long freed;
+long plays;
+thread_local uint64_t queued_hash;
 int opened; /* calls of kin_emulated_memory(true) that have not ended */
 std::mutex lock;
 constexpr size_t step = (size_t)1 << 20;
@@ -153,8 +161,45 @@ size_t kin_emulated_peak(void)
     return most;
 }
 
-void kin_emulated_queue(kin_gpu *g, std::function<void()> work)
+uint64_t kin_emulated_bytes(uint64_t h, const void *bytes, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ ((const unsigned char *)bytes)[i]) * 1099511628211u;
+    return h;
+}
+
+uint64_t kin_emulated_addresses(uint64_t h, const void *bytes, size_t n)
+{
+    for (size_t at = 0; at + sizeof(void *) <= n; at += sizeof(void *)) {
+        const void *p;
+        memcpy(&p, (const char *)bytes + at, sizeof p);
+        if (on_device(p))
+            h = kin_emulated_bytes(h, &p, sizeof p);
+    }
+    return h;
+}
+
+long kin_emulated_plays(void)
+{
+    const long n = plays;
+    plays = 0;
+    return n;
+}
+
+uint64_t kin_emulated_log(void)
+{
+    const uint64_t h = queued_hash;
+    queued_hash = 0;
+    return h;
+}
+
+void kin_emulated_queue(kin_gpu *g, uint64_t what, std::function<void()> work)
+{
+    queued_hash = kin_emulated_bytes(queued_hash, &what, sizeof what);
+    if (g->recording) {
+        g->recording->work.push_back(std::move(work));
+        return;
+    }
     lane_of(g).push_back({std::move(work), nullptr, 0});
     if (lane_of(g).size() >= queued_most)
         run_all();
@@ -166,6 +211,11 @@ void kin_emulated_memory(bool open)
     if (open ? opened++ == 0 : --opened == 0)
         for (kin_gpu_range *r = ranges; r; r = r->next)
             protect(r, open);
+}
+
+static kin_status refused(kin_error *err)
+{
+    return kin_fail(err, KIN_ERR_UNSUPPORTED, "emulated gpu: not while recording");
 }
 
 int kin_gpu_count(char *why, size_t bytes)
@@ -233,6 +283,8 @@ kin_status kin_gpu_commit(kin_gpu *g, size_t bytes, kin_error *err)
     kin_gpu_range *r = g->range;
     if (bytes <= r->committed)
         return KIN_OK;
+    if (g->recording)
+        return refused(err);
     std::lock_guard<std::mutex> hold(lock);
     const size_t end = (bytes + step - 1) / step * step;
     if (end > r->reserved)
@@ -242,9 +294,9 @@ kin_status kin_gpu_commit(kin_gpu *g, size_t bytes, kin_error *err)
     return KIN_OK;
 }
 
-void *kin_gpu_alloc(kin_gpu *, size_t bytes)
+void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
 {
-    void *p = take(allocated, bytes);
+    void *p = g->recording ? nullptr : take(allocated, bytes);
     std::lock_guard<std::mutex> hold(memory_lock);
     if (p)
         in_use += allocated[p];
@@ -254,6 +306,7 @@ void *kin_gpu_alloc(kin_gpu *, size_t bytes)
 
 void kin_gpu_free(void *p)
 {
+    freed++;
     give(allocated, p);
 }
 
@@ -284,36 +337,61 @@ static void copy(void *dst, const void *src, size_t bytes)
     kin_emulated_memory(false);
 }
 
-kin_status kin_gpu_copy(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *)
+/* Where p lies on the device, or a number that stands for the host. */
+static uint64_t place(const void *p)
 {
-    if (on_device(src) || holds(pinned, src)) {
-        kin_emulated_queue(g, [=]() { copy(dst, src, bytes); });
+    return on_device(p) ? (uint64_t)(uintptr_t)p : 1;
+}
+
+/* True for memory that lasts until the copy is done. */
+static bool lasts(const kin_gpu *g, const void *p)
+{
+    const kin_gpu_recording *r = g->recording;
+    return on_device(p) || holds(pinned, p) ||
+           (r && p >= r->kept.data() && p < r->kept.data() + r->kept.capacity());
+}
+
+kin_status kin_gpu_copy(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+{
+    const uint64_t parts[] = {place(dst), place(src), bytes};
+    const uint64_t what = kin_emulated_bytes(0, parts, sizeof parts);
+    const bool arrives = lasts(g, dst);
+    if (g->recording && !(arrives && lasts(g, src)))
+        return refused(err);
+    if (lasts(g, src)) {
+        kin_emulated_queue(g, what, [=]() { copy(dst, src, bytes); });
     } else {
         const char *from = (const char *)src;
         const std::vector<char> taken(from, from + bytes);
-        kin_emulated_queue(g, [=]() { copy(dst, taken.data(), bytes); });
+        kin_emulated_queue(g, what, [=]() { copy(dst, taken.data(), bytes); });
     }
-    if (!on_device(dst) && !holds(pinned, dst))
+    if (!arrives)
         run_all();
     return KIN_OK;
 }
 
-kin_status kin_gpu_signal(kin_gpu *g, int event, kin_error *)
+kin_status kin_gpu_signal(kin_gpu *g, int event, kin_error *err)
 {
+    if (g->recording)
+        return refused(err);
     kin_emulated_event *e = &g->events[event];
     const unsigned long count = ++e->asked;
-    kin_emulated_queue(g, [=]() { e->passed = std::max(e->passed, count); });
+    lane_of(g).push_back({[=]() { e->passed = std::max(e->passed, count); }, nullptr, 0});
     return KIN_OK;
 }
 
-kin_status kin_gpu_after(kin_gpu *g, int event, kin_error *)
+kin_status kin_gpu_after(kin_gpu *g, int event, kin_error *err)
 {
+    if (g->recording)
+        return refused(err);
     lane_of(g).push_back({nullptr, &g->events[event], g->events[event].asked});
     return KIN_OK;
 }
 
-kin_status kin_gpu_reach(kin_gpu *g, int event, kin_error *)
+kin_status kin_gpu_reach(kin_gpu *g, int event, kin_error *err)
 {
+    if (g->recording)
+        return refused(err);
     if (g->events[event].passed < g->events[event].asked) {
         g->waits++;
         run_all();
@@ -321,11 +399,63 @@ kin_status kin_gpu_reach(kin_gpu *g, int event, kin_error *)
     return KIN_OK;
 }
 
-kin_status kin_gpu_wait(kin_gpu *g, kin_error *)
+kin_status kin_gpu_wait(kin_gpu *g, kin_error *err)
 {
+    if (g->recording)
+        return refused(err);
     g->waits++;
     run_all();
     return KIN_OK;
+}
+
+bool kin_gpu_record(kin_gpu *g, size_t bytes)
+{
+    g->recording = new kin_gpu_recording();
+    g->recording->kept.reserve(bytes);
+    return true;
+}
+
+bool kin_gpu_is_recording(const kin_gpu *g)
+{
+    return g->recording;
+}
+
+const void *kin_gpu_keep(kin_gpu *g, const void *host, size_t bytes)
+{
+    std::vector<char> &kept = g->recording->kept;
+    const size_t at = kept.size(),
+                 padded = (bytes + KIN_GPU_ALIGN - 1) / KIN_GPU_ALIGN * KIN_GPU_ALIGN;
+    if (padded > kept.capacity() - at)
+        return nullptr;
+    kept.resize(at + padded);
+    memcpy(kept.data() + at, host, bytes);
+    return kept.data() + at;
+}
+
+kin_gpu_recording *kin_gpu_recorded(kin_gpu *g)
+{
+    kin_gpu_recording *r = g->recording;
+    g->recording = nullptr;
+    return r;
+}
+
+kin_status kin_gpu_play(kin_gpu *g, kin_gpu_recording *r, kin_error *)
+{
+    plays++;
+    for (const std::function<void()> &work : r->work)
+        kin_emulated_queue(g, 0, work);
+    return KIN_OK;
+}
+
+void kin_gpu_forget(kin_gpu_recording *r)
+{
+    run_all();
+    delete r;
+}
+
+unsigned long kin_gpu_frees(void)
+{
+    return freed;
 }
 
 kin_status kin_gpu_launched(kin_gpu *, const char *, kin_error *)

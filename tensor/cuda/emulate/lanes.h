@@ -3,6 +3,7 @@
 #define KIN_TENSOR_CUDA_EMULATE_LANES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,6 +19,14 @@ void kin_emulated_set_order(kin_emulated_order order);
 
 /* Bytes of kin_gpu_alloc at once, the most since the last call. The workspace is not among them. */
 size_t kin_emulated_peak(void);
+
+/* Recordings played since the last call. */
+long kin_emulated_plays(void);
+
+/* A hash over everything queued on this thread since the last call: kernels with their grids,
+ * numbers and device addresses, copies with their places on the device. Equal for two pieces of
+ * work: a recording of one is one of the other. */
+uint64_t kin_emulated_log(void);
 
 #ifdef __cplusplus
 }
