@@ -86,7 +86,7 @@ static kin_status choose_device(const kin_args *args, kin_ctx_options *opt, kin_
 static kin_status choose_offload(const kin_args *args, kin_ctx_options *opt, kin_error *err)
 {
     char why[200];
-    const unsigned with_offload = KIN_VERB_GENERATE | KIN_VERB_EVALUATE;
+    const unsigned with_offload = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
     if (!(args->verb->verb & with_offload) || !kin_args_source(args, "offload"))
         return KIN_OK;
     if (opt->backend != KIN_BACKEND_CUDA)

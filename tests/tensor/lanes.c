@@ -158,6 +158,10 @@ static void offload_refusals(void **state)
     (void)state;
     assert_int_equal(kin_ctx_create(&cpu, &ctx, &err), KIN_ERR_ARG);
     assert_non_null(strstr(err.text, "offload"));
+    /* more than any device has */
+    const kin_ctx_options large = {.backend = KIN_BACKEND_CUDA, .offload = (size_t)1 << 60};
+    assert_int_equal(kin_ctx_create(&large, &ctx, &err), KIN_ERR_MEM);
+    assert_non_null(strstr(err.text, "offload"));
     make_stack(&s);
     ctx = open_ctx(KIN_DTYPE_F32, 8192);
     other = open_ctx(KIN_DTYPE_F32, 90000);
@@ -170,6 +174,41 @@ static void offload_refusals(void **state)
     assert_ok(kin_linear(other, &x, s.w[0], NULL, &y), &other->error);
     kin_ctx_destroy(&other);
     kin_params_drop_packs(s.params);
+    kin_params_destroy(&s.params);
+    kin_ctx_destroy(&ctx);
+}
+
+/* Layers that are used one after the other can do with the device memory of one. */
+static void forms_are_handed_on(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_DTYPE_F32, 0);
+    stack s;
+    kin_tensor x, y;
+    double first, second;
+    size_t freed = 0;
+    (void)state;
+    make_stack(&s);
+    assert_ok(KIN_WS(ctx, &x, KIN_DTYPE_F32, 1, WIDTH), &ctx->error);
+    assert_ok(kin_fill(ctx, &x, 1), &ctx->error);
+    /* w0 and w3 have one shape */
+    assert_ok(kin_linear(ctx, &x, s.w[3], NULL, &y), &ctx->error);
+    assert_ok(kin_scalar(ctx, &y, &second), &ctx->error);
+    kin_params_drop_packs(s.params);
+    assert_ok(kin_linear(ctx, &x, s.w[0], NULL, &y), &ctx->error);
+    assert_ok(kin_scalar(ctx, &y, &first), &ctx->error);
+    (void)kin_emulated_peak();
+    const size_t one = kin_emulated_peak();
+    assert_ok(kin_param_give_packs(s.w[0], s.w[3], &freed, &ctx->error), &ctx->error);
+    assert_ok(kin_linear(ctx, &x, s.w[3], NULL, &y), &ctx->error);
+    assert_ok(kin_scalar(ctx, &y, &first), &ctx->error);
+    assert_true(first == second);
+    assert_int_equal(kin_emulated_peak(), one);
+    /* where the next one has its own, this one's is given back */
+    assert_ok(kin_linear(ctx, &x, s.w[0], NULL, &y), &ctx->error);
+    assert_ok(kin_param_give_packs(s.w[0], s.w[3], &freed, &ctx->error), &ctx->error);
+    assert_int_equal(freed, WIDTH * (WIDTH + 16) * sizeof(float));
+    (void)kin_emulated_peak();
+    assert_int_equal(kin_emulated_peak(), one);
     kin_params_destroy(&s.params);
     kin_ctx_destroy(&ctx);
 }
@@ -261,11 +300,9 @@ static void recordings_follow_their_reads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(large_copies),
-        cmocka_unit_test(small_uploads_do_not_wait),
-        cmocka_unit_test(offload_keeps_the_bits),
-        cmocka_unit_test(offload_refusals),
-        cmocka_unit_test(recordings_follow_their_reads),
+        cmocka_unit_test(large_copies),           cmocka_unit_test(small_uploads_do_not_wait),
+        cmocka_unit_test(offload_keeps_the_bits), cmocka_unit_test(offload_refusals),
+        cmocka_unit_test(forms_are_handed_on),    cmocka_unit_test(recordings_follow_their_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
