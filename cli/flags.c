@@ -258,6 +258,9 @@ const kin_flag kin_flags[] = {
     {"device", 0, KIN_FLAG_TEXT, "cpu|cuda[:N]|auto", "cpu", 0, 0, G | E | T | I | K, true,
      "where to compute; auto: a CUDA device that can be used, else the CPU; `inspect --device cuda` "
      "shows it"},
+    {"offload", 0, KIN_FLAG_SIZE, "[MB|auto]", NULL, 1, 100000000, G | E | I, true,
+     "with --device cuda: weights stay in host memory and come to so much of the device's when used; auto, or no "
+     "value: half of what is free there"},
     {"diffmoe-infer", 0, KIN_FLAG_CHOICE, "token|batch", "token", 0, 0, G | E, true,
      "DiffMoE: an expert takes the tokens predicted above its threshold, or as many of the whole "
      "batch by router score, as the published code (the result then depends on --batch)"},

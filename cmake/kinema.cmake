@@ -67,8 +67,8 @@ endfunction()
 # The CUDA backend as sources of a target: kernels by nvcc, the rest as C.
 function(kin_cuda_sources target)
   file(GLOB cu CONFIGURE_DEPENDS tensor/cuda/*.cu)
-  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/resident.c
-    tensor/cuda/table.c)
+  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/offload.c
+    tensor/cuda/resident.c tensor/cuda/staging.c tensor/cuda/table.c)
   # the normal draws must have the CPU's bits
   set_source_files_properties(tensor/cuda/optim.cu PROPERTIES COMPILE_OPTIONS "--fmad=false")
   set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
@@ -83,7 +83,7 @@ function(kin_cuda_emulation)
   file(GLOB cu CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/*.cu)
   list(FILTER cu EXCLUDE REGEX "/(gpu|library)\\.cu$")
   file(GLOB src CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulate/*.cc)
-  foreach(name call resident table)
+  foreach(name call offload resident staging table)
     list(APPEND src ${CMAKE_SOURCE_DIR}/tensor/cuda/${name}.c)
   endforeach()
   foreach(f ${cu})

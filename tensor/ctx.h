@@ -79,11 +79,15 @@ typedef struct kin_ctx_options {
     kin_precision precision; /* HIGHEST (default) */
     size_t ws_limit;         /* 0: no limit beyond the address space */
     int device;              /* CUDA: its number */
+    size_t offload;          /* CUDA: parameters lie in host memory and come, when they are used,
+                                to this many bytes of the device; KIN_OFFLOAD_AUTO: half of what is
+                                free there; 0: all of them stay on the device */
 } kin_ctx_options;
+#define KIN_OFFLOAD_AUTO SIZE_MAX
 
 /* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA
- * name in KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks; no CUDA device, or int8 on
- * it), MEM. err receives the text. */
+ * name in KINEMA_ISA, offload without CUDA), UNSUPPORTED (an ISA level this machine lacks; no CUDA
+ * device, or int8 on it), MEM. err receives the text. */
 kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err);
 void kin_ctx_destroy(kin_ctx **ctx);
 
@@ -121,6 +125,8 @@ kin_status kin_host_back(kin_ctx *ctx, const kin_tensor *host, const kin_tensor 
 kin_status kin_settle(kin_ctx *ctx, kin_tensor *t);
 /* Element 0 of t, wherever it lies. */
 kin_status kin_scalar(kin_ctx *ctx, const kin_tensor *t, double *out);
+/* The same of n f32 tensors at once (a device is waited for once); 0 for one without data. */
+kin_status kin_scalars(kin_ctx *ctx, const kin_tensor *const *t, int n, double *out);
 /* Raw host bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
 /* Packed weights of `bytes` more have been made, for ctx->packed and ctx->peak. */

@@ -27,6 +27,18 @@ typedef struct kin_device {
     void (*release)(kin_ctx *ctx, const void *host);
     /* Waits for all that was launched; its errors, if any. */
     kin_status (*wait)(kin_ctx *ctx);
+    /* How often the host has waited for the device. */
+    long (*waits)(const kin_ctx *ctx);
+    /* Recordings, for tensor/replay.h. What is launched between record and recorded is kept and not
+     * run; `uploads` bytes at most are sent to the device by it. record false: cannot (and then
+     * nothing was begun); recorded NULL: something could not be kept. */
+    bool (*record)(kin_ctx *ctx, size_t uploads);
+    void *(*recorded)(kin_ctx *ctx);
+    kin_status (*play)(kin_ctx *ctx, void *recording);
+    void (*forget)(void *recording);
+    /* Another number when memory that a recording names may hold something else. */
+    uint64_t (*changes)(const kin_ctx *ctx);
+    size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;
 
@@ -41,9 +53,9 @@ static inline bool kin_device_holds(const kin_device *d, const void *p)
 int64_t kin_device_span(const kin_tensor *t);
 
 /* Opens device `index` for ctx, whose workspace reserves `bytes` addresses, and fills its kernel
- * table. Fails: UNSUPPORTED (built without CUDA, no driver, no such device, too old a device), MEM.
- * The one without CUDA is tensor/cuda/none.c. */
-kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err);
+ * table. offload: as kin_ctx_options. Fails: UNSUPPORTED (built without CUDA, no driver, no such
+ * device, too old a device), MEM. The one without CUDA is tensor/cuda/none.c. */
+kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k, kin_error *err);
 /* How many devices can be used, 0 without CUDA or driver; why[bytes] says why when there is none.
  */
 int kin_cuda_count(char *why, size_t bytes);
