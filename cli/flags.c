@@ -188,6 +188,8 @@ const kin_flag kin_flags[] = {
      "samples per pass, where it is not what varies"},
     {"batch", 'b', KIN_FLAG_INT, "N", "8", 1, 65536, BM | BT, false,
      "samples per pass (a training configuration brings its own)"},
+    {"guided", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BM, false,
+     "the second half of the batch without its condition, as guidance runs it"},
     {"rounds", 0, KIN_FLAG_INT, "N", "5", 1, 1000, BENCH | BC, false, "timed rounds; the best counts"},
     {"cpu-time", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, BENCH, false,
      "one thread's own CPU time, for machines that do other work"},
@@ -255,7 +257,7 @@ const kin_flag kin_flags[] = {
     {"strict", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, C, false, "anything odd is an error (exit 3)"},
     {"threads", 't', KIN_FLAG_INT, "N", "0", 0, 1024, KIN_VERB_ALL, true,
      "threads; 0: all cores; never changes the result"},
-    {"device", 0, KIN_FLAG_TEXT, "cpu|cuda[:N]|auto", "cpu", 0, 0, G | E | T | I | K, true,
+    {"device", 0, KIN_FLAG_TEXT, "cpu|cuda[:N]|auto", "cpu", 0, 0, G | E | T | I | K | BM | BT, true,
      "where to compute; auto: a CUDA device that can be used, else the CPU; `inspect --device cuda` "
      "shows it"},
     {"diffmoe-infer", 0, KIN_FLAG_CHOICE, "token|batch", "token", 0, 0, G | E, true,

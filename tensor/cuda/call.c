@@ -64,6 +64,20 @@ static void release(kin_ctx *ctx, const void *host)
     kin_residents_release(&device_of(ctx)->residents, host);
 }
 
+static kin_status facts(kin_ctx *ctx, int64_t n, kin_device_facts *out)
+{
+    kin_gpu *gpu = device_of(ctx)->gpu;
+    kin_gpu_facts f;
+    *out = (kin_device_facts){0};
+    if (!kin_gpu_facts_of(gpu, &f))
+        return kin_fail(&ctx->error, KIN_ERR_BACKEND, "cuda: the device says nothing of itself");
+    out->capability = f.capability;
+    out->used = f.used;
+    out->total = f.total;
+    out->bf16_peak = f.bf16_peak;
+    return n ? kin_cuda_products_rate(gpu, n, &out->bf16_measured, &ctx->error) : KIN_OK;
+}
+
 static void device_close(kin_device **pd)
 {
     device *d = (device *)*pd;
@@ -88,6 +102,7 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err
                            .adopt = adopt,
                            .pull = pull,
                            .release = release,
+                           .facts = facts,
                            .wait = wait_all,
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);

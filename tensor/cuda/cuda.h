@@ -20,6 +20,10 @@ void kin_cuda_products_close(kin_gpu *gpu);
 /* True where a library does dense products: then a row's bits may depend on the number of rows. */
 bool kin_cuda_products_library(const kin_gpu *gpu);
 
+/* The library's best rate for a bf16 product of n x n matrices on random numbers, in operations per
+ * second; 0 without a library. Fails: MEM, BACKEND. */
+kin_status kin_cuda_products_rate(kin_gpu *gpu, int64_t n, double *rate, kin_error *err);
+
 kin_status kin_cuda_linear(kin_ctx *ctx, const kin_linear_args *a);
 kin_status kin_cuda_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);
 kin_status kin_cuda_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a);

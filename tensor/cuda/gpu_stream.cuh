@@ -13,6 +13,7 @@
 struct kin_gpu_range;
 struct kin_gpu {
     int index;
+    int capability; /* 90 for compute capability 9.0 */
     cudaStream_t stream;
     kin_gpu_range *range;
     long waits;

@@ -16,7 +16,7 @@ constexpr int cached = 512;
 /* everything that decides on an algorithm; zeroed before it is filled, compared as bytes */
 struct shape {
     int64_t m, n, k, ld[3];
-    int type, turn[2], align[3], epilogue, acc;
+    int type, out, turn[2], align[3], epilogue, acc;
 };
 
 struct entry {
@@ -96,9 +96,14 @@ void round_operand(kin_cuda_call *c, kin_matrix *m, int64_t rows, int64_t k)
     (along ? m->row : m->col) = inner;
 }
 
+cudaDataType_t type_of(int dtype)
+{
+    return dtype == KIN_DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
 bool make(setup *u, const shape &s, const void *bias)
 {
-    const cudaDataType_t type = s.type == KIN_DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType_t types[3] = {type_of(s.type), type_of(s.type), type_of(s.out)};
     /* column-major: y^T [n,m] = b [n,k] a^T [k,m] */
     const cublasOperation_t ta = s.turn[0] ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t tb = s.turn[1] ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -109,8 +114,8 @@ bool make(setup *u, const shape &s, const void *bias)
     bool ok =
         cublasLtMatmulDescCreate(&u->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
     for (int i = 0; i < 3 && ok; i++)
-        ok = cublasLtMatrixLayoutCreate(&u->layout[i], i < 2 ? type : CUDA_R_32F, rows[i], cols[i],
-                                        s.ld[i]) == CUBLAS_STATUS_SUCCESS;
+        ok = cublasLtMatrixLayoutCreate(&u->layout[i], types[i], rows[i], cols[i], s.ld[i]) ==
+             CUBLAS_STATUS_SUCCESS;
     ok = ok &&
          cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta) ==
              CUBLAS_STATUS_SUCCESS &&
@@ -222,6 +227,104 @@ extern "C" bool kin_cuda_products_library(const kin_gpu *gpu)
     return gpu->products != nullptr;
 }
 
+namespace
+{
+
+constexpr int tried = 16, timed = 10; /* algorithms; runs of each */
+
+/* bf16 within [-1, 1): what the bits of a counter make */
+__global__ void noise_kernel(uint16_t *to, int64_t n)
+{
+    KIN_EACH(i, n)
+    {
+        uint32_t h = (uint32_t)i * 2654435761u;
+        h ^= h >> 15;
+        to[i] = kin_float_bf16((float)(int32_t)h * 4.6566129e-10f);
+    }
+}
+
+/* Seconds of one run of the algorithm, 0: it does not run. */
+double time_algorithm(library *l, const setup &u, const cublasLtMatmulAlgo_t *algo,
+                      uint16_t *const *x, kin_gpu *gpu, cudaEvent_t *event)
+{
+    const float alpha = 1.0f, beta = 0.0f;
+    float ms = 0;
+    bool ok = true;
+    for (int i = 0; i <= timed && ok; i++) {
+        ok = cublasLtMatmul(l->handle, u.desc, &alpha, x[0], u.layout[0], x[1], u.layout[1], &beta,
+                            x[2], u.layout[2], x[2], u.layout[2], algo, l->workspace,
+                            workspace_bytes, gpu->stream) == CUBLAS_STATUS_SUCCESS;
+        if (i == 0) /* the first run loads the kernel */
+            ok = ok && cudaEventRecord(event[0], gpu->stream) == cudaSuccess;
+    }
+    ok = ok && cudaEventRecord(event[1], gpu->stream) == cudaSuccess &&
+         cudaEventSynchronize(event[1]) == cudaSuccess &&
+         cudaEventElapsedTime(&ms, event[0], event[1]) == cudaSuccess;
+    return ok ? 1e-3 * (double)ms / timed : 0;
+}
+
+/* Best seconds over the algorithms that the library names; 0: none ran. */
+double best_time(library *l, int64_t n, uint16_t *const *x, kin_gpu *gpu)
+{
+    cublasLtMatmulHeuristicResult_t found[tried];
+    cudaEvent_t event[2] = {};
+    shape s;
+    setup u;
+    int count = 0;
+    double best = 0;
+    memset(&s, 0, sizeof s);
+    s.m = s.n = s.k = s.ld[0] = s.ld[1] = s.ld[2] = n;
+    s.type = s.out = KIN_DTYPE_BF16;
+    s.turn[0] = 1;
+    s.align[0] = s.align[1] = s.align[2] = 256;
+    if (make(&u, s, nullptr) && prefer(&u, s) && cudaEventCreate(&event[0]) == cudaSuccess &&
+        cudaEventCreate(&event[1]) == cudaSuccess &&
+        cublasLtMatmulAlgoGetHeuristic(l->handle, u.desc, u.layout[0], u.layout[1], u.layout[2],
+                                       u.layout[2], u.preference, tried, found,
+                                       &count) != CUBLAS_STATUS_SUCCESS)
+        count = 0;
+    for (int i = 0; i < count; i++) {
+        if (found[i].state != CUBLAS_STATUS_SUCCESS)
+            continue;
+        const double t = time_algorithm(l, u, &found[i].algo, x, gpu, event);
+        if (t > 0 && (best == 0 || t < best))
+            best = t;
+    }
+    for (cudaEvent_t e : event)
+        if (e)
+            cudaEventDestroy(e);
+    return best;
+}
+
+} // namespace
+
+extern "C" kin_status kin_cuda_products_rate(kin_gpu *gpu, int64_t n, double *rate, kin_error *err)
+{
+    library *l = (library *)gpu->products;
+    uint16_t *x[3] = {};
+    *rate = 0;
+    if (!l)
+        return KIN_OK;
+    bool room = true;
+    for (uint16_t *&p : x) {
+        p = (uint16_t *)kin_gpu_alloc(gpu, (size_t)(n * n) * 2);
+        room = room && p;
+    }
+    double best = 0;
+    if (room) {
+        for (int i = 0; i < 2; i++)
+            noise_kernel<<<kin_blocks(n * n), KIN_THREADS, 0, gpu->stream>>>(x[i], n * n);
+        best = best_time(l, n, x, gpu);
+    }
+    for (uint16_t *p : x)
+        kin_gpu_free(p);
+    if (!room)
+        return kin_fail(err, KIN_ERR_MEM, "cuda: no memory to measure a product of %lld",
+                        (long long)n);
+    *rate = best > 0 ? 2.0 * (double)n * (double)n * (double)n / best : 0;
+    return kin_gpu_wait(gpu, err);
+}
+
 bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
 {
     library *l = (library *)c->gpu->products;
@@ -256,6 +359,7 @@ bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
     s.ld[1] = oa.ld;
     s.ld[2] = ld;
     s.type = bf16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
+    s.out = KIN_DTYPE_F32;
     s.turn[0] = ob.along_sum;
     s.turn[1] = !oa.along_sum;
     s.align[0] = alignment(ob.data, ob.ld, size);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/cuda/peak.h"
 #include "tensor/ops.h"
 #include "tests/support/support.h"
 
@@ -248,6 +249,42 @@ static void training_steps_agree(void **state)
     assert_memory_equal(after[1], after[2], sizeof after[1]);
 }
 
+static void peaks(void **state)
+{
+    static const struct {
+        const char *name;
+        int capability, units;
+        double clock, tflops;
+    } rows[] = {{"NVIDIA H200", 90, 1, 1, 989},
+                {"NVIDIA H200 NVL", 90, 1, 1, 835},
+                {"NVIDIA A100-SXM4-80GB", 80, 1, 1, 312},
+                {"NVIDIA L40S", 89, 1, 1, 362},
+                {"NVIDIA RTX A4000", 86, 48, 1.56e9, 0}, /* not the A40; not known */
+                {"a device of nobody", 90, 132, 1.83e9, 989.4}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const double peak =
+            kin_cuda_bf16_peak(rows[i].name, rows[i].capability, rows[i].units, rows[i].clock);
+        if (fabs(peak * 1e-12 - rows[i].tflops) > 0.1)
+            fail_msg("%s: %g TFLOP/s", rows[i].name, peak * 1e-12);
+    }
+}
+
+static void facts(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CUDA);
+    kin_device_facts f;
+    kin_tensor t;
+    (void)state;
+    assert_ok(KIN_WS(ctx, &t, KIN_DTYPE_F32, 1 << 20), &ctx->error);
+    assert_ok(ctx->device->facts(ctx, 0, &f), &ctx->error);
+    assert_true(f.capability >= 80 && f.bf16_measured == 0);
+    assert_true(f.used >= (size_t)4 << 20 && f.used <= f.total);
+    assert_ok(ctx->device->facts(ctx, 256, &f), &ctx->error);
+    assert_true(ctx->device->library ? f.bf16_measured > 0 : f.bf16_measured == 0);
+    kin_ctx_destroy(&ctx);
+}
+
 int main(void)
 {
     char why[200];
@@ -259,6 +296,7 @@ int main(void)
         cmocka_unit_test(refusals),        cmocka_unit_test(two_memories),
         cmocka_unit_test(keep_moves_down), cmocka_unit_test(parameters_follow_versions),
         cmocka_unit_test(adopted_ranges),  cmocka_unit_test(training_steps_agree),
+        cmocka_unit_test(peaks),           cmocka_unit_test(facts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,6 +70,7 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
     r->base = (char *)p;
     r->reserved = *range;
     g->range = r;
+    g->capability = 90;
     std::lock_guard<std::mutex> hold(lock);
     r->next = ranges;
     ranges = r;
@@ -153,6 +154,15 @@ kin_status kin_gpu_wait(kin_gpu *g, kin_error *)
 kin_status kin_gpu_launched(kin_gpu *, const char *, kin_error *)
 {
     return KIN_OK;
+}
+
+bool kin_gpu_facts_of(const kin_gpu *g, kin_gpu_facts *out)
+{
+    *out = {};
+    out->capability = g->capability;
+    out->used = g->range->committed;
+    out->total = g->range->reserved;
+    return true;
 }
 
 long kin_gpu_waits(const kin_gpu *g)
