@@ -30,7 +30,7 @@ void kin_cli_progress(const kin_args *args, kin_progress *p);
 void kin_cli_say(const kin_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Threads: -t, else every core this process may use. */
 int kin_cli_threads(const kin_args *args);
-/* A type of products as flags spell it: f32, bf16, int8. */
+/* A type of products as flags spell it: f32, bf16, int8, fp8. */
 kin_status kin_cli_dtype(const char *name, kin_dtype *out, kin_error *err);
 const char *kin_cli_dtype_name(kin_dtype dtype);
 /* Guidance: --cfg-scale, else the model's own, else 3. */

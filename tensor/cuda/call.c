@@ -6,7 +6,8 @@
 #include "tensor/cuda/cuda.h"
 #include "tensor/cuda/resident.h"
 
-enum { KEY_VALUE = 0x43554401, KEY_BF16 = 0x43554402 }; /* of a parameter's forms on the device */
+enum { KEY_VALUE = 0x43554401, KEY_BF16, KEY_F8 }; /* of a parameter's forms on the device */
+enum { STEP_BYTES = 256, F8_CAPABILITY = 89 };
 
 typedef struct device {
     kin_device base; /* first member: ctx->device points here */
@@ -107,6 +108,12 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);
     if (status == KIN_OK)
+    kin_gpu_facts facts = {0};
+    if (status == KIN_OK && ctx->compute == KIN_DTYPE_F8 &&
+        (!kin_gpu_facts_of(d->gpu, &facts) || facts.capability < F8_CAPABILITY))
+        status = kin_fail(err, KIN_ERR_UNSUPPORTED,
+                          "cuda: fp8 products need compute capability 8.9, the device has %d.%d",
+                          facts.capability / 10, facts.capability % 10);
         status = kin_cuda_products_open(d->gpu, err);
     if (status != KIN_OK) {
         if (d->gpu)
@@ -335,6 +342,24 @@ kin_tensor kin_cuda_grad(kin_cuda_call *c, const kin_param *p)
     kin_tensor grad = p->grad;
     grad.ndim = 1;
     grad.size[0] = kin_tensor_numel(&p->grad);
+kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)
+{
+    const kin_tensor value = kin_cuda_value(c, p);
+    if (!value.data)
+        return value;
+    bool fresh;
+    kin_tensor to = value;
+    char *made = form(c, p, KEY_F8, STEP_BYTES + (size_t)kin_tensor_numel(&value), &fresh);
+    *step = (float *)made;
+    to.dtype = KIN_DTYPE_F8;
+    to.data = made ? made + STEP_BYTES : NULL;
+    if (fresh) {
+        kin_cuda_to_fp8(c, &value, &to, *step);
+        spoil(c, p, KEY_F8);
+    }
+    return to;
+}
+
     grad.stride[0] = 1;
     grad = kin_cuda_out(c, &grad, true);
     return flat(&p->grad, grad.data);

@@ -98,10 +98,18 @@ void round_operand(kin_cuda_call *c, kin_matrix *m, int64_t rows, int64_t k)
 
 cudaDataType_t type_of(int dtype)
 {
-    return dtype == KIN_DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return dtype == KIN_DTYPE_BF16 ? CUDA_R_16BF
+           : dtype == KIN_DTYPE_F8 ? CUDA_R_8F_E4M3
+                                   : CUDA_R_32F;
 }
 
-bool make(setup *u, const shape &s, const void *bias)
+/* Beside the shape: pointers, which no choice depends on. NULL: none. */
+struct extras {
+    const void *bias;
+    const float *step[2]; /* factors of the operands in e4m3, on the device */
+};
+
+bool make(setup *u, const shape &s, const extras &e)
 {
     const cudaDataType_t types[3] = {type_of(s.type), type_of(s.type), type_of(s.out)};
     /* column-major: y^T [n,m] = b [n,k] a^T [k,m] */
@@ -122,12 +130,17 @@ bool make(setup *u, const shape &s, const void *bias)
          cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb) ==
              CUBLAS_STATUS_SUCCESS;
     if (ok && s.epilogue) {
-        const cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
-        ok = cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e) ==
-                 CUBLAS_STATUS_SUCCESS &&
-             cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-                                            sizeof bias) == CUBLAS_STATUS_SUCCESS;
+        const cublasLtEpilogue_t what = CUBLASLT_EPILOGUE_BIAS;
+        ok = cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &what,
+                                            sizeof what) == CUBLAS_STATUS_SUCCESS &&
+             cublasLtMatmulDescSetAttribute(u->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &e.bias,
+                                            sizeof e.bias) == CUBLAS_STATUS_SUCCESS;
     }
+    const cublasLtMatmulDescAttributes_t steps[2] = {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                                                     CUBLASLT_MATMUL_DESC_B_SCALE_POINTER};
+    for (int i = 0; i < 2 && ok && s.type == KIN_DTYPE_F8; i++)
+        ok = cublasLtMatmulDescSetAttribute(u->desc, steps[i], &e.step[i], sizeof e.step[i]) ==
+             CUBLAS_STATUS_SUCCESS;
     return ok;
 }
 
@@ -174,21 +187,29 @@ const cublasLtMatmulAlgo_t *choose(library *l, setup *u, const shape &s)
     return ok ? &e->algo : nullptr;
 }
 
-/* y (+)= sum, with the bias where s.epilogue says so; false: not taken. */
+/* y (+)= sum by an algorithm that was chosen for s. */
+void run_chosen(kin_cuda_call *c, library *l, const setup &u, const shape &s, const void *a,
+                const void *b, float *y, const cublasLtMatmulAlgo_t *algo)
+{
+    const float alpha = 1.0f, beta = s.acc ? 1.0f : 0.0f;
+    if (c->status == KIN_OK &&
+        cublasLtMatmul(l->handle, u.desc, &alpha, b, u.layout[0], a, u.layout[1], &beta, y,
+                       u.layout[2], y, u.layout[2], algo, l->workspace, workspace_bytes,
+                       c->gpu->stream) != CUBLAS_STATUS_SUCCESS)
+        kin_cuda_fail(c, KIN_ERR_BACKEND, "cublasLtMatmul failed");
+}
+
+/* The same, with the bias where s.epilogue says so; false: not taken. */
 bool run(kin_cuda_call *c, library *l, const shape &s, const operand *a, const operand *b, float *y,
          const void *bias)
 {
     setup u;
-    const float alpha = 1.0f, beta = s.acc ? 1.0f : 0.0f;
-    if (!make(&u, s, bias))
+    if (!make(&u, s, {bias, {}}))
         return false;
     const cublasLtMatmulAlgo_t *algo = choose(l, &u, s);
     if (!algo)
         return false;
-    if (cublasLtMatmul(l->handle, u.desc, &alpha, b->data, u.layout[0], a->data, u.layout[1], &beta,
-                       y, u.layout[2], y, u.layout[2], algo, l->workspace, workspace_bytes,
-                       c->gpu->stream) != CUBLAS_STATUS_SUCCESS)
-        kin_cuda_fail(c, KIN_ERR_BACKEND, "cublasLtMatmul failed");
+    run_chosen(c, l, u, s, a->data, b->data, y, algo);
     return true;
 }
 
@@ -277,7 +298,7 @@ double best_time(library *l, int64_t n, uint16_t *const *x, kin_gpu *gpu)
     s.type = s.out = KIN_DTYPE_BF16;
     s.turn[0] = 1;
     s.align[0] = s.align[1] = s.align[2] = 256;
-    if (make(&u, s, nullptr) && prefer(&u, s) && cudaEventCreate(&event[0]) == cudaSuccess &&
+    if (make(&u, s, {}) && prefer(&u, s) && cudaEventCreate(&event[0]) == cudaSuccess &&
         cudaEventCreate(&event[1]) == cudaSuccess &&
         cublasLtMatmulAlgoGetHeuristic(l->handle, u.desc, u.layout[0], u.layout[1], u.layout[2],
                                        u.layout[2], u.preference, tried, found,
@@ -328,7 +349,7 @@ extern "C" kin_status kin_cuda_products_rate(kin_gpu *gpu, int64_t n, double *ra
 bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
 {
     library *l = (library *)c->gpu->products;
-    const bool plain = !p->act && !p->gate.data && !p->residual.data && !p->pre.data;
+    const bool plain = kin_product_is_plain(p);
     kin_matrix a = p->a, b = p->b;
     operand oa, ob;
     if (!l || p->offset || p->m < 1 || p->n < 1 || p->k < 1 || (p->acc && (!plain || p->bias)) ||
@@ -341,12 +362,9 @@ bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
         if (c->status != KIN_OK || !see(a, p->m, p->k, &oa) || !see(b, p->n, p->k, &ob))
             return false;
     }
-    /* where the old contents of y are still needed, the sum goes elsewhere */
-    const bool apart = p->residual.data && p->residual.data == p->y.data;
-    float *sum = (float *)p->y.data;
-    const int64_t ld = apart ? p->n : p->y.stride[0];
-    if (apart)
-        sum = (float *)kin_cuda_scratch(c, (size_t)(p->m * p->n) * sizeof(float));
+    const kin_sum_place to = kin_place_of_sum(c, p);
+    float *sum = to.data;
+    const int64_t ld = to.row;
     if (c->status != KIN_OK)
         return true;
     const int size = bf16 ? 2 : 4;
@@ -374,5 +392,44 @@ bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
         return false;
     if (!plain || p->bias)
         kin_product_epilogue(c, p, sum, ld);
+    return true;
+}
+
+bool kin_library_fp8(kin_cuda_call *c, const kin_product *p, kin_param *weight)
+{
+    library *l = (library *)c->gpu->products;
+    if (!l || p->acc || p->a.col != 1 || p->y.stride[0] < p->n)
+        return false;
+    const int64_t sizes[2] = {p->m, p->k};
+    kin_tensor x = kin_tensor_of((void *)p->a.data, KIN_DTYPE_F32, 2, sizes), x8 = x;
+    float *steps = (float *)kin_cuda_scratch(c, 2 * sizeof(float)), *weight_steps = nullptr;
+    x.stride[0] = p->a.row;
+    x8.data = kin_cuda_scratch(c, (size_t)(p->m * p->k));
+    const kin_tensor w8 = kin_cuda_value_fp8(c, weight, &weight_steps);
+    const kin_sum_place to = kin_place_of_sum(c, p);
+    if (c->status != KIN_OK)
+        return true;
+    /* y^T [n,m] = w [n,k] x^T [k,m]: the only order that FP8 kernels of sm_89 and sm_90 take */
+    shape s;
+    setup u;
+    memset(&s, 0, sizeof s);
+    s.m = p->m;
+    s.n = p->n;
+    s.k = s.ld[0] = s.ld[1] = p->k;
+    s.ld[2] = to.row;
+    s.type = KIN_DTYPE_F8;
+    s.out = KIN_DTYPE_F32;
+    s.turn[0] = 1;
+    s.align[0] = alignment(w8.data, p->k, 1);
+    s.align[1] = alignment(x8.data, p->k, 1);
+    s.align[2] = alignment(to.data, to.row, 4);
+    const cublasLtMatmulAlgo_t *algo =
+        make(&u, s, {nullptr, {weight_steps, steps}}) ? choose(l, &u, s) : nullptr;
+    if (!algo)
+        return false;
+    kin_cuda_to_fp8(c, &x, &x8, steps);
+    run_chosen(c, l, u, s, x8.data, w8.data, to.data, algo);
+    if (!kin_product_is_plain(p) || p->bias)
+        kin_product_epilogue(c, p, to.data, to.row);
     return true;
 }

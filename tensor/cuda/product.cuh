@@ -45,7 +45,32 @@ void kin_product_epilogue(kin_cuda_call *c, const kin_product *p, const float *s
 static inline kin_matrix kin_rows_of(const kin_tensor &t) /* a 2-D view as it is */
 {
     kin_matrix m = {t.data, t.dtype, t.stride[0], 1};
+/* p with its operand A (f32) and the weight w [n,k] in e4m3, sums in f32, its B not looked at;
+ * false: not taken. */
+bool kin_library_fp8(kin_cuda_call *c, const kin_product *p, kin_param *w);
     return m;
+}
+
+/* Where p's sum goes before its epilogue: y itself, or scratch where y's old contents are still
+ * needed. */
+typedef struct kin_sum_place {
+    float *data;
+    int64_t row;
+} kin_sum_place;
+static inline kin_sum_place kin_place_of_sum(kin_cuda_call *c, const kin_product *p)
+{
+    kin_sum_place s = {(float *)p->y.data, p->y.stride[0]};
+    if (p->residual.data && p->residual.data == p->y.data) {
+        s.data = (float *)kin_cuda_scratch(c, (size_t)(p->m * p->n) * sizeof(float));
+        s.row = p->n;
+    }
+    return s;
+}
+
+/* True if y is the sum alone, but for the bias. */
+static inline bool kin_product_is_plain(const kin_product *p)
+{
+    return !p->act && !p->gate.data && !p->residual.data && !p->pre.data;
 }
 
 static inline kin_matrix kin_turned(kin_matrix m) /* transposed */
