@@ -1,5 +1,6 @@
 #include "tensor/cuda/call.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -107,13 +108,13 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err
                            .wait = wait_all,
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);
-    if (status == KIN_OK)
     kin_gpu_facts facts = {0};
     if (status == KIN_OK && ctx->compute == KIN_DTYPE_F8 &&
         (!kin_gpu_facts_of(d->gpu, &facts) || facts.capability < F8_CAPABILITY))
         status = kin_fail(err, KIN_ERR_UNSUPPORTED,
                           "cuda: fp8 products need compute capability 8.9, the device has %d.%d",
                           facts.capability / 10, facts.capability % 10);
+    if (status == KIN_OK)
         status = kin_cuda_products_open(d->gpu, err);
     if (status != KIN_OK) {
         if (d->gpu)
@@ -137,6 +138,12 @@ int kin_cuda_count(char *why, size_t bytes)
 bool kin_cuda_describe(int index, char *text, size_t bytes)
 {
     return kin_gpu_describe(index, text, bytes);
+}
+
+bool kin_cuda_small_tiles(void)
+{
+    const char *tiles = getenv("KINEMA_CUDA_TILES");
+    return tiles && strcmp(tiles, "small") == 0;
 }
 
 /* --- one call --- */
@@ -335,13 +342,6 @@ kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p)
     return to;
 }
 
-kin_tensor kin_cuda_grad(kin_cuda_call *c, const kin_param *p)
-{
-    if (!p || !p->grad.data)
-        return (kin_tensor){0};
-    kin_tensor grad = p->grad;
-    grad.ndim = 1;
-    grad.size[0] = kin_tensor_numel(&p->grad);
 kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)
 {
     const kin_tensor value = kin_cuda_value(c, p);
@@ -360,6 +360,13 @@ kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)
     return to;
 }
 
+kin_tensor kin_cuda_grad(kin_cuda_call *c, const kin_param *p)
+{
+    if (!p || !p->grad.data)
+        return (kin_tensor){0};
+    kin_tensor grad = p->grad;
+    grad.ndim = 1;
+    grad.size[0] = kin_tensor_numel(&p->grad);
     grad.stride[0] = 1;
     grad = kin_cuda_out(c, &grad, true);
     return flat(&p->grad, grad.data);

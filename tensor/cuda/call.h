@@ -38,6 +38,8 @@ typedef struct kin_cuda_call {
     kin_cuda_result *results;
 } kin_cuda_call;
 
+/* True with KINEMA_CUDA_TILES=small: products and attention in bf16 run on the simpler kernels. */
+bool kin_cuda_small_tiles(void);
 /* True where operands of products are rounded to bf16: under BF16, and under F8 what is not done in
  * e4m3. */
 static inline bool kin_cuda_in_bf16(const kin_ctx *ctx)

@@ -90,12 +90,14 @@ extern "C" kin_status kin_cuda_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args
 
 /* --- experts --- */
 
-/* Device addresses of the experts' parameters, as a list on the device. All of one type. */
+/* Device addresses of the experts' parameters, as a list on the device. All of one type; *aligned
+ * (or NULL): at multiples of 16 bytes. */
 static const void *const *weights_of(kin_cuda_call *c, kin_param *const *w, int64_t groups,
-                                     bool product, int *dtype)
+                                     bool product, int *dtype, bool *aligned)
 {
     const void **list = (const void **)kin_ws_bytes(c->ctx, (size_t)groups * sizeof *list);
     *dtype = KIN_DTYPE_F32;
+    bool even = true;
     if (!list) {
         c->status = c->ctx->error.status;
         return NULL;
@@ -104,12 +106,15 @@ static const void *const *weights_of(kin_cuda_call *c, kin_param *const *w, int6
     for (int64_t e = 0; e < groups && c->status == KIN_OK; e++) {
         const kin_tensor t = product ? weight_of(c, w[e]) : kin_cuda_value(c, w[e]);
         list[e] = t.data;
+        even = even && (uintptr_t)t.data % 16 == 0;
         if (t.data && any && t.dtype != *dtype)
             kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "experts must have one type of weight");
         if (t.data)
             *dtype = t.dtype;
         any = any || t.data;
     }
+    if (aligned)
+        *aligned = even;
     return (const void *const *)kin_cuda_bytes(c, list, (size_t)groups * sizeof *list);
 }
 
@@ -135,6 +140,7 @@ static void use_dispatch(kin_cuda_call *c, const kin_dispatch *d, bool gather, k
     p->groups = d->groups;
     p->order = gather ? (const int32_t *)kin_cuda_in(c, &d->order).data : NULL;
     p->slots = d->slots;
+    p->gathered = d->tokens;
 }
 
 extern "C" kin_status kin_cuda_grouped(kin_ctx *ctx, const kin_grouped_args *a)
@@ -148,9 +154,9 @@ extern "C" kin_status kin_cuda_grouped(kin_ctx *ctx, const kin_grouped_args *a)
     p.a = kin_rows_of(kin_cuda_in(&c, a->x));
     p.b.row = a->k;
     p.b.col = 1;
-    p.bs = weights_of(&c, a->w, p.groups, true, &p.b.dtype);
+    p.bs = weights_of(&c, a->w, p.groups, true, &p.b.dtype, &p.aligned);
     if (a->b)
-        p.biases = weights_of(&c, a->b, p.groups, false, &p.bias_dtype);
+        p.biases = weights_of(&c, a->b, p.groups, false, &p.bias_dtype, NULL);
     p.act = a->act;
     /* note: rows of no pair stay as they are */
     p.pre = kin_cuda_out(&c, a->pre, true);
@@ -170,7 +176,7 @@ extern "C" kin_status kin_cuda_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_ar
     p.a = kin_rows_of(kin_cuda_in(&c, a->dy));
     p.b.row = 1;
     p.b.col = a->k;
-    p.bs = weights_of(&c, a->w, p.groups, true, &p.b.dtype);
+    p.bs = weights_of(&c, a->w, p.groups, true, &p.b.dtype, &p.aligned);
     p.y = kin_cuda_out(&c, a->dx, true);
     kin_product_run(&c, &p, kin_cuda_in_bf16(ctx));
     return kin_cuda_end(&c);
