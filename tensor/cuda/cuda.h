@@ -14,7 +14,8 @@ void kin_kernels_init_cuda(kin_kernels *k);
 
 /* x f32 or f16, contiguous, rounded to bf16 (to nearest even) into y of as many elements. */
 void kin_cuda_to_bf16(kin_cuda_call *c, const kin_tensor *x, const kin_tensor *y);
-/* x [rows,cols] (f32, bf16 or f16, columns contiguous, any row stride) into e4m3, y contiguous:
+/* x [rows,cols] (f32, bf16 or f16, columns contiguous, any row stride, cols a multiple of 16) into
+ * e4m3, y contiguous:
  * x = step[0] * y with step[0] = largest magnitude / 448; step [2] on the device, step[1] is its
  * inverse. A value that is not finite makes step NaN. */
 void kin_cuda_to_fp8(kin_cuda_call *c, const kin_tensor *x, const kin_tensor *y, float *step);

@@ -24,16 +24,24 @@ __device__ static int block_max(int v)
     return v;
 }
 
+/* Where piece i of 4 elements begins in x, of `pieces` pieces a row. */
+__device__ static __forceinline__ int64_t piece_at(const kin_tensor &x, int64_t i, int64_t pieces)
+{
+    return x.stride[0] == x.size[1] ? 4 * i : i / pieces * x.stride[0] + i % pieces * 4;
+}
+
 /* note: magnitudes are compared as bits, where a NaN is above everything and so not lost */
 __global__ static void absmax_kernel(kin_tensor x, int *part)
 {
-    const int64_t cols = x.size[1];
+    const int64_t pieces = x.size[1] / 4;
     int most = 0;
-    KIN_EACH(i, x.size[0] * cols)
+    KIN_EACH(i, x.size[0] * pieces)
     {
-        const float v = kin_at(x, i / cols * x.stride[0] + i % cols);
-        const int bits = (int)(kin_float_bits(v) & 0x7fffffffu);
-        most = bits > most ? bits : most;
+        const int64_t at = piece_at(x, i, pieces);
+        for (int k = 0; k < 4; k++) {
+            const int bits = (int)(kin_float_bits(kin_at(x, at + k)) & 0x7fffffffu);
+            most = bits > most ? bits : most;
+        }
     }
     most = block_max(most);
     if (threadIdx.x == 0)
@@ -55,26 +63,30 @@ __global__ static void step_kernel(const int *part, int parts, float *step)
     step[1] = !finite ? NAN : small ? 0.0f : KIN_E4M3_MAX / amax;
 }
 
-__global__ static void to_fp8_kernel(kin_tensor x, const float *step, uint8_t *y)
+__global__ static void to_fp8_kernel(kin_tensor x, const float *step, uint32_t *y)
 {
-    const int64_t cols = x.size[1];
+    const int64_t pieces = x.size[1] / 4;
     const float factor = step[1];
-    KIN_EACH(i, x.size[0] * cols)
-    y[i] = kin_f32_to_e4m3(kin_at(x, i / cols * x.stride[0] + i % cols) * factor);
+    KIN_EACH(i, x.size[0] * pieces)
+    {
+        const int64_t at = piece_at(x, i, pieces);
+        uint32_t four = 0;
+        for (int k = 0; k < 4; k++)
+            four |= (uint32_t)kin_f32_to_e4m3(kin_at(x, at + k) * factor) << (8 * k);
+        y[i] = four;
+    }
 }
 
 extern "C" void kin_cuda_to_fp8(kin_cuda_call *c, const kin_tensor *from, const kin_tensor *to,
                                 float *step)
 {
     const kin_tensor x = *from;
-    uint8_t *y = (uint8_t *)to->data;
-    const int64_t n = x.size[0] * x.size[1];
-    dim3 grid = kin_blocks(n);
-    if (grid.x > PARTS)
-        grid.x = PARTS;
-    const int parts = (int)grid.x;
+    uint32_t *y = (uint32_t *)to->data;
+    const dim3 all = kin_blocks(x.size[0] * x.size[1] / 4);
+    const dim3 some(all.x < (unsigned)PARTS ? all.x : (unsigned)PARTS);
+    const int parts = (int)some.x;
     int *part = (int *)kin_cuda_scratch(c, PARTS * sizeof(int));
-    KIN_LAUNCH(c, absmax_kernel, grid, KIN_THREADS, x, part);
+    KIN_LAUNCH(c, absmax_kernel, some, KIN_THREADS, x, part);
     KIN_LAUNCH(c, step_kernel, 1, KIN_THREADS, part, parts, step);
-    KIN_LAUNCH(c, to_fp8_kernel, kin_blocks(n), KIN_THREADS, x, step, y);
+    KIN_LAUNCH(c, to_fp8_kernel, all, KIN_THREADS, x, step, y);
 }

@@ -72,30 +72,6 @@ bool see(const kin_matrix &m, int64_t rows, int64_t k, operand *out)
     return (m.col == 1 || m.row == 1) && out->ld >= least;
 }
 
-__global__ void convert_kernel(const void *from, int dtype, int64_t rows, int64_t cols, int64_t ld,
-                               uint16_t *to)
-{
-    KIN_EACH(i, rows * cols)
-    to[i] = kin_float_bf16(kin_load(from, dtype, i / cols * ld + i % cols));
-}
-
-/* The operand in bf16: itself, or a contiguous copy. */
-void round_operand(kin_cuda_call *c, kin_matrix *m, int64_t rows, int64_t k)
-{
-    if (m->dtype == KIN_DTYPE_BF16)
-        return;
-    const bool along = m->col == 1;
-    const int64_t outer = along ? rows : k, inner = along ? k : rows, ld = along ? m->row : m->col;
-    uint16_t *to = (uint16_t *)kin_cuda_scratch(c, (size_t)(outer * inner) * 2);
-    const void *from = m->data;
-    const int dtype = m->dtype;
-    KIN_LAUNCH(c, convert_kernel, kin_blocks(outer * inner), KIN_THREADS, from, dtype, outer, inner,
-               ld, to);
-    m->data = to;
-    m->dtype = KIN_DTYPE_BF16;
-    (along ? m->row : m->col) = inner;
-}
-
 cudaDataType_t type_of(int dtype)
 {
     return dtype == KIN_DTYPE_BF16 ? CUDA_R_16BF
@@ -357,8 +333,8 @@ bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16)
         (!bf16 && (a.dtype != KIN_DTYPE_F32 || b.dtype != KIN_DTYPE_F32)) || p->y.stride[0] < p->n)
         return false;
     if (bf16) {
-        round_operand(c, &a, p->m, p->k);
-        round_operand(c, &b, p->n, p->k);
+        kin_product_round(c, &a, oa.along_sum, p->m, p->k);
+        kin_product_round(c, &b, ob.along_sum, p->n, p->k);
         if (c->status != KIN_OK || !see(a, p->m, p->k, &oa) || !see(b, p->n, p->k, &ob))
             return false;
     }

@@ -36,6 +36,7 @@ extern "C" kin_status kin_cuda_linear(kin_ctx *ctx, const kin_linear_args *a)
     p.bias_dtype = b.dtype;
     p.act = a->act;
     p.gate = kin_cuda_in(&c, a->gate);
+    p.gate_rows = p.gate.data && p.gate.size[0] ? a->m / p.gate.size[0] : 1;
     p.residual = kin_cuda_in(&c, a->residual);
     p.pre = kin_cuda_out(&c, a->pre, false);
     p.y = kin_cuda_out(&c, a->y, false);

@@ -60,7 +60,7 @@ __device__ static __forceinline__ void kin_product_finish(const kin_product &p, 
         *kin_ptr2(p.pre, i, j) = sum;
     float y = kin_act_of(p.act, sum);
     if (p.gate.data)
-        y *= kin_get2(p.gate, i / (p.m / p.gate.size[0]), j);
+        y *= kin_get2(p.gate, (uint32_t)i / (uint32_t)p.gate_rows, j);
     if (p.residual.data)
         y += kin_get2(p.residual, i, j);
     kin_put(kin_ptr2(p.y, i, j), y, p.acc);

@@ -142,19 +142,21 @@ void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16)
         own_product(c, p, bf16);
 }
 
+/* note: a thread per column, as a division per element would cost more than the rest */
 __global__ static void epilogue_kernel(kin_product p, const float *sum, int64_t row)
 {
-    KIN_EACH(e, p.m * p.n)
-    {
-        const int64_t i = e / p.n, j = e % p.n;
+    const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (int64_t i = blockIdx.y; i < p.m && j < p.n; i += gridDim.y)
         kin_product_finish(p, 0, i, j, sum[i * row + j]);
-    }
 }
 
 void kin_product_epilogue(kin_cuda_call *c, const kin_product *args, const float *sum, int64_t row)
 {
     const kin_product p = *args;
-    KIN_LAUNCH(c, epilogue_kernel, kin_blocks(p.m * p.n), KIN_THREADS, p, sum, row);
+    const int threads = p.n < KIN_THREADS ? 64 : KIN_THREADS;
+    const dim3 grid((unsigned)((p.n + threads - 1) / threads),
+                    (unsigned)(p.m < 65535 ? p.m : 65535));
+    KIN_LAUNCH(c, epilogue_kernel, grid, threads, p, sum, row);
 }
 
 /* --- sums of columns: gradients of biases --- */

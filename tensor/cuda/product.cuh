@@ -33,6 +33,7 @@ typedef struct kin_product {
     const void *bias; /* [n] or NULL, of bias_dtype */
     int bias_dtype;
     int act;
+    int64_t gate_rows;                 /* of y, that share one of gate */
     kin_tensor gate, residual, pre, y; /* y [m,n], columns contiguous; the others no data: none */
     bool acc;
 } kin_product;
@@ -43,6 +44,9 @@ void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16);
 dim3 kin_product_grid(kin_cuda_call *c, const kin_product *p, int tile);
 /* In bf16 by product_mma.cu; false: not taken. */
 bool kin_product_mma(kin_cuda_call *c, const kin_product *p);
+/* An operand of `rows` rows and `sums` indices of the sum (along: those contiguous, else the rows)
+ * that is not in bf16 becomes a copy that is, its rows padded to 16 bytes by zeros. */
+void kin_product_round(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums);
 /* The same through cublasLt: true if it was taken. library.cu, or none. */
 bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16);
 /* p with its operand A (f32) and the weight w [n,k] in e4m3, sums in f32, its B not looked at;

@@ -162,16 +162,44 @@ __global__ static void __launch_bounds__(MMA_THREADS) product_mma_kernel(kin_pro
 
 /* --- operands --- */
 
-/* [outer, inner] rounded to bf16, rows of ld elements, zeros behind the last column */
-__global__ static void pad_kernel(kin_matrix m, bool along, int64_t outer, int64_t inner,
-                                  int64_t ld, uint16_t *to)
+struct __align__(16) chunk
 {
-    KIN_EACH(i, outer * ld)
+    uint16_t v[CHUNK];
+};
+
+/* [outer, inner] rounded to bf16, rows of `chunks` chunks, zeros behind the last column */
+__global__ static void round_kernel(kin_matrix m, bool along, int64_t outer, int64_t inner,
+                                    int64_t chunks, chunk *to)
+{
+    KIN_EACH(i, outer * chunks)
     {
-        const int64_t o = i / ld, at = i % ld;
-        const int64_t from = along ? o * m.row + at : at + o * m.col;
-        to[i] = at < inner ? kin_float_bf16(kin_load(m.data, m.dtype, from)) : 0;
+        const int64_t o = i / chunks, first = i % chunks * CHUNK;
+        const int64_t from = along ? o * m.row + first : first + o * m.col;
+        chunk c;
+        for (int k = 0; k < CHUNK; k++)
+            c.v[k] = first + k < inner ? kin_float_bf16(kin_load(m.data, m.dtype, from + k)) : 0;
+        to[i] = c;
     }
+}
+
+static void copy_rounded(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums)
+{
+    const kin_matrix from = *m;
+    const int64_t outer = along ? rows : sums, inner = along ? sums : rows;
+    const int64_t chunks = (inner + CHUNK - 1) / CHUNK;
+    chunk *to = (chunk *)kin_cuda_scratch(c, (size_t)(outer * chunks) * sizeof *to);
+    KIN_LAUNCH(c, round_kernel, kin_blocks(outer * chunks), KIN_THREADS, from, along, outer, inner,
+               chunks, to);
+    m->data = to;
+    m->dtype = KIN_DTYPE_BF16;
+    m->row = along ? chunks * CHUNK : 1;
+    m->col = along ? 1 : chunks * CHUNK;
+}
+
+void kin_product_round(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums)
+{
+    if (m->dtype != KIN_DTYPE_BF16)
+        copy_rounded(c, m, along, rows, sums);
 }
 
 /* note: what lies behind the last index of the sum would be multiplied */
@@ -181,21 +209,11 @@ static bool copies_as_it_lies(const kin_matrix &m, bool along, int64_t sums)
            (along ? m.row % CHUNK == 0 && sums % CHUNK == 0 : m.col % CHUNK == 0);
 }
 
-/* The operand in bf16 with rows of a multiple of 8 elements: itself, or a copy. rows x sums. */
+/* The operand as copies want it: itself, or a copy. rows x sums. */
 static void prepare(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums)
 {
-    if (copies_as_it_lies(*m, along, sums))
-        return;
-    const kin_matrix from = *m;
-    const int64_t outer = along ? rows : sums, inner = along ? sums : rows;
-    const int64_t ld = (inner + CHUNK - 1) / CHUNK * CHUNK;
-    uint16_t *to = (uint16_t *)kin_cuda_scratch(c, (size_t)(outer * ld) * 2);
-    KIN_LAUNCH(c, pad_kernel, kin_blocks(outer * ld), KIN_THREADS, from, along, outer, inner, ld,
-               to);
-    m->data = to;
-    m->dtype = KIN_DTYPE_BF16;
-    m->row = along ? ld : 1;
-    m->col = along ? 1 : ld;
+    if (!copies_as_it_lies(*m, along, sums))
+        copy_rounded(c, m, along, rows, sums);
 }
 
 static bool takes(const kin_product &p)
