@@ -8,34 +8,11 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "bench/gpu_bench.h"
 #include "tensor/device.h"
-#include "tensor/kernels.h"
 #include "tensor/ops.h"
 
-enum { EXPERTS = 12, EXIT_SKIPPED = 77, MOST_RUNS = 50 };
-
-typedef struct sizes {
-    int64_t dense;                  /* M = N = K of the large product */
-    int64_t tokens, width, hidden;  /* of the experts' layer */
-    int64_t batch, heads, sequence; /* of attention */
-} sizes;
-
-typedef struct bench {
-    kin_ctx *ctx;
-    kin_params *params;
-    sizes s;
-    bool twice;
-    int rows, differ;
-} bench;
-
-/* One thing to time. */
-typedef struct work {
-    const char *name;
-    kin_status (*run)(bench *b, const struct work *w);
-    const void *args;
-    const kin_tensor *result; /* NULL: not compared */
-    double flops, bytes;
-} work;
+enum { EXIT_SKIPPED = 77, MOST_RUNS = 50 };
 
 static double now(void)
 {
@@ -44,33 +21,44 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A device tensor of normal numbers. */
-static kin_status noise(bench *b, int ndim, const int64_t *sizes_of, kin_tensor *t)
+kin_status noise(bench *b, int ndim, const int64_t *sizes_of, kin_tensor *t)
 {
     const kin_rng rng = {.seed = 1, .purpose = KIN_RNG_TEST, .sample = (uint64_t)b->ctx->ws.used};
     KIN_TRY(kin_ws_tensor(b->ctx, KIN_DTYPE_F32, ndim, sizes_of, t));
     return b->ctx->k->randn(b->ctx, &rng, 0, t);
 }
 
-/* A weight [n,k] with a gradient. */
-static kin_status weight(bench *b, const char *name, int64_t n, int64_t k, kin_param **out)
+/* n floats of the heap that live on the device; random ones, or zeros. */
+static kin_status resident(bench *b, int64_t n, bool random, float **out)
 {
-    kin_error *err = &b->ctx->error;
-    kin_param *p =
-        kin_params_add(b->params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(n, k), "%s", name);
-    if (!p)
-        return kin_fail(err, KIN_ERR_MEM, "bench: out of memory");
-    float *value = kin_malloc((size_t)(n * k) * sizeof *value);
-    if (!value)
-        return kin_fail(err, KIN_ERR_MEM, "bench: out of memory");
+    float *v = kin_calloc((size_t)n, sizeof *v);
     uint32_t state = 12345;
-    for (int64_t i = 0; i < n * k; i++) {
+    if (!v)
+        return kin_fail(&b->ctx->error, KIN_ERR_MEM, "bench: out of memory");
+    *out = v;
+    for (int64_t i = 0; i < n && random; i++) {
         state = state * 1664525u + 1013904223u;
-        value[i] = ((float)(state >> 8) / 8388608.0f - 1.0f) * 0.05f;
+        v[i] = ((float)(state >> 8) / 8388608.0f - 1.0f) * 0.05f;
     }
-    const kin_tensor t = KIN_TENSOR(value, KIN_DTYPE_F32, n, k);
+    return b->ctx->device->adopt(b->ctx, v, (size_t)n * sizeof *v);
+}
+
+kin_status weight(bench *b, const char *name, int64_t n, int64_t k, kin_param **out)
+{
+    const int64_t dims[2] = {n ? n : k, k};
+    const int64_t count = n ? n * k : k;
+    kin_param *p =
+        kin_params_add(b->params, KIN_INIT(KIN_INIT_ZERO, 0), n ? 2 : 1, dims, "%s", name);
+    float *value = NULL, *grad = NULL;
+    if (!p)
+        return kin_fail(&b->ctx->error, KIN_ERR_MEM, "bench: out of memory");
     *out = p;
-    return kin_params_bind(p, &t, err);
+    kin_status status = resident(b, count, true, &value);
+    if (status == KIN_OK)
+        status = resident(b, count, false, &grad);
+    p->grad = kin_tensor_of(grad, KIN_DTYPE_F32, n ? 2 : 1, dims);
+    const kin_tensor t = kin_tensor_of(value, KIN_DTYPE_F32, n ? 2 : 1, dims);
+    return status == KIN_OK ? kin_params_bind(p, &t, &b->ctx->error) : status;
 }
 
 static kin_status print_row(bench *b, const work *w, double seconds, int runs)
@@ -104,6 +92,7 @@ static kin_status time_work(bench *b, const work *w)
         if (runs > MOST_RUNS)
             runs = MOST_RUNS;
     }
+    b->seconds = best;
     return print_row(b, w, best, runs);
 }
 
@@ -124,9 +113,35 @@ static kin_status compare_work(bench *b, const work *w)
     return KIN_OK;
 }
 
-static kin_status do_work(bench *b, const work *w)
+kin_status do_work(bench *b, const work *w)
 {
-    return b->twice ? compare_work(b, w) : time_work(b, w);
+    if (b->twice)
+        return w->result ? compare_work(b, w) : KIN_OK;
+    return time_work(b, w);
+}
+
+void add_bar(bench *b, const char *name, const char *unit, double value, double limit, bool at_most)
+{
+    if (b->twice || b->ctx->compute != KIN_DTYPE_BF16)
+        return;
+    b->bars[b->bar_count++] = (bar){name, unit, value, limit, at_most};
+}
+
+/* note: small sizes show the steps, they prove nothing */
+static void print_bars(const bench *b)
+{
+    printf("\n], \"bars\": [");
+    for (int i = 0; i < b->bar_count; i++) {
+        const bar *r = &b->bars[i];
+        const bool holds = r->at_most ? r->value <= r->limit : r->value >= r->limit;
+        printf("%s\n  {\"work\": \"%s\", \"unit\": \"%s\", \"value\": %.4f, \"bar\": %.4f, "
+               "\"at_most\": %s, \"holds\": %s}",
+               i ? "," : "", r->work, r->unit, r->value, r->limit, r->at_most ? "true" : "false",
+               b->small ? "null"
+               : holds  ? "true"
+                        : "false");
+    }
+    printf("\n]}\n");
 }
 
 #define RUN(slot, args_type)                                        \
@@ -136,8 +151,10 @@ static kin_status do_work(bench *b, const work *w)
     }
 RUN(linear, kin_linear_args)
 RUN(linear_dx, kin_linear_bwd_args)
+RUN(linear_dw, kin_linear_bwd_args)
 RUN(grouped, kin_grouped_args)
 RUN(grouped_dx, kin_grouped_bwd_args)
+RUN(grouped_dw, kin_grouped_bwd_args)
 RUN(attention, kin_attention_args)
 RUN(attention_bwd, kin_attention_args)
 RUN(layernorm, kin_norm_args)
@@ -155,7 +172,38 @@ static kin_status dense(bench *b)
     const kin_linear_bwd_args back = {.m = n, .n = n, .k = n, .dy = &x, .x = &x, .w = w, .dx = &y};
     const double flops = 2.0 * (double)n * (double)n * (double)n;
     KIN_TRY(do_work(b, &(work){"linear", run_linear, &forward, &y, flops, 0}));
+    if (!b->twice && b->ctx->compute == KIN_DTYPE_BF16) {
+        kin_device_facts facts;
+        const double rate = flops / b->seconds;
+        KIN_TRY(b->ctx->device->facts(b->ctx, n, &facts));
+        if (facts.bf16_measured > 0)
+            add_bar(b, "dense bf16 linear against cublasLt's best", "share",
+                    rate / facts.bf16_measured, 0.95, false);
+    }
     return do_work(b, &(work){"linear_dx", run_linear_dx, &back, &y, flops, 0});
+}
+
+/* Experts' products, then the dense ones of equal work. */
+typedef struct product_works {
+    work experts[3], dense[3]; /* forward, dx, dw */
+} product_works;
+
+static kin_status compare_products(bench *b, const product_works *p)
+{
+    double grouped[3] = {0}, same[3] = {0};
+    for (int i = 0; i < 3; i++) {
+        KIN_TRY(do_work(b, &p->experts[i]));
+        grouped[i] = b->seconds;
+    }
+    for (int i = 0; i < 3; i++) {
+        KIN_TRY(do_work(b, &p->dense[i]));
+        same[i] = b->seconds;
+    }
+    add_bar(b, "grouped experts forward against dense of equal FLOPs", "share",
+            same[0] / grouped[0], 0.6, false);
+    add_bar(b, "grouped experts forward and backward against dense of equal FLOPs", "share",
+            (same[0] + same[1] + same[2]) / (grouped[0] + grouped[1] + grouped[2]), 0.5, false);
+    return KIN_OK;
 }
 
 static kin_status experts(bench *b)
@@ -178,12 +226,20 @@ static kin_status experts(bench *b)
     const kin_grouped_args forward = {
         .n = H, .k = D, .d = &d, .gather = true, .x = &x, .w = w, .act = KIN_ACT_SILU, .y = &y};
     const kin_grouped_bwd_args back = {
-        .n = H, .k = D, .d = &d, .dy = &y, .x = &x, .w = w, .dx = &dx};
-    const kin_linear_args same = {.m = T, .n = H, .k = D, .x = &x, .w = w[0], .y = &y};
+        .n = H, .k = D, .d = &d, .gather = true, .dy = &y, .x = &x, .w = w, .dx = &dx};
+    const kin_linear_args same = {
+        .m = T, .n = H, .k = D, .x = &x, .w = w[0], .act = KIN_ACT_SILU, .y = &y};
+    const kin_linear_bwd_args same_back = {
+        .m = T, .n = H, .k = D, .dy = &y, .x = &x, .w = w[0], .dx = &dx};
     const double flops = 2.0 * (double)T * (double)D * (double)H;
-    KIN_TRY(do_work(b, &(work){"experts", run_grouped, &forward, &y, flops, 0}));
-    KIN_TRY(do_work(b, &(work){"experts_dx", run_grouped_dx, &back, &dx, flops, 0}));
-    return do_work(b, &(work){"linear_of_equal_flops", run_linear, &same, &y, flops, 0});
+    const product_works p = {
+        .experts = {{"experts", run_grouped, &forward, &y, flops, 0},
+                    {"experts_dx", run_grouped_dx, &back, &dx, flops, 0},
+                    {"experts_dw", run_grouped_dw, &back, NULL, flops, 0}},
+        .dense = {{"linear_of_equal_flops", run_linear, &same, &y, flops, 0},
+                  {"linear_dx_of_equal_flops", run_linear_dx, &same_back, &dx, flops, 0},
+                  {"linear_dw_of_equal_flops", run_linear_dw, &same_back, NULL, flops, 0}}};
+    return compare_products(b, &p);
 }
 
 static kin_status attention(bench *b, int64_t d, const char *forward, const char *backward)
@@ -236,6 +292,8 @@ static kin_status all_works(bench *b)
     kin_ws_release(b->ctx, mark);
     KIN_TRY(experts(b));
     kin_ws_release(b->ctx, mark);
+    KIN_TRY(layer(b));
+    kin_ws_release(b->ctx, mark);
     KIN_TRY(attention(b, 64, "attention_d64", "attention_bwd_d64"));
     kin_ws_release(b->ctx, mark);
     KIN_TRY(attention(b, 72, "attention_d72", "attention_bwd_d72"));
@@ -247,11 +305,16 @@ static kin_status all_works(bench *b)
     return KIN_OK;
 }
 
-/* The values that weight() made. */
+/* What weight() made. */
 static void free_values(bench *b)
 {
-    for (int i = 0; b->params && i < b->params->count; i++)
-        kin_free(b->params->list[i]->value.data);
+    for (int i = 0; b->params && i < b->params->count; i++) {
+        void *made[2] = {b->params->list[i]->value.data, b->params->list[i]->grad.data};
+        for (int k = 0; k < 2; k++) {
+            b->ctx->device->release(b->ctx, made[k]);
+            kin_free(made[k]);
+        }
+    }
     kin_params_destroy(&b->params);
 }
 
@@ -278,6 +341,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--small") == 0) {
             b.s = (sizes){96, 60, 40, 72, 1, 2, 70};
+            b.small = true;
         } else if (strcmp(argv[i], "--twice") == 0) {
             b.twice = true;
         } else {
@@ -294,6 +358,6 @@ int main(int argc, char **argv)
     printf("{\"device\": \"%s\", \"rows\": [", text);
     const kin_status f32 = run_compute(&b, KIN_DTYPE_F32);
     const kin_status bf16 = f32 == KIN_OK ? run_compute(&b, KIN_DTYPE_BF16) : f32;
-    printf("\n]}\n");
+    print_bars(&b);
     return f32 == KIN_OK && bf16 == KIN_OK && b.differ == 0 ? 0 : 1;
 }

@@ -61,9 +61,10 @@ float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model)
     return model->cfg_scale > 0 ? (float)model->cfg_scale : kin_generate_params_default().cfg_scale;
 }
 
-/* --device into the options */
-static kin_status choose_device(const kin_args *args, kin_ctx_options *opt, kin_error *err)
+kin_status kin_cli_device(const kin_args *args, kin_ctx_options *opt, kin_error *err)
 {
+    if (kin_flag_find(args->verb->verb, "device") < 0)
+        return KIN_OK;
     const char *name = kin_args_text(args, "device");
     char why[200], *end = NULL;
     if (!name || strcmp(name, "cpu") == 0)
@@ -111,7 +112,7 @@ kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_e
     const char *precision = kin_args_text(args, "matmul-precision");
     if (precision && strcmp(precision, "high") == 0)
         opt.precision = KIN_PRECISION_HIGH;
-    KIN_TRY(choose_device(args, &opt, err));
+    KIN_TRY(kin_cli_device(args, &opt, err));
     KIN_TRY(choose_offload(args, &opt, err));
     if (plan)
         opt.backend = KIN_BACKEND_PLAN;

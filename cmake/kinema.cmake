@@ -31,7 +31,7 @@ function(kin_room name)
     file(GLOB more CONFIGURE_DEPENDS tensor/ref/*.c tensor/cpu/*.c tensor/plan/*.c)
     list(APPEND src ${more})
     if(NOT KIN_CUDA)
-      list(APPEND src tensor/cuda/none.c)
+      list(APPEND src tensor/cuda/none.c tensor/cuda/peak.c)
     endif()
   endif()
   list(FILTER src EXCLUDE REGEX "cli/main\\.c$")
@@ -67,7 +67,7 @@ endfunction()
 # The CUDA backend as sources of a target: kernels by nvcc, the rest as C.
 function(kin_cuda_sources target)
   file(GLOB cu CONFIGURE_DEPENDS tensor/cuda/*.cu)
-  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/offload.c
+  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/offload.c tensor/cuda/peak.c
     tensor/cuda/resident.c tensor/cuda/staging.c tensor/cuda/table.c)
   # the normal draws must have the CPU's bits
   set_source_files_properties(tensor/cuda/optim.cu PROPERTIES COMPILE_OPTIONS "--fmad=false")

@@ -69,15 +69,23 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     if (opt->threads < 0 || opt->threads > 1024)
         return kin_fail(err, KIN_ERR_ARG, "threads: %d must be between 0 and 1024", opt->threads);
     if (opt->compute != KIN_DTYPE_F32 && opt->compute != KIN_DTYPE_BF16 &&
-        opt->compute != KIN_DTYPE_I8)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16 or i8",
+        opt->compute != KIN_DTYPE_I8 && opt->compute != KIN_DTYPE_F8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16, i8 or fp8",
                         kin_dtype_name(opt->compute));
+    if (opt->compute == KIN_DTYPE_F8 && opt->backend != KIN_BACKEND_CUDA &&
+        opt->backend != KIN_BACKEND_PLAN)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "compute type: fp8 products are CUDA's (--device cuda); on the CPU it must "
+                        "be f32, bf16 or int8");
     if (opt->backend == KIN_BACKEND_CUDA && opt->compute == KIN_DTYPE_I8)
         return kin_fail(
             err, KIN_ERR_UNSUPPORTED,
-            "compute type: int8 products are the CPU's; on CUDA it must be f32 or bf16");
+            "compute type: int8 products are the CPU's; on CUDA it must be f32, bf16 or fp8");
     if (opt->offload && opt->backend != KIN_BACKEND_CUDA && opt->backend != KIN_BACKEND_PLAN)
         return kin_fail(err, KIN_ERR_ARG, "offload: weights leave a CUDA device; there is none");
+    if (opt->offload && opt->compute == KIN_DTYPE_F8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "offload: fp8 weights stay on the device; it must be f32 or bf16");
     kin_isa isa = KIN_ISA_NONE;
     if (opt->backend == KIN_BACKEND_CPU ||
         (opt->backend == KIN_BACKEND_PLAN && kin_isa_detect() != KIN_ISA_NONE))

@@ -8,6 +8,14 @@
 #include "tensor/ctx.h"
 #include "tensor/params.h"
 
+/* What a report says of a device: bytes, and products in bf16 per second (2 per multiply-add). */
+typedef struct kin_device_facts {
+    int capability;       /* 90 for CUDA's compute capability 9.0 */
+    size_t used, total;   /* memory in use by all, and there is */
+    double bf16_peak;     /* dense, by the maker's figures; 0: not known */
+    double bf16_measured; /* of the product library itself, n x n x n; 0: no library */
+} kin_device_facts;
+
 typedef struct kin_device {
     char *base;   /* device address of the workspace's first byte */
     size_t bytes; /* of that address range */
@@ -25,6 +33,9 @@ typedef struct kin_device {
     kin_status (*adopt)(kin_ctx *ctx, void *host, size_t bytes);
     kin_status (*pull)(kin_ctx *ctx, void *host, size_t bytes);
     void (*release)(kin_ctx *ctx, const void *host);
+    /* The device's limits, for reports; n: side of the product that is measured, 0: none. Fails:
+     * BACKEND, MEM. */
+    kin_status (*facts)(kin_ctx *ctx, int64_t n, kin_device_facts *out);
     /* Waits for all that was launched; its errors, if any. */
     kin_status (*wait)(kin_ctx *ctx);
     /* How often the host has waited for the device. */

@@ -98,7 +98,9 @@ extern "C" kin_status kin_cuda_attention(kin_ctx *ctx, const kin_attention_args 
     a.o = kin_cuda_out(&c, p->o, false);
     a.lse = kin_cuda_out(&c, p->lse, false);
     const dim3 grid = kin_att_grid(&c, a, a.nq);
-    if (a.d <= 64)
+    if (kin_att_takes_mma(a))
+        kin_att_mma_forward(&c, a);
+    else if (a.d <= 64)
         KIN_LAUNCH(&c, (attention_kernel<2>), grid, KIN_ATT_THREADS, a);
     else if (a.d <= 128)
         KIN_LAUNCH(&c, (attention_kernel<4>), grid, KIN_ATT_THREADS, a);

@@ -16,9 +16,11 @@ enum {
     KEY_VALUE = 0x43554401,
     KEY_BF16 = 0x43554402,
     KEY_HELD = 0x43554403,
-    KEY_HELD_BF16 = 0x43554404
+    KEY_HELD_BF16 = 0x43554404,
+    KEY_F8 = 0x43554405
 };
 enum { CONVERT_PIECE = 4 << 20 }; /* values converted at a time */
+enum { STEP_BYTES = 256, F8_CAPABILITY = 89 };
 
 typedef struct device {
     kin_device base; /* first member: ctx->device points here */
@@ -121,6 +123,20 @@ static void release(kin_ctx *ctx, const void *host)
     kin_residents_release(&device_of(ctx)->residents, host);
 }
 
+static kin_status facts(kin_ctx *ctx, int64_t n, kin_device_facts *out)
+{
+    kin_gpu *gpu = device_of(ctx)->gpu;
+    kin_gpu_facts f;
+    *out = (kin_device_facts){0};
+    if (!kin_gpu_facts_of(gpu, &f))
+        return kin_fail(&ctx->error, KIN_ERR_BACKEND, "cuda: the device says nothing of itself");
+    out->capability = f.capability;
+    out->used = f.used;
+    out->total = f.total;
+    out->bf16_peak = f.bf16_peak;
+    return n ? kin_cuda_products_rate(gpu, n, &out->bf16_measured, &ctx->error) : KIN_OK;
+}
+
 static void device_close(kin_device **pd)
 {
     device *d = (device *)*pd;
@@ -155,6 +171,7 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
                            .adopt = adopt,
                            .pull = pull,
                            .release = release,
+                           .facts = facts,
                            .wait = wait_all,
                            .waits = waits,
                            .record = record,
@@ -164,6 +181,12 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
                            .changes = changes,
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);
+    kin_gpu_facts facts = {0};
+    if (status == KIN_OK && ctx->compute == KIN_DTYPE_F8 &&
+        (!kin_gpu_facts_of(d->gpu, &facts) || facts.capability < F8_CAPABILITY))
+        status = kin_fail(err, KIN_ERR_UNSUPPORTED,
+                          "cuda: fp8 products need compute capability 8.9, the device has %d.%d",
+                          facts.capability / 10, facts.capability % 10);
     if (status == KIN_OK)
         status = kin_cuda_products_open(d->gpu, err);
     if (status == KIN_OK)
@@ -194,6 +217,12 @@ int kin_cuda_count(char *why, size_t bytes)
 bool kin_cuda_describe(int index, char *text, size_t bytes)
 {
     return kin_gpu_describe(index, text, bytes);
+}
+
+bool kin_cuda_small_tiles(void)
+{
+    const char *tiles = getenv("KINEMA_CUDA_TILES");
+    return tiles && strcmp(tiles, "small") == 0;
 }
 
 /* --- one call --- */
@@ -462,6 +491,24 @@ kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p)
     if (fresh) {
         bring_bf16(c, p, to.data);
         spoil(c, p, KEY_BF16);
+    }
+    return to;
+}
+
+kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)
+{
+    const kin_tensor value = kin_cuda_value(c, p);
+    if (!value.data)
+        return value;
+    bool fresh;
+    kin_tensor to = value;
+    char *made = form(c, p, KEY_F8, STEP_BYTES + (size_t)kin_tensor_numel(&value), &fresh);
+    *step = (float *)made;
+    to.dtype = KIN_DTYPE_F8;
+    to.data = made ? made + STEP_BYTES : NULL;
+    if (fresh) {
+        kin_cuda_to_fp8(c, &value, &to, *step);
+        spoil(c, p, KEY_F8);
     }
     return to;
 }

@@ -91,7 +91,7 @@ static conv_call conv_open(kin_cuda_call *c, const kin_conv_args *a, bool wide)
     p.s = a->s;
     p.taps = (int64_t)a->s.kt * a->s.kh * a->s.kw;
     p.width = a->s.in * p.taps;
-    p.bf16 = c->ctx->compute == KIN_DTYPE_BF16 && !wide;
+    p.bf16 = kin_cuda_in_bf16(c->ctx) && !wide;
     const int64_t all = rows_of_y(&a->s), row = p.width * (p.bf16 ? 2 : 4);
     const int64_t fit = PIECE_BYTES / row > 64 ? PIECE_BYTES / row : 64;
     p.rows = all < fit ? all : fit;
@@ -141,7 +141,7 @@ template <typename F> static void each_piece(kin_cuda_call *c, conv_call p, F fn
 static kin_matrix weight_of(kin_cuda_call *c, kin_param *w, int64_t width)
 {
     const kin_tensor t =
-        c->ctx->compute == KIN_DTYPE_BF16 ? kin_cuda_value_bf16(c, w) : kin_cuda_value(c, w);
+        kin_cuda_in_bf16(c->ctx) ? kin_cuda_value_bf16(c, w) : kin_cuda_value(c, w);
     kin_matrix m = {t.data, t.dtype, width, 1};
     return m;
 }
@@ -164,7 +164,7 @@ extern "C" kin_status kin_cuda_conv(kin_ctx *ctx, const kin_conv_args *a)
         q.bias_dtype = b.dtype;
         q.residual = piece_of(residual, piece.first, piece.rows);
         q.y = piece_of(y, piece.first, piece.rows);
-        kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+        kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
     });
     return kin_cuda_end(&c);
 }
@@ -190,7 +190,7 @@ extern "C" kin_status kin_cuda_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
         q.y = direct ? piece_of(dx, piece.first, piece.rows)
                      : kin_tensor_of(piece.columns, KIN_DTYPE_F32, 2, sizes);
         q.acc = direct && a->acc;
-        kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+        kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
         if (!direct)
             KIN_LAUNCH(&c, gather_kernel, kin_blocks(count), KIN_THREADS, piece, to, acc);
     });
@@ -215,7 +215,7 @@ extern "C" kin_status kin_cuda_conv_dw(kin_ctx *ctx, const kin_conv_args *a)
             q.b = kin_turned(lay_out(&c, piece, x));
             q.y = kin_tensor_of(grad.data, KIN_DTYPE_F32, 2, sizes);
             q.acc = true;
-            kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+            kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
         });
     }
     if (db.data) {

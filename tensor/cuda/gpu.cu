@@ -2,6 +2,7 @@
  * mapped as it grows (the driver's virtual memory calls, fetched at run time, so that the program
  * starts without a driver). */
 #include "tensor/cuda/gpu_stream.cuh"
+#include "tensor/cuda/peak.h"
 
 #include <atomic>
 #include <cstdio>
@@ -212,6 +213,7 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
         return kin_fail(err, KIN_ERR_MEM, "cuda: out of memory");
     }
     g->index = index;
+    g->capability = 10 * p.major + p.minor;
     g->range = r;
     /* note: contexts of one thread share their parameters' forms, so they share a stream */
     g->stream = g->lanes[KIN_GPU_COMPUTE] = cudaStreamPerThread;
@@ -354,6 +356,25 @@ kin_status kin_gpu_launched(kin_gpu *g, const char *op, kin_error *err)
     (void)g;
     cudaError_t e = cudaGetLastError();
     return e == cudaSuccess ? KIN_OK : failed(err, op, e);
+}
+
+bool kin_gpu_facts_of(const kin_gpu *g, kin_gpu_facts *out)
+{
+    cudaDeviceProp p;
+    int khz = 0;
+    size_t free_bytes = 0;
+    *out = {};
+    if (cudaGetDeviceProperties(&p, g->index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, g->index) != cudaSuccess ||
+        cudaMemGetInfo(&free_bytes, &out->total) != cudaSuccess) {
+        cudaGetLastError();
+        return false;
+    }
+    out->capability = g->capability;
+    out->bf16_peak =
+        kin_cuda_bf16_peak(p.name, g->capability, p.multiProcessorCount, 1e3 * (double)khz);
+    out->used = out->total - free_bytes;
+    return true;
 }
 
 long kin_gpu_waits(const kin_gpu *g)

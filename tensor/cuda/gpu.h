@@ -71,6 +71,13 @@ unsigned long kin_gpu_frees(void);
 
 /* The error of the launch just made, if any. */
 kin_status kin_gpu_launched(kin_gpu *gpu, const char *op, kin_error *err);
+/* What a report says of the device; false: not to be had. bf16_peak as kin_cuda_bf16_peak. */
+typedef struct kin_gpu_facts {
+    int capability; /* 90 for compute capability 9.0 */
+    double bf16_peak;
+    size_t used, total; /* bytes of its memory, by everybody */
+} kin_gpu_facts;
+bool kin_gpu_facts_of(const kin_gpu *gpu, kin_gpu_facts *out);
 /* How often the host has waited for the device: in wait, and in reach for an event that was not
  * there yet. */
 long kin_gpu_waits(const kin_gpu *gpu);

@@ -20,6 +20,7 @@
 #define __constant__ static const
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static thread_local
 
 struct dim3 {
@@ -35,6 +36,7 @@ typedef struct kin_emulated_event { /* counts of signals: asked for, and passed 
 
 struct kin_emulated_thread {
     dim3 thread, block, block_dim, grid_dim;
+    unsigned exchanges; /* calls of kin_emulated_lanes */
 };
 extern thread_local kin_emulated_thread *kin_emulated_now;
 #define threadIdx (kin_emulated_now->thread)
@@ -82,6 +84,18 @@ float __shfl_xor_sync(unsigned lanes, float v, int mask);
 double __shfl_xor_sync(unsigned lanes, double v, int mask);
 int __shfl_xor_sync(unsigned lanes, int v, int mask);
 void __syncwarp();
+
+/* What every lane of the warp gives (at most 32 bytes each, 32 apart), in order of lanes; valid
+ * until the next call but one. All its threads must take part. */
+const void *kin_emulated_lanes(const void *mine, size_t bytes);
+
+/* The instructions of mma.cuh, by their definition in the PTX manual. Copies arrive where they are
+ * waited for. */
+void kin_ldmatrix_emulated(uint32_t r[4], const uint16_t *row, bool turned);
+void kin_mma(float c[4], const uint32_t a[4], const uint32_t b[2]);
+void kin_copy16(uint16_t *to, const void *from, bool in);
+void kin_copy_commit();
+void kin_copy_wait_emulated(int left);
 
 /* emulate/gpu.cc: opens and closes the device's memory to this process. */
 void kin_emulated_memory(bool open);

@@ -251,6 +251,7 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
     r->lanes[KIN_GPU_COMPUTE] = compute;
     r->lanes[KIN_GPU_COPY] = std::make_shared<lane>();
     g->range = r;
+    g->capability = 90;
     std::lock_guard<std::mutex> hold(lock);
     r->next = ranges;
     ranges = r;
@@ -461,6 +462,15 @@ unsigned long kin_gpu_frees(void)
 kin_status kin_gpu_launched(kin_gpu *, const char *, kin_error *)
 {
     return KIN_OK;
+}
+
+bool kin_gpu_facts_of(const kin_gpu *g, kin_gpu_facts *out)
+{
+    *out = {};
+    out->capability = g->capability;
+    out->used = g->range->committed;
+    out->total = g->range->reserved;
+    return true;
 }
 
 long kin_gpu_waits(const kin_gpu *g)
