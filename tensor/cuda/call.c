@@ -4,9 +4,16 @@
 
 #include "base/alloc.h"
 #include "tensor/cuda/cuda.h"
+#include "tensor/cuda/cudnn.h"
+#include "tensor/cuda/pack.h"
 #include "tensor/cuda/resident.h"
 
-enum { KEY_VALUE = 0x43554401, KEY_BF16 = 0x43554402 }; /* of a parameter's forms on the device */
+enum { /* of a parameter's forms on the device */
+    KEY_VALUE = 0x43554401,
+    KEY_BF16,
+    KEY_TAPS,
+    KEY_TAPS_BF16
+};
 
 typedef struct device {
     kin_device base; /* first member: ctx->device points here */
@@ -102,6 +109,7 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err
     if (!kin_gpu_describe(index, d->base.name, sizeof d->base.name))
         d->base.name[0] = '\0';
     d->base.library = kin_cuda_products_library(d->gpu);
+    d->base.cudnn_launches = kin_cuda_cudnn(d->gpu) ? 0 : -1;
     kin_kernels_init_cuda(k);
     ctx->device = &d->base;
     return KIN_OK;
@@ -309,6 +317,23 @@ kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p)
     if (fresh) {
         kin_cuda_to_bf16(c, &value, &to);
         spoil(c, p, KEY_BF16);
+    }
+    return to;
+}
+
+kin_tensor kin_cuda_value_taps(kin_cuda_call *c, kin_param *p, int64_t taps, kin_dtype dtype)
+{
+    const kin_tensor value = kin_cuda_value(c, p);
+    if (!value.data)
+        return value;
+    bool fresh;
+    const uint64_t key = dtype == KIN_DTYPE_BF16 ? KEY_TAPS_BF16 : KEY_TAPS;
+    kin_tensor to = value;
+    to.dtype = dtype;
+    to.data = form(c, p, key, (size_t)kin_tensor_numel(&value) * kin_dtype_size(dtype), &fresh);
+    if (fresh) {
+        kin_cuda_pack_taps(c, &value, &to, taps);
+        spoil(c, p, key);
     }
     return to;
 }

@@ -17,6 +17,7 @@ struct kin_gpu {
     kin_gpu_range *range;
     long waits;
     void *products; /* product.h: the library's handle, or NULL */
+    struct kin_cudnn *cudnn; /* cudnn.h, or NULL */
 };
 
 #endif
