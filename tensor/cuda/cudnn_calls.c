@@ -15,13 +15,17 @@ static int64_t round_up(int64_t n, int64_t step)
     return (n + step - 1) / step * step;
 }
 
-/* Runs the plan. False: it cannot be launched (a call that has failed counts as launched). */
-static bool launch(kin_cuda_call *c, kin_cudnn_plan *p, int count, const int64_t *id,
+/* Runs the plan on `count` tensors, the last `values` of them in host memory. False: it cannot be
+ * launched (a call that has failed counts as launched). */
+static bool launch(kin_cuda_call *c, kin_cudnn_plan *p, int count, int values, const int64_t *id,
                    void *const *data)
 {
     char *work = kin_cuda_scratch(c, p->workspace + ALIGNMENT);
     if (c->status != KIN_OK)
         return true;
+    for (int i = 0; i < count - values; i++)
+        if ((uintptr_t)data[i] % KIN_CUDNN_ALIGNMENT != 0)
+            return false;
     work = (char *)(uintptr_t)round_up((int64_t)(uintptr_t)work, ALIGNMENT);
     if (!kin_cudnn_run(p, count, id, data, work))
         return false;
@@ -36,8 +40,8 @@ typedef kin_cudnn_attention_spec attention_spec;
 /* A view that the library takes where it lies. */
 static bool in_place(const kin_tensor *t)
 {
-    return t->dtype == KIN_DTYPE_BF16 && (uintptr_t)t->data % 16 == 0 && t->stride[0] % 8 == 0 &&
-           t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
+    return t->dtype == KIN_DTYPE_BF16 && (uintptr_t)t->data % KIN_CUDNN_ALIGNMENT == 0 &&
+           t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
 }
 
 static bool has(const kin_tensor *t)
@@ -111,12 +115,18 @@ bool kin_cudnn_attention(kin_cuda_call *c, const kin_attention_args *a)
     const kin_tensor o = kin_cuda_out(c, a->o, false), lse = kin_cuda_out(c, a->lse, false);
     const bool direct = in_place(a->o);
     float scale = a->scale;
-    static const int64_t id[6] = {KIN_CUDNN_Q, KIN_CUDNN_K,     KIN_CUDNN_V,
-                                  KIN_CUDNN_O, KIN_CUDNN_SCALE, KIN_CUDNN_STATS};
-    void *data[6] = {[4] = &scale, [5] = lse.data};
+    int64_t id[6] = {KIN_CUDNN_Q, KIN_CUDNN_K, KIN_CUDNN_V, KIN_CUDNN_O};
+    void *data[6];
+    int count = 4;
     take(c, from, 3, data);
     data[3] = direct ? o.data : halves(c, a->o);
-    if (!launch(c, p, s.stats ? 6 : 5, id, data)) {
+    if (s.stats) {
+        id[count] = KIN_CUDNN_STATS;
+        data[count++] = lse.data;
+    }
+    id[count] = KIN_CUDNN_SCALE;
+    data[count++] = &scale;
+    if (!launch(c, p, count, 1, id, data)) {
         c->results = before;
         return false;
     }
@@ -164,7 +174,7 @@ bool kin_cudnn_attention_bwd(kin_cuda_call *c, const kin_attention_args *a)
     data[8] = kin_cuda_in(c, a->lse).data;
     data[9] = kin_cuda_scratch(c, rows);
     data[10] = kin_cuda_scratch(c, rows * (size_t)s.d);
-    if (!launch(c, p, 13, id, data))
+    if (!launch(c, p, 13, 2, id, data))
         return false;
     give(c, a, data + 5);
     return true;
@@ -219,7 +229,7 @@ static bool launch_conv(kin_cuda_call *c, kin_cudnn_plan *p, void *x, void *y, v
 {
     static const int64_t id[3] = {KIN_CUDNN_X, KIN_CUDNN_Y, KIN_CUDNN_W};
     void *const data[3] = {x, y, w};
-    return launch(c, p, 3, id, data);
+    return launch(c, p, 3, 0, id, data);
 }
 
 static int64_t taps_of(const kin_conv_shape *s)

@@ -155,7 +155,7 @@ void kin_cudnn_finish_op(kin_cudnn_plan *p, cudnnBackendDescriptor_t op)
 
 cudnnBackendDescriptor_t kin_cudnn_add(kin_cudnn_plan *p, const kin_cudnn_tensor *t)
 {
-    const int64_t alignment = 16;
+    const int64_t alignment = KIN_CUDNN_ALIGNMENT;
     cudnnBackendDescriptor_t d = kin_cudnn_part(p, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     kin_cudnn_set(p, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type);
     kin_cudnn_set(p, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->ndim, t->size);
@@ -276,7 +276,10 @@ kin_cudnn_plan *kin_cudnn_graph(kin_cudnn *l, const int64_t *spec, int count,
     l->plan[l->plans++] = p;
     build(p);
     cudnnBackendDescriptor_t graph = close_graph(p);
+    if (p->failed)
+        return p;
     ask(p, graph, CUDNN_HEUR_MODE_A);
+    p->failed = false;
     ask(p, graph, CUDNN_HEUR_MODE_FALLBACK);
     return p;
 }

@@ -18,7 +18,8 @@ enum {
     KIN_CUDNN_OPS = 20,
     KIN_CUDNN_OFFERS = 32,
     KIN_CUDNN_PARTS = 192,
-    KIN_CUDNN_SPEC = 32
+    KIN_CUDNN_SPEC = 32,
+    KIN_CUDNN_ALIGNMENT = 16 /* of tensors, in bytes */
 };
 
 /* A graph and its plan. Calls that build it do nothing once one has failed; `why` then holds the
