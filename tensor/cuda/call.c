@@ -9,10 +9,10 @@
 #include "tensor/cuda/resident.h"
 
 enum { /* of a parameter's forms on the device */
-    KEY_VALUE = 0x43554401,
-    KEY_BF16,
-    KEY_TAPS,
-    KEY_TAPS_BF16
+       KEY_VALUE = 0x43554401,
+       KEY_BF16,
+       KEY_TAPS,
+       KEY_TAPS_BF16
 };
 
 typedef struct device {

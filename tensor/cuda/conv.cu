@@ -1,6 +1,7 @@
 /* tensor/cuda/conv.cu: convolution as a product with the rows of x that each pixel of y meets laid
  * out side by side (columns in the order of the weight: channel, then tap), a piece of y's rows at
- * a time. 1 x 1 kernels need no layout. The others go through cuDNN where it takes them (cudnn.h). */
+ * a time. 1 x 1 kernels need no layout. The others go through cuDNN where it takes them (cudnn.h).
+ */
 #include "tensor/cuda/product.cuh"
 
 #include "tensor/cuda/cudnn.h"

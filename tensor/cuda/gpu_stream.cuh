@@ -16,7 +16,7 @@ struct kin_gpu {
     cudaStream_t stream;
     kin_gpu_range *range;
     long waits;
-    void *products; /* product.h: the library's handle, or NULL */
+    void *products;          /* product.h: the library's handle, or NULL */
     struct kin_cudnn *cudnn; /* cudnn.h, or NULL */
 };
 
