@@ -8,6 +8,7 @@ typedef struct sizes {
     int64_t dense;                  /* M = N = K of the large product */
     int64_t tokens, width, hidden;  /* of the experts' layer */
     int64_t batch, heads, sequence; /* of attention */
+    int64_t frames, side, channels; /* of a video convolution, side x side pixels */
 } sizes;
 
 enum { EXPERTS = 12, MOST_BARS = 16 };
@@ -24,6 +25,7 @@ typedef struct bench {
     kin_params *params;
     sizes s;
     bool small, twice;
+    const char *suffix; /* of the rows' names */
     int rows, differ;
     double seconds; /* of the last timed work */
     bar bars[MOST_BARS];

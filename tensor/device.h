@@ -21,6 +21,7 @@ typedef struct kin_device {
     size_t bytes; /* of that address range */
     char name[96];
     bool library; /* dense products by a library: a row's bits may depend on the number of rows */
+    long cudnn_launches; /* graphs of cuDNN run so far; -1: it cannot be used here */
     /* Makes the first `used` bytes of the range usable. Fails: MEM. */
     kin_status (*commit)(kin_ctx *ctx, size_t used);
     /* Copies within the range, dst below src; the two may overlap. */

@@ -3,6 +3,8 @@
  * bias; no atomics, all orders fixed. Definition: tensor/ref/attention.c. */
 #include "tensor/cuda/attention.cuh"
 
+#include "tensor/cuda/cudnn.h"
+
 /* delta of every query: sum over columns of dout o (which is sum over keys of p dp); a warp each */
 __global__ static void delta_kernel(kin_att a)
 {
@@ -147,6 +149,8 @@ __global__ static void dbias_kernel(kin_att a)
 extern "C" kin_status kin_cuda_attention_bwd(kin_ctx *ctx, const kin_attention_args *p)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "attention backward");
+    if (kin_cudnn_attention_bwd(&c, p))
+        return kin_cuda_end(&c);
     kin_att a = kin_att_open(&c, p);
     const int64_t rows = a.q.size[0] * a.heads * a.nq, warps = KIN_ATT_THREADS / KIN_WARP;
     a.o = kin_cuda_in(&c, p->o);

@@ -5,7 +5,9 @@
 
 #include "base/alloc.h"
 #include "tensor/cuda/cuda.h"
+#include "tensor/cuda/cudnn.h"
 #include "tensor/cuda/offload.h"
+#include "tensor/cuda/pack.h"
 #include "tensor/cuda/resident.h"
 
 /* events of the device: the first of each part's own */
@@ -17,7 +19,9 @@ enum {
     KEY_BF16 = 0x43554402,
     KEY_HELD = 0x43554403,
     KEY_HELD_BF16 = 0x43554404,
-    KEY_F8 = 0x43554405
+    KEY_F8 = 0x43554405,
+    KEY_TAPS = 0x43554406,
+    KEY_TAPS_BF16 = 0x43554407
 };
 enum { CONVERT_PIECE = 4 << 20 }; /* values converted at a time */
 enum { STEP_BYTES = 256, F8_CAPABILITY = 89 };
@@ -204,6 +208,7 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
     if (!kin_gpu_describe(index, d->base.name, sizeof d->base.name))
         d->base.name[0] = '\0';
     d->base.library = kin_cuda_products_library(d->gpu);
+    d->base.cudnn_launches = kin_cuda_cudnn(d->gpu) ? 0 : -1;
     kin_kernels_init_cuda(k);
     ctx->device = &d->base;
     return KIN_OK;
@@ -509,6 +514,23 @@ kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)
     if (fresh) {
         kin_cuda_to_fp8(c, &value, &to, *step);
         spoil(c, p, KEY_F8);
+    }
+    return to;
+}
+
+kin_tensor kin_cuda_value_taps(kin_cuda_call *c, kin_param *p, int64_t taps, kin_dtype dtype)
+{
+    const kin_tensor value = kin_cuda_value(c, p);
+    if (!value.data)
+        return value;
+    bool fresh;
+    const uint64_t key = dtype == KIN_DTYPE_BF16 ? KEY_TAPS_BF16 : KEY_TAPS;
+    kin_tensor to = value;
+    to.dtype = dtype;
+    to.data = form(c, p, key, (size_t)kin_tensor_numel(&value) * kin_dtype_size(dtype), &fresh);
+    if (fresh) {
+        kin_cuda_pack_taps(c, &value, &to, taps);
+        spoil(c, p, key);
     }
     return to;
 }

@@ -63,6 +63,8 @@ kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p);
 /* The same in e4m3, made once per version; *step: device address of its factor
  * (kin_cuda_to_fp8). */
 kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step);
+/* The value of p [out,in,taps] as [out,taps,in], f32 or bf16, made once per version. */
+kin_tensor kin_cuda_value_taps(kin_cuda_call *c, kin_param *p, int64_t taps, kin_dtype dtype);
 /* The gradient of p, flat likewise; no data where none is wanted. */
 kin_tensor kin_cuda_grad(kin_cuda_call *c, const kin_param *p);
 /* n floats (or bytes) of host memory, read and, if written, brought back. */

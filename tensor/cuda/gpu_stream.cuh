@@ -20,7 +20,8 @@ struct kin_gpu {
     kin_gpu_range *range;
     kin_gpu_recording *recording; /* that is being made, or NULL */
     long waits;
-    void *products; /* product.h: the library's handle, or NULL */
+    void *products;          /* product.h: the library's handle, or NULL */
+    struct kin_cudnn *cudnn; /* cudnn.h, or NULL */
 };
 
 #endif

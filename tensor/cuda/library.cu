@@ -1,7 +1,9 @@
 /* tensor/cuda/library.cu: dense products through cublasLt. What it does not take (experts, odd
- * strides, empty sums) is left to product.cu. KINEMA_CUDA_PRODUCTS=own turns the library off: for
+ * strides, empty sums) is left to product.cu. KINEMA_CUDA_PRODUCTS=own turns it and cuDNN off: for
  * comparisons, and for results of a row that do not depend on how many rows there are. */
 #include "tensor/cuda/product.cuh"
+
+#include "tensor/cuda/cudnn.h"
 
 #include <cstdlib>
 #include <cublasLt.h>
@@ -201,8 +203,10 @@ extern "C" kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *err)
         return kin_fail(err, KIN_ERR_MEM, "cuda: out of memory");
     gpu->products = l;
     l->workspace = kin_gpu_alloc(gpu, workspace_bytes);
-    if (l->workspace && cublasLtCreate(&l->handle) == CUBLAS_STATUS_SUCCESS)
+    if (l->workspace && cublasLtCreate(&l->handle) == CUBLAS_STATUS_SUCCESS) {
+        gpu->cudnn = kin_cudnn_load(gpu->stream);
         return KIN_OK;
+    }
     kin_cuda_products_close(gpu);
     return kin_fail(err, KIN_ERR_BACKEND, "cuda: cublasLt cannot be opened");
 }
@@ -210,6 +214,9 @@ extern "C" kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *err)
 extern "C" void kin_cuda_products_close(kin_gpu *gpu)
 {
     library *l = (library *)gpu->products;
+    if (gpu->cudnn) /* its kernels go with it */
+        cudaStreamSynchronize(gpu->stream);
+    kin_cudnn_free(&gpu->cudnn);
     if (!l)
         return;
     if (l->handle)
@@ -222,6 +229,11 @@ extern "C" void kin_cuda_products_close(kin_gpu *gpu)
 extern "C" bool kin_cuda_products_library(const kin_gpu *gpu)
 {
     return gpu->products != nullptr;
+}
+
+extern "C" kin_cudnn *kin_cuda_cudnn(const kin_gpu *gpu)
+{
+    return gpu->cudnn;
 }
 
 namespace

@@ -3,13 +3,17 @@
 #include "tensor/cuda/product.cuh"
 #include "tensor/e4m3.h"
 
-extern "C" kin_status kin_cuda_products_open(kin_gpu *, kin_error *)
+#include "tensor/cuda/cudnn.h"
+
+extern "C" kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *)
 {
+    gpu->cudnn = kin_cudnn_load(nullptr);
     return KIN_OK;
 }
 
-extern "C" void kin_cuda_products_close(kin_gpu *)
+extern "C" void kin_cuda_products_close(kin_gpu *gpu)
 {
+    kin_cudnn_free(&gpu->cudnn);
 }
 
 extern "C" bool kin_cuda_products_library(const kin_gpu *)
@@ -21,6 +25,11 @@ extern "C" kin_status kin_cuda_products_rate(kin_gpu *, int64_t, double *rate, k
 {
     *rate = 0;
     return KIN_OK;
+}
+
+extern "C" kin_cudnn *kin_cuda_cudnn(const kin_gpu *gpu)
+{
+    return gpu->cudnn;
 }
 
 bool kin_library_product(kin_cuda_call *, const kin_product *, bool)
