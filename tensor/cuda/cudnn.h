@@ -20,9 +20,9 @@ kin_cudnn *kin_cuda_cudnn(const kin_gpu *gpu);
 
 /* The slots through cuDNN, to be asked before an operand of the call is taken. True: done, or the
  * call has failed. False: the own kernels have to do it. Attention: bf16 without bias, mask or
- * gate, head sizes that are multiples of 8; a result is rounded to bf16 once. Its gradient sums dq in
- * no fixed order: only with KINEMA_CUDA_DETERMINISTIC=0. Convolution: f32, and bf16 with results rounded to bf16 once; 1x1 kernels are
- * products and stay so. conv_dw adds w's gradient alone. */
+ * gate, head sizes that are multiples of 8; a result is rounded to bf16 once. Its gradient sums dq
+ * in no fixed order: only with KINEMA_CUDA_DETERMINISTIC=0. Convolution: f32, and bf16 with results
+ * rounded to bf16 once; 1x1 kernels are products and stay so. conv_dw adds w's gradient alone. */
 bool kin_cudnn_attention(kin_cuda_call *c, const kin_attention_args *a);
 bool kin_cudnn_attention_bwd(kin_cuda_call *c, const kin_attention_args *a);
 bool kin_cudnn_conv(kin_cuda_call *c, const kin_conv_args *a);

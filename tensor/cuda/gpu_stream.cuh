@@ -13,7 +13,7 @@
 struct kin_gpu_range;
 struct kin_gpu {
     int index;
-    int capability; /* 90 for compute capability 9.0 */
+    int capability;      /* 90 for compute capability 9.0 */
     cudaStream_t stream; /* of the lane in use */
     cudaStream_t lanes[KIN_GPU_LANES];
     cudaEvent_t events[KIN_GPU_EVENTS]; /* made when first signalled */

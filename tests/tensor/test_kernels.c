@@ -1,6 +1,7 @@
 /* Every slot of the kernel table, on every backend and ISA level this machine has, against the
  * reference. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/device.h"
