@@ -26,7 +26,11 @@ static bool fits_fp8(const kin_ctx *ctx, const kin_linear_args *a, const kin_ten
 extern "C" kin_status kin_cuda_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "linear");
-    const kin_tensor x = kin_cuda_in(&c, a->x), b = kin_cuda_value(&c, a->b);
+    const kin_tensor x = kin_cuda_in(&c, a->x);
+    const bool fp8 = fits_fp8(ctx, a, x);
+    /* note: before the bias, so that the larger one finds its place first (offload.h) */
+    const kin_tensor w = fp8 ? kin_tensor{} : weight_of(&c, a->w);
+    const kin_tensor b = kin_cuda_value(&c, a->b);
     kin_product p = {};
     p.m = a->m;
     p.n = a->n;
@@ -40,8 +44,8 @@ extern "C" kin_status kin_cuda_linear(kin_ctx *ctx, const kin_linear_args *a)
     p.residual = kin_cuda_in(&c, a->residual);
     p.pre = kin_cuda_out(&c, a->pre, false);
     p.y = kin_cuda_out(&c, a->y, false);
-    if (!fits_fp8(ctx, a, x) || !kin_library_fp8(&c, &p, a->w)) {
-        p.b = weight_matrix(weight_of(&c, a->w), a->k);
+    if (!fp8 || !kin_library_fp8(&c, &p, a->w)) {
+        p.b = weight_matrix(fp8 ? weight_of(&c, a->w) : w, a->k);
         kin_product_run(&c, &p, kin_cuda_in_bf16(ctx));
     }
     return kin_cuda_end(&c);
