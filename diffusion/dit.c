@@ -293,17 +293,14 @@ static kin_status check_input(kin_ctx *ctx, const dit_model *m, const kin_model_
 }
 
 /* null samples carry the label num_classes */
-static kin_status null_mask(kin_ctx *ctx, const dit_model *m, const kin_tensor *label,
+static kin_status null_mask(kin_ctx *ctx, const dit_model *m, const kin_model_input *in,
                             kin_tensor *null)
 {
-    KIN_TRY(KIN_WS_HOST(ctx, null, KIN_DTYPE_U8, label->size[0]));
-    const size_t mark = kin_ws_mark(ctx);
-    kin_tensor known;
-
-    KIN_TRY(kin_host(ctx, label, &known));
-    for (int64_t b = 0; b < label->size[0] && !kin_ctx_is_plan(ctx); b++)
-        ((uint8_t *)null->data)[b] = ((const int32_t *)known.data)[b] == m->cfg.classes;
-    kin_ws_release(ctx, mark);
+    if (in->null) {
+        *null = *in->null;
+        return KIN_OK;
+    }
+    KIN_TRY(kin_model_null_of(ctx, &m->base, in->label, null));
     return kin_settle(ctx, null);
 }
 
@@ -375,7 +372,7 @@ static kin_status dit_forward(kin_ctx *ctx, const kin_model *model, const kin_mo
     kin_tensor video, vectors, tokens, null, in[2], h;
 
     KIN_TRY(check_input(ctx, m, input));
-    KIN_TRY(null_mask(ctx, m, input->label, &null));
+    KIN_TRY(null_mask(ctx, m, input, &null));
     video = KIN_RESHAPE(input->x, input->x->size[0], m->cfg.channels, 1, side, side);
     KIN_TRY(kin_patchify(ctx, &video, patch, false, &vectors));
     KIN_TRY(kin_linear(ctx, &vectors, m->patch_w, m->patch_b, &tokens));

@@ -3,11 +3,13 @@
 #define KIN_DIFFUSION_FAMILY_H
 
 #include "diffusion/model.h"
+#include "physics/mopa.h"
 
 struct kin_model {
     kin_model_info info;
     bool checkpoint;
-    bool infer_batch; /* see kin_model_set_diffmoe_infer */
+    bool infer_batch;            /* see kin_model_set_diffmoe_infer */
+    const kin_mopa_config *mopa; /* NULL: no physics */
     kin_status (*forward)(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                           kin_model_output *out);
     /* NULL: no cross-attention. Values of kv are allocated */

@@ -115,54 +115,70 @@ kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *no
     return KIN_OK;
 }
 
-/* mean((y - x0)^2 / max(sigma, floor)^2) */
-static kin_status sample_loss(kin_ctx *ctx, float least, const kin_objective_input *in,
-                              const kin_tensor *y, kin_tensor *loss)
+/* weights 1 / max(sigma, least)^2 [B] */
+static kin_status sample_weight(kin_ctx *ctx, float least, const kin_tensor *sigma,
+                                kin_tensor *weight)
 {
-    const int64_t batch = in->x0->size[0];
-    kin_tensor weight, sigma;
+    kin_tensor level;
 
-    KIN_TRY(KIN_WS_HOST(ctx, &weight, in->sigma->dtype, batch));
-    KIN_TRY(kin_host(ctx, in->sigma, &sigma));
-    for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++) {
-        const double s = fmax(kin_tensor_get(&sigma, b), (double)least);
+    KIN_TRY(KIN_WS_HOST(ctx, weight, sigma->dtype, sigma->size[0]));
+    KIN_TRY(kin_host(ctx, sigma, &level));
+    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++) {
+        const double s = fmax(kin_tensor_get(&level, b), (double)least);
 
-        kin_tensor_set(&weight, b, 1.0 / (s * s));
+        kin_tensor_set(weight, b, 1.0 / (s * s));
     }
-    return kin_mse(ctx, y, in->x0, &weight, loss);
+    return KIN_OK;
 }
 
 /* weights of the scheme [B]; data NULL: all 1 */
 static kin_status scheme_weight(kin_ctx *ctx, const kin_objective_options *opt,
-                                const kin_objective_input *in, kin_tensor *weight)
+                                const kin_tensor *sigma, kin_tensor *weight)
 {
     const kin_loss_weighting kind = opt->scheme == KIN_TIME_SIGMA_SQRT ? KIN_WEIGHT_SIGMA_SQRT
                                     : opt->scheme == KIN_TIME_COSMAP   ? KIN_WEIGHT_COSMAP
                                                                        : KIN_WEIGHT_NONE;
-    const int64_t batch = in->x0->size[0];
+    kin_tensor level;
 
     *weight = (kin_tensor){0};
     if (kind == KIN_WEIGHT_NONE)
         return KIN_OK;
-    kin_tensor sigma;
-    KIN_TRY(KIN_WS_HOST(ctx, weight, in->sigma->dtype, batch));
-    KIN_TRY(kin_host(ctx, in->sigma, &sigma));
-    for (int64_t b = 0; b < batch && !kin_ctx_is_plan(ctx); b++)
-        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(&sigma, b)));
+    KIN_TRY(KIN_WS_HOST(ctx, weight, sigma->dtype, sigma->size[0]));
+    KIN_TRY(kin_host(ctx, sigma, &level));
+    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++)
+        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(&level, b)));
     return KIN_OK;
+}
+
+/* True where the loss is that of the sample itself, not of the velocity. */
+static bool of_sample(const kin_model_info *info)
+{
+    return info->predicts_sample && info->sample_loss_floor > 0;
+}
+
+kin_status kin_objective_weight(kin_ctx *ctx, const kin_model *model,
+                                const kin_objective_options *opt, const kin_tensor *sigma,
+                                kin_tensor *weight)
+{
+    const kin_model_info *info = kin_model_get_info(model);
+
+    return of_sample(info) ? sample_weight(ctx, info->sample_loss_floor, sigma, weight)
+                           : scheme_weight(ctx, opt, sigma, weight);
 }
 
 static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,
                             const kin_objective_input *in, const kin_tensor *y, kin_tensor *loss)
 {
-    const kin_model_info *info = kin_model_get_info(model);
-    kin_tensor v, weight;
+    const bool sample = of_sample(kin_model_get_info(model));
+    kin_tensor v = *y, weight;
 
-    if (info->predicts_sample && info->sample_loss_floor > 0)
-        return sample_loss(ctx, info->sample_loss_floor, in, y, loss);
-    KIN_TRY(kin_model_velocity(ctx, model, in->xt, y, in->sigma, &v));
-    KIN_TRY(scheme_weight(ctx, opt, in, &weight));
-    return kin_mse(ctx, &v, in->target, weight.data ? &weight : NULL, loss);
+    if (!sample)
+        KIN_TRY(kin_model_velocity(ctx, model, in->xt, y, in->sigma, &v));
+    if (in->weight)
+        weight = *in->weight;
+    else
+        KIN_TRY(kin_objective_weight(ctx, model, opt, in->sigma, &weight));
+    return kin_mse(ctx, &v, sample ? in->x0 : in->target, weight.data ? &weight : NULL, loss);
 }
 
 kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *v,

@@ -63,6 +63,7 @@ kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *
 typedef struct kin_objective_input {
     const kin_tensor *xt, *x0, *target; /* [B,C,...] as the model's x */
     const kin_tensor *sigma;            /* [B] */
+    const kin_tensor *weight;           /* [B] of kin_objective_weight, or NULL: made of sigma */
     const kin_tensor
         *prior; /* [B,29] the TRUE prior, also of dropped samples; NULL without classifier */
     const kin_ddpm *ddpm;        /* the DDPM objective, or NULL: rectified flow */
@@ -71,6 +72,12 @@ typedef struct kin_objective_input {
     const int32_t *index;        /* [B] steps of its process; must stay until backward is done */
     const kin_tensor *has_prior; /* [B] 1 or 0, same float type; NULL: all */
 } kin_objective_input;
+
+/* What the samples of a flow weigh in its loss [B], in host memory; data NULL: all 1. Fails: MEM.
+ */
+kin_status kin_objective_weight(kin_ctx *ctx, const kin_model *model,
+                                const kin_objective_options *opt, const kin_tensor *sigma,
+                                kin_tensor *weight);
 
 /* Scalars; data NULL where a model has no such term. total = flow + vb + classifier + aux (always
  * set).

@@ -118,6 +118,29 @@ kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_mod
     return model->forward(ctx, model, in, out);
 }
 
+kin_status kin_model_null_of(kin_ctx *ctx, const kin_model *model, const kin_tensor *label,
+                             kin_tensor *null)
+{
+    kin_tensor known;
+
+    KIN_TRY(KIN_WS_HOST(ctx, null, KIN_DTYPE_U8, label->size[0]));
+    const size_t mark = kin_ws_mark(ctx);
+
+    KIN_TRY(kin_host(ctx, label, &known));
+    for (int64_t b = 0; b < label->size[0] && !kin_ctx_is_plan(ctx); b++)
+        ((uint8_t *)null->data)[b] =
+            ((const int32_t *)known.data)[b] == (int32_t)model->info.num_classes;
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_model_gates(kin_ctx *ctx, const kin_model *model, const kin_tensor *prior,
+                           const kin_tensor *u, int64_t batch, kin_tensor *gates)
+{
+    return kin_mopa_gates_of_blocks(ctx, model->mopa, model->info.phys_blocks, prior, u, batch,
+                                    KIN_DTYPE_F32, gates);
+}
+
 kin_status kin_model_cache_text(kin_ctx *ctx, const kin_model *model, const kin_tensor *text,
                                 kin_text_cache *out)
 {

@@ -59,10 +59,11 @@ typedef struct kin_model_input {
     const kin_tensor *label; /* dit: i32 [B] after dropout */
     const kin_tensor *text;  /* [B,T,text_dim]; may be a node (joint training of the encoder) */
     const kin_text_cache *cache; /* of that text, or NULL: made anew */
-    const kin_tensor *null;      /* u8 [B] or NULL (none) : kinema. dit derives it from the label */
+    const kin_tensor *null;      /* u8 [B]; kinema: or NULL (none); dit: or NULL (by the label) */
     const kin_tensor *prior;     /* [B,29] or NULL = 0 */
     const kin_tensor *quant;     /* [B,18] or NULL = 0 */
     const kin_tensor *u;         /* [phys_blocks,B,phys_heads] uniform draws or NULL = no flips */
+    const kin_tensor *gates; /* of kin_model_gates, or NULL: made of prior and u. Not cogvideox */
 } kin_model_input;
 
 typedef struct kin_model_output {
@@ -86,6 +87,14 @@ const struct kin_vae *kin_model_vae(const kin_model *model);
 void kin_model_start(const kin_model *model, kin_params *params, uint64_t seed);
 /* Fills only the fixed tables (dit: pos_embed), for weights that come without them. */
 void kin_model_fill_tables(const kin_model *model);
+
+/* dit: null u8 [B] of label i32 [B], in host memory, as forward derives it. Fails: MEM. */
+kin_status kin_model_null_of(kin_ctx *ctx, const kin_model *model, const kin_tensor *label,
+                             kin_tensor *null);
+/* Gates [phys_blocks,B,phys_heads] f32 of a native video model with physics, in host memory, as
+ * forward makes them of prior and u (or NULL). Fails: SHAPE, MEM. */
+kin_status kin_model_gates(kin_ctx *ctx, const kin_model *model, const kin_tensor *prior,
+                           const kin_tensor *u, int64_t batch, kin_tensor *gates);
 
 /* Makes the cache of text [B,T,text_dim] in the workspace, for forwards without recording; bits are
  * those of forwards without it. Models without cross-attention: out->kv NULL. Fails: SHAPE, MEM. */

@@ -313,22 +313,44 @@ static kin_status encode_short(kin_pipeline *p, const kin_tensor *ids, const kin
     return KIN_OK;
 }
 
+/* [n,T,1] of this type: 1 where the mask is set, else 0 */
+static kin_status keep_rows(kin_ctx *ctx, const kin_tensor *mask, kin_dtype dtype, kin_tensor *keep)
+{
+    const int64_t n = mask->size[0], len = mask->size[1];
+
+    KIN_TRY(KIN_WS_HOST(ctx, keep, dtype, n, len, 1));
+    for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
+        kin_tensor_set(keep, i, ((const uint8_t *)mask->data)[i] ? 1.0 : 0.0);
+    return KIN_OK;
+}
+
+kin_status kin_pipeline_keep(kin_pipeline *p, const kin_tensor *mask, kin_tensor *keep)
+{
+    return keep_rows(p->ctx, mask, KIN_DTYPE_F32, keep);
+}
+
+kin_status kin_pipeline_encode_kept(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
+                                    const kin_tensor *keep, kin_tensor *states)
+{
+    kin_tensor all;
+
+    KIN_TRY(kin_text_encoder_run(p->ctx, p->text, ids, mask, &all));
+    return kin_mul(p->ctx, &all, keep, 1.0f, states);
+}
+
 kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
                                    kin_tensor *states)
 {
     kin_ctx *ctx = p->ctx;
-    const int64_t n = ids->size[0], len = ids->size[1];
     kin_tensor all, keep;
 
     if (kin_model_get_info(p->model)->family == KIN_FAMILY_COGVIDEOX)
         return kin_text_encoder_run(ctx, p->text, ids, NULL, states);
-    if (kin_model_get_info(p->model)->family == KIN_FAMILY_WAN && n == 1 && !ctx->tape &&
+    if (kin_model_get_info(p->model)->family == KIN_FAMILY_WAN && ids->size[0] == 1 && !ctx->tape &&
         !kin_ctx_is_plan(ctx))
         return encode_short(p, ids, mask, states);
     KIN_TRY(kin_text_encoder_run(ctx, p->text, ids, mask, &all));
-    KIN_TRY(KIN_WS_HOST(ctx, &keep, all.dtype, n, len, 1));
-    for (int64_t i = 0; i < n * len && !kin_ctx_is_plan(ctx); i++)
-        kin_tensor_set(&keep, i, ((const uint8_t *)mask->data)[i] ? 1.0 : 0.0);
+    KIN_TRY(keep_rows(ctx, mask, all.dtype, &keep));
     return kin_mul(ctx, &all, &keep, 1.0f, states);
 }
 

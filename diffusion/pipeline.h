@@ -111,6 +111,11 @@ kin_status kin_pipeline_encode(kin_pipeline *p, const char *const *prompts, int 
 /* The same from token ids i32 [n,T] and mask u8 [n,T]; nothing is allocated on the heap. */
 kin_status kin_pipeline_encode_ids(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
                                    kin_tensor *states);
+/* Its parts for a recording: 1 where the mask is set, else 0, f32 [n,T,1] in host memory; and
+ * states from these, where ids and mask may lie on the device. Not for CogVideoX. */
+kin_status kin_pipeline_keep(kin_pipeline *p, const kin_tensor *mask, kin_tensor *keep);
+kin_status kin_pipeline_encode_kept(kin_pipeline *p, const kin_tensor *ids, const kin_tensor *mask,
+                                    const kin_tensor *keep, kin_tensor *states);
 /* From here on the states of single prompts are kept in `folder` (made when needed; "" for none),
  * keyed by tokens, encoder and way of computing, and taken from there. What is damaged there is
  * made anew, what cannot be written is left out. Fails: ARG (a path too long). */

@@ -460,8 +460,11 @@ static kin_status video_forward(kin_ctx *ctx, const kin_model *model, const kin_
     KIN_TRY(make_tables(ctx, m, &p, in->x->dtype));
     if (m->cfg.physics) {
         KIN_TRY(embed_quantities(ctx, m, in, &p));
-        KIN_TRY(kin_mopa_gates_of_blocks(ctx, &m->cfg.mopa, m->phys_count, in->prior, in->u,
-                                         p.batch, in->x->dtype, &p.gates));
+        if (in->gates)
+            p.gates = *in->gates;
+        else
+            KIN_TRY(kin_mopa_gates_of_blocks(ctx, &m->cfg.mopa, m->phys_count, in->prior, in->u,
+                                             p.batch, in->x->dtype, &p.gates));
         tap(ctx, m, TAP_GATES, 0, &p.gates);
     }
     KIN_TRY(run_blocks(ctx, m, in, &p, &h, &out->aux));
@@ -534,6 +537,7 @@ static void fill_info(video_model *m, kin_family family)
                                     .sample = {c->sample[0], c->sample[1], c->sample[2]},
                                     .inner = m->width,
                                     .has_token = c->classifier};
+    m->base.mopa = c->physics ? &c->mopa : NULL;
     m->base.forward = video_forward;
     m->base.cache_text = video_cache_text;
 }

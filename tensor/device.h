@@ -50,6 +50,10 @@ typedef struct kin_device {
     void (*forget)(void *recording);
     /* Another number when memory that a recording names may hold something else. */
     uint64_t (*changes)(const kin_ctx *ctx);
+    /* The forms of parameters that work on the device reads are made again of values that have
+     * changed, in place; where that cannot be, `changes` is another number then. Fails: as the
+     * kernels. */
+    kin_status (*refresh)(kin_ctx *ctx, const kin_params *params);
     size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;

@@ -1,5 +1,6 @@
 /* Ways in and out of token space, and losses: embedding, patches, sinusoids, MSE / BCE /
  * cross-entropy. */
+#include "tensor/device.h"
 #include "tensor/op_common.h"
 
 typedef struct saved_embedding {
@@ -24,10 +25,10 @@ kin_status kin_embedding(kin_ctx *ctx, kin_param *table, const kin_tensor *ids, 
         return kin_op_mismatch(ctx, table->name, &table->value, ids,
                                "table [V,D] and contiguous i32 ids");
     int64_t n = kin_tensor_numel(ids), sizes[KIN_MAX_DIMS];
-    kin_tensor known;
-    KIN_TRY(kin_host(ctx, ids, &known));
-    const int32_t *id = known.data;
-    for (int64_t i = 0; i < n && !kin_ctx_is_plan(ctx); i++)
+    const int32_t *id = ids->data;
+    /* note: the host would have to wait for those that lie on a device */
+    const bool known = !kin_ctx_is_plan(ctx) && !(ctx->device && kin_device_holds(ctx->device, id));
+    for (int64_t i = 0; i < n && known; i++)
         if (id[i] < 0 || id[i] >= table->value.size[0])
             return kin_fail(&ctx->error, KIN_ERR_ARG, "%s: id %d must be in [0, %lld)", table->name,
                             id[i], (long long)table->value.size[0]);

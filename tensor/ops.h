@@ -116,7 +116,8 @@ kin_status kin_posterior_kl(kin_ctx *ctx, const kin_tensor *mean, const kin_tens
  * further use is sample and kl with the same limits. */
 kin_status kin_posterior_clamp(kin_ctx *ctx, kin_tensor *logvar, float lo, float hi);
 
-/* rows of table [V,D] for ids i32 [...] -> [..., D]. Fails: ARG for an id outside [0,V). */
+/* rows of table [V,D] for ids i32 [...] -> [..., D]. Fails: ARG for an id outside [0,V); ids
+ * that lie on a device are not looked at: whoever brought them there knows them. */
 kin_status kin_embedding(kin_ctx *ctx, kin_param *table, const kin_tensor *ids, kin_tensor *y);
 
 /* video [B,C,F,H,W] -> tokens [B,N,C*pt*ph*pw] and back. channel_last: see kin_patch_args. Sizes

@@ -190,9 +190,31 @@ static kin_status play(kin_replay *r, const entry *e, const kin_replay_work *w)
     return KIN_OK;
 }
 
+/* What is kept of the parameters is brought up to date, in the memory that a recording names. */
+static kin_status refresh(kin_ctx *ctx, const kin_replay_work *w)
+{
+    for (int i = 0; i < w->tables; i++)
+        if (w->params[i])
+            KIN_TRY(ctx->device->refresh(ctx, w->params[i]));
+    return KIN_OK;
+}
+
+static bool keeps_any(const kin_replay *r)
+{
+    for (int i = 0; i < PLACES; i++)
+        if (r->place[i].state == SEEN || r->place[i].state == RECORDED)
+            return true;
+    return false;
+}
+
 kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *w)
 {
-    if (!r || !ctx->device || ctx->tape || ctx->tap)
+    if (!r || !ctx->device || ctx->tape)
+        return w->fn(ctx, w->user);
+    /* note: also before it is called: what a kernel would bring up to date ends recordings */
+    if (keeps_any(r))
+        KIN_TRY(refresh(ctx, w));
+    if (ctx->tap)
         return w->fn(ctx, w->user);
     entry *e = find(r, w);
     if (!e || e->state == REFUSED) {

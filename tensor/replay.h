@@ -4,6 +4,7 @@
 #ifndef KIN_TENSOR_REPLAY_H
 #define KIN_TENSOR_REPLAY_H
 
+#include "tensor/params.h"
 #include "tensor/ctx.h"
 
 typedef struct kin_replay kin_replay;
@@ -17,10 +18,13 @@ typedef struct kin_replay_work {
     int count;
     void *result;
     size_t bytes;
+    const kin_params *const *params; /* [tables]: parameters that may change from one call to the
+                                        next; NULL entries: none */
+    int tables;
 } kin_replay_work;
 
-/* Recordings for work on ctx; they name parameters, which must not change while they are kept. The
- * caller's: kin_replay_destroy, before ctx. Fails: MEM. */
+/* Recordings for work on ctx; they name parameters, which must not change while they are kept,
+ * unless the work lists their tables. The caller's: kin_replay_destroy, before ctx. Fails: MEM. */
 kin_status kin_replay_create(kin_ctx *ctx, kin_replay **out);
 void kin_replay_destroy(kin_replay **replay);
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "training/recording.h"
 #include "vision/frames.h"
 
 static kin_status check_model(kin_ctx *ctx, const kin_model_info *info, const kin_batch *batch)
@@ -281,6 +282,8 @@ kin_status kin_train_encode(kin_ctx *ctx, const kin_train_task *task, const kin_
 {
     (void)ctx;
     *states = in->states;
+    if (in->keep.data)
+        return kin_pipeline_encode_kept(task->pipe, &in->ids, &in->mask, &in->keep, states);
     return in->ids.data ? kin_pipeline_encode_ids(task->pipe, &in->ids, &in->mask, states) : KIN_OK;
 }
 
@@ -299,7 +302,8 @@ kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin
                                   .null = maybe(&in->null),
                                   .prior = maybe(&in->prior),
                                   .quant = maybe(&in->quant),
-                                  .u = maybe(&in->u)};
+                                  .u = maybe(&in->u),
+                                  .gates = maybe(&in->gates)};
     return kin_model_forward(ctx, task->pipe->model, &args, out);
 }
 
@@ -347,34 +351,81 @@ static kin_status add_losses(kin_ctx *ctx, const kin_objective_terms *terms, kin
     return KIN_OK;
 }
 
-kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
-                              const kin_tensor *text, kin_train_losses *sum)
+static kin_status run_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                               const kin_tensor *text, kin_objective_terms *terms)
 {
     kin_model_output out;
-    kin_objective_terms terms;
     const kin_objective_input objective = {.xt = &in->xt,
                                            .x0 = &in->x0,
                                            .target = &in->target,
                                            .sigma = &in->sigma,
+                                           .weight = maybe(&in->weight),
                                            .ddpm = task->ddpm,
                                            .index = in->index.data,
                                            .ab = maybe(&in->ab),
                                            .prior = maybe(&in->true_prior)};
     KIN_TRY(kin_train_forward(ctx, task, in, text, &out));
-    KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, &terms));
+    KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, terms));
     if (task->forward_done)
         task->forward_done(task->user);
-    KIN_TRY(kin_tape_backward(ctx, &terms.total, NULL, 1));
+    return kin_tape_backward(ctx, &terms->total, NULL, 1);
+}
+
+kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                              const kin_tensor *text, kin_train_losses *sum)
+{
+    kin_objective_terms terms;
+    KIN_TRY(run_backward(ctx, task, in, text, &terms));
     /* note: only now: a device would wait for the backward pass to be launched */
     return kin_ctx_is_plan(ctx) ? KIN_OK : add_losses(ctx, &terms, sum);
 }
 
-static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,
-                                const kin_train_inputs *in, kin_train_losses *sum)
+typedef struct denoising {
+    const kin_train_task *task;
+    const kin_train_inputs *in;
+    kin_objective_terms terms;
+} denoising;
+
+/* Forward, loss, backward, with a tape of their own. */
+static kin_status run_denoising(kin_ctx *ctx, void *user)
 {
+    denoising *d = user;
     kin_tensor text;
-    KIN_TRY(kin_train_encode(ctx, task, in, &text));
-    return kin_train_backward(ctx, task, in, &text, sum);
+    KIN_TRY(kin_tape_begin(ctx));
+    kin_status status = kin_train_encode(ctx, d->task, d->in, &text);
+    if (status == KIN_OK)
+        status = run_backward(ctx, d->task, d->in, &text, &d->terms);
+    kin_tape_end(ctx);
+    return status;
+}
+
+/* The same, played where it was recorded. */
+static kin_status replay_denoising(kin_ctx *ctx, denoising *d, kin_train_inputs *in)
+{
+    const kin_tensor *reads[KIN_TRAIN_READS];
+    const kin_params *const tables[] = {d->task->pipe->params, d->task->pipe->text_params};
+    KIN_TRY(kin_train_settle(ctx, d->task, in, reads));
+    if (d->task->forward_done)
+        d->task->forward_done(d->task->user);
+    return kin_replay_run(d->task->replay, ctx,
+                          &(kin_replay_work){.fn = run_denoising,
+                                             .user = d,
+                                             .reads = reads,
+                                             .count = KIN_TRAIN_READS,
+                                             .params = tables,
+                                             .tables = 2,
+                                             .result = &d->terms,
+                                             .bytes = sizeof d->terms});
+}
+
+static kin_status denoise(kin_ctx *ctx, const kin_train_task *task, kin_train_inputs *in,
+                          kin_train_losses *sum)
+{
+    denoising d = {.task = task, .in = in};
+    KIN_TRY(kin_train_recordable(ctx, task) ? replay_denoising(ctx, &d, in)
+                                            : run_denoising(ctx, &d));
+    /* note: only now: a device would wait for the backward pass to be launched */
+    return kin_ctx_is_plan(ctx) ? KIN_OK : add_losses(ctx, &d.terms, sum);
 }
 
 int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label)
@@ -453,6 +504,17 @@ static kin_status draw_inputs(kin_ctx *ctx, const kin_train_task *task, const ki
                                     : KIN_OK;
 }
 
+/* Classifiers and autoencoders, whose losses the host looks at. */
+static kin_status run_other(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
+                            kin_train_losses *sum)
+{
+    const bool vae = kin_model_get_info(task->pipe->model)->family == KIN_FAMILY_VAE;
+    KIN_TRY(kin_tape_begin(ctx));
+    const kin_status status = vae ? reconstruct(ctx, task, in, sum) : classify(ctx, task, in, sum);
+    kin_tape_end(ctx);
+    return status;
+}
+
 kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                                 uint32_t step, kin_train_losses *sum)
 {
@@ -460,13 +522,11 @@ kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const 
     kin_train_inputs in;
     kin_status status = KIN_OK;
     KIN_GOTO(draw_inputs(ctx, task, batch, step, &in));
-    KIN_GOTO(kin_tape_begin(ctx));
     switch (kin_model_get_info(task->pipe->model)->family) {
-    case KIN_FAMILY_CLASSIFIER: status = classify(ctx, task, &in, sum); break;
-    case KIN_FAMILY_VAE: status = reconstruct(ctx, task, &in, sum); break;
-    default: status = recorded_step(ctx, task, &in, sum); break;
+    case KIN_FAMILY_CLASSIFIER:
+    case KIN_FAMILY_VAE: status = run_other(ctx, task, &in, sum); break;
+    default: status = denoise(ctx, task, &in, sum); break;
     }
-    kin_tape_end(ctx);
 done:
     kin_ws_release(ctx, mark);
     return status;

@@ -8,6 +8,7 @@
 
 #include "diffusion/losses.h"
 #include "diffusion/pipeline.h"
+#include "tensor/replay.h"
 #include "training/levels.h"
 #include "training/loader.h"
 #include "training/vae_objective.h"
@@ -26,8 +27,9 @@ typedef struct kin_train_inputs {
     kin_tensor null;         /* u8 [B] */
     kin_tensor prior, quant; /* after dropout */
     kin_tensor true_prior;
-    kin_tensor u;     /* [phys_blocks,B,phys_heads] */
-    kin_tensor label; /* i32 [B] after dropout */
+    kin_tensor u;                   /* [phys_blocks,B,phys_heads] */
+    kin_tensor label;               /* i32 [B] after dropout */
+    kin_tensor keep, gates, weight; /* kin_train_settle: what is made of mask; prior and u; sigma */
 } kin_train_inputs;
 
 /* The empty prompt as ids, for dropped samples. */
@@ -47,7 +49,9 @@ typedef struct kin_train_task {
     const float *latent_mean, *latent_inv_std; /* [C], or NULL: before the draw, means and
                                               log-variances become (v - mean[c]) * inv_std[c] */
     kin_null_text null_text;
-    void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing) */
+    kin_replay *replay;               /* recordings of forward and backward, or NULL */
+    void (*forward_done)(void *user); /* NULL, or called between forward and backward (timing);
+                                         before both where they may come from a recording */
     void *user;
 } kin_train_task;
 

@@ -315,6 +315,8 @@ kin_status kin_trainer_setup(kin_trainer *t, const char *checkpoint)
 {
     KIN_TRY(t->cfg.base ? kin_trainer_setup_finetune(t, checkpoint) : setup_own(t, checkpoint));
     count_tokens(t);
+    if (t->ctx->device)
+        KIN_TRY(kin_replay_create(t->ctx, &t->task.replay));
     return kin_trainer_experts_alloc(t);
 }
 
@@ -322,6 +324,7 @@ void kin_trainer_close(kin_trainer *t)
 {
     kin_loader_stop(&t->loader);
     kin_log_close(&t->log);
+    kin_replay_destroy(&t->task.replay);
     kin_optimizer_destroy(&t->optim);
     if (t->pipe)
         kin_pipeline_destroy(&t->pipe);

@@ -100,6 +100,8 @@ static uint64_t changes(const kin_ctx *ctx)
     return device_of(ctx)->refills + kin_gpu_frees();
 }
 
+static kin_status refresh(kin_ctx *ctx, const kin_params *params);
+
 /* Host bytes to the compute lane. */
 static kin_status send(kin_ctx *ctx, void *to, const void *host, size_t bytes)
 {
@@ -183,6 +185,7 @@ kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k
                            .play = play,
                            .forget = forget,
                            .changes = changes,
+                           .refresh = refresh,
                            .close = device_close};
     kin_status status = kin_gpu_open(index, &d->base.bytes, &d->base.base, &d->gpu, err);
     kin_gpu_facts facts = {0};
@@ -498,6 +501,32 @@ kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p)
         spoil(c, p, KEY_BF16);
     }
     return to;
+}
+
+/* One form that holds an older version. */
+static void refresh_form(kin_cuda_call *c, kin_param *p, uint64_t key)
+{
+    device *d = device_of(c->ctx);
+    const uint64_t refills = d->refills;
+    if (key == KEY_BF16) {
+        (void)kin_cuda_value_bf16(c, p);
+        d->refills = refills; /* its place is the same */
+    } else if (key == KEY_F8 || key == KEY_TAPS || key == KEY_TAPS_BF16 ||
+               (key == KEY_VALUE && !kin_residents_find(&d->residents, p->value.data))) {
+        d->refills++;
+    }
+}
+
+static kin_status refresh(kin_ctx *ctx, const kin_params *params)
+{
+    kin_cuda_call c = kin_cuda_begin(ctx, "refresh");
+    for (int i = 0; i < params->count; i++) {
+        kin_param *p = params->list[i];
+        for (const kin_pack *pack = p->packs; pack; pack = pack->next)
+            if (pack->version != p->version && pack->extra)
+                refresh_form(&c, p, pack->key);
+    }
+    return kin_cuda_end(&c);
 }
 
 kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step)

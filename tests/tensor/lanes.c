@@ -242,7 +242,13 @@ static void check_job(kin_ctx *ctx, kin_replay *r, job *j, float x, float h, kin
     }
     assert_ok(kin_fill(ctx, &j->x, (double)x), &ctx->error);
     j->y = (kin_tensor){0};
-    assert_ok(kin_replay_run(r, ctx, &(kin_replay_work){work, j, reads, 3, &j->y, sizeof j->y}),
+    assert_ok(kin_replay_run(r, ctx,
+                             &(kin_replay_work){.fn = work,
+                                                .user = j,
+                                                .reads = reads,
+                                                .count = 3,
+                                                .result = &j->y,
+                                                .bytes = sizeof j->y}),
               &ctx->error);
     assert_ok(kin_scalar(ctx, &j->y, &v), &ctx->error);
     assert_true(fabs(v - sum) < 1e-4);

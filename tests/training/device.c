@@ -266,6 +266,106 @@ static void recordings_keep_the_bits(void **state)
     check_recordings(false, "heun");
 }
 
+enum { TRAIN_STEPS = 5, TAPPED_STEP = 4, MICRO = 2 };
+
+typedef struct training { /* of TRAIN_STEPS steps, two micro-batches each */
+    double loss[TRAIN_STEPS];
+    long waits[TRAIN_STEPS], plays;
+} training;
+
+/* The configuration of tiny_write with a classifier's loss that the host does not look at. */
+static void write_video_config(const tiny_run *t, const char *extra)
+{
+    char *text;
+    size_t bytes;
+    kin_error err = {0};
+    tiny_write(t->config, TINY_MOE, TINY_SIMULATE, "\"lr\":0.002,\"warmup_steps\":4", extra);
+    assert_ok(kin_file_read(t->config, 1 << 20, &text, &bytes, &err), &err);
+    FILE *fp = fopen(t->config, "w");
+    assert_non_null(fp);
+    assert_int_equal(text[bytes - 2], '}');
+    fprintf(fp, "%.*s,\"classifier_loss\":\"plain\"}}", (int)bytes - 2, text);
+    fclose(fp);
+    kin_free(text);
+}
+
+static void write_image_config(const tiny_run *t, const char *extra)
+{
+    FILE *fp = fopen(t->config, "w");
+    assert_non_null(fp);
+    fprintf(fp,
+            "{\"transformer\":%s,\"data\":\"set\",%s"
+            "\"optimizer\":{\"lr\":0.001,\"warmup_steps\":4}}",
+            PROMOE, extra);
+    fclose(fp);
+}
+
+/* A run of its own; the step before the last is logged, with taps. */
+static void train_alone(tiny_run *t, const char *name, bool video, const char *compute,
+                        const char *graphs, training *out)
+{
+    char extra[256];
+    kin_trainer *trainer;
+    snprintf(extra, sizeof extra,
+             "\"compute\":\"%s\",\"steps\":%d,\"batch_size\":2,\"gradient_accumulation\":%d,"
+             "\"log_every\":%d,\"checkpoint\":{\"every\":%d},",
+             compute, TRAIN_STEPS, MICRO, TAPPED_STEP, TRAIN_STEPS);
+    assert_int_equal(setenv("KINEMA_CUDA_GRAPHS", graphs, 1), 0);
+    tiny_open(t, images_dir, name, 1);
+    if (video)
+        write_video_config(t, extra);
+    else
+        write_image_config(t, extra);
+    kin_ctx_destroy(&t->ctx);
+    t->ctx = open_ctx(0);
+    assert_ok(kin_train_open(t->ctx, &t->opt, &trainer), &t->ctx->error);
+    (void)kin_emulated_plays();
+    for (int i = 0; i < TRAIN_STEPS; i++) {
+        const long before = t->ctx->device->waits(t->ctx);
+        assert_ok(kin_train_step(trainer), &t->ctx->error);
+        out->waits[i] = t->ctx->device->waits(t->ctx) - before;
+        out->loss[i] = kin_train_last_report(trainer)->loss;
+    }
+    out->plays = kin_emulated_plays();
+    kin_train_close(&trainer);
+    tiny_close(t);
+    assert_int_equal(unsetenv("KINEMA_CUDA_GRAPHS"), 0);
+}
+
+/* Forward and backward are called, recorded, then played, over changing weights, learning rates and
+ * inputs: the same losses, weights, averages and moments, and no wait more. */
+static void check_training_recordings(bool video, const char *compute)
+{
+    tiny_run a, b;
+    training plain, played;
+    char name[2][32], da[320], db[320];
+    for (int k = 0; k < 2; k++)
+        snprintf(name[k], sizeof name[k], "%s-%s-%d", video ? "video" : "image", compute, k);
+    train_alone(&a, name[0], video, compute, "0", &plain);
+    train_alone(&b, name[1], video, compute, "1", &played);
+    assert_int_equal(plain.plays, 0);
+    assert_int_equal(played.plays, MICRO * (TRAIN_STEPS - 1) - 1);
+    assert_memory_equal(plain.loss, played.loss, sizeof plain.loss);
+    for (int i = 0; i < TAPPED_STEP - 1; i++) {
+        assert_int_equal(plain.waits[i], MICRO + 1);
+        assert_int_equal(played.waits[i], MICRO + 1);
+    }
+    snprintf(da, sizeof da, "%s/checkpoint-%d", a.run, TRAIN_STEPS);
+    snprintf(db, sizeof db, "%s/checkpoint-%d", b.run, TRAIN_STEPS);
+    for (int i = 0; tiny_files[i]; i++)
+        if (video || !strstr(tiny_files[i], "text_encoder"))
+            assert_true(tiny_same(da, db, tiny_files[i]));
+}
+
+static void training_recordings_keep_the_bits(void **state)
+{
+    (void)state;
+    for (int video = 0; video < 2; video++) {
+        check_training_recordings(video, "f32");
+        check_training_recordings(video, "bf16");
+    }
+}
+
 static int setup(void **state)
 {
     kin_error err = {0};
@@ -283,9 +383,12 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_sampling_step_waits_once), cmocka_unit_test(a_training_step_waits_twice),
-        cmocka_unit_test(offload_keeps_the_bits),     cmocka_unit_test(steps_launch_the_same),
+        cmocka_unit_test(a_sampling_step_waits_once),
+        cmocka_unit_test(a_training_step_waits_twice),
+        cmocka_unit_test(offload_keeps_the_bits),
+        cmocka_unit_test(steps_launch_the_same),
         cmocka_unit_test(recordings_keep_the_bits),
+        cmocka_unit_test(training_recordings_keep_the_bits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
