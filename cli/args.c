@@ -34,7 +34,9 @@ static kin_status value_parse(const kin_flag *f, const char *what, const char *t
         if (strcmp(text, "true") && strcmp(text, "false"))
             return kin_fail(err, KIN_ERR_ARG, "%s: '%s' must be true or false", what, text);
         v->flag = text[0] == 't';
-    } else if (f->type == KIN_FLAG_INT) {
+    } else if (f->type == KIN_FLAG_SIZE && strcmp(text, "auto") == 0) {
+        v->integer = 0;
+    } else if (f->type == KIN_FLAG_INT || f->type == KIN_FLAG_SIZE) {
         errno = 0;
         long long n = strtoll(text, &end, 10);
         if (end == text || *end || isspace((unsigned char)text[0]))
@@ -167,6 +169,12 @@ static kin_status verb_find(int argc, char *const *argv, kin_args *out, int *use
 
 /* ---- flags, environment, file, defaults ---- */
 
+/* True for a value of KIN_FLAG_SIZE (its bounds aside): a next word that is another is not its. */
+static bool is_size(const char *word)
+{
+    return strcmp(word, "auto") == 0 || (*word && word[strspn(word, "0123456789")] == '\0');
+}
+
 static kin_status parse_flag(int argc, char *const *argv, int *at, kin_args *out, kin_error *err)
 {
     const char *word = argv[*at];
@@ -197,6 +205,8 @@ static kin_status parse_flag(int argc, char *const *argv, int *at, kin_args *out
         return kin_fail(err, KIN_ERR_ARG, "%s is given twice", what);
     if (!inline_value && f->type == KIN_FLAG_BOOL)
         inline_value = "true";
+    if (!inline_value && f->type == KIN_FLAG_SIZE && (*at + 1 >= argc || !is_size(argv[*at + 1])))
+        inline_value = "auto";
     if (!inline_value) {
         if (*at + 1 >= argc)
             return kin_fail(err, KIN_ERR_ARG, "%s needs a value (%s)", what, f->metavar);
@@ -233,7 +243,9 @@ static kin_status file_value(kin_args *out, int row, kin_source source, const ch
                                                                                           : "%.17g",
                  item->valuedouble);
         text = number;
-    } else if ((f->type == KIN_FLAG_TEXT || f->type == KIN_FLAG_CHOICE) && cJSON_IsString(item)) {
+    } else if ((f->type == KIN_FLAG_TEXT || f->type == KIN_FLAG_CHOICE ||
+                f->type == KIN_FLAG_SIZE) &&
+               cJSON_IsString(item)) {
         text = item->valuestring;
     }
     if (!text)

@@ -65,13 +65,19 @@ static void cpu_name(char out[64])
         out[n - 1] = 0;
 }
 
+/* note: a context of a device has no level of its own */
+static kin_isa isa_of(const kin_bench *b)
+{
+    return b->ctx->device ? kin_isa_detect() : b->ctx->isa;
+}
+
 static void add_machine(kin_bench *b)
 {
     char name[64];
     cJSON *m = cJSON_AddObjectToObject(b->root, "machine");
     cpu_name(name);
     cJSON_AddStringToObject(m, "cpu", name);
-    cJSON_AddStringToObject(m, "isa", kin_isa_name(b->ctx->isa));
+    cJSON_AddStringToObject(m, "isa", kin_isa_name(isa_of(b)));
     cJSON_AddNumberToObject(m, "threads", b->threads);
     kin_bench_add(m, "clock_ghz", b->peaks.hz * 1e-9);
     kin_bench_add(m, "tsc_ghz", kin_peak_tsc() * 1e-9);
@@ -91,12 +97,13 @@ kin_status kin_bench_report(kin_bench *b)
 kin_status kin_bench_reopen(kin_bench *b, kin_dtype compute, int threads)
 {
     const bool high = strcmp(kin_args_text(b->args, "matmul-precision"), "high") == 0;
-    const kin_ctx_options opt = {.backend = KIN_BACKEND_CPU,
-                                 .threads = threads,
-                                 .compute = compute,
-                                 .precision = high ? KIN_PRECISION_HIGH : KIN_PRECISION_HIGHEST};
+    kin_ctx_options opt = {.backend = KIN_BACKEND_CPU,
+                           .threads = threads,
+                           .compute = compute,
+                           .precision = high ? KIN_PRECISION_HIGH : KIN_PRECISION_HIGHEST};
     kin_ctx_destroy(&b->ctx);
     b->threads = threads;
+    KIN_TRY(kin_cli_device(b->args, &opt, b->err));
     return kin_ctx_create(&opt, &b->ctx, b->err);
 }
 
@@ -113,6 +120,9 @@ kin_status kin_bench_open(const kin_args *args, kin_dtype compute, kin_bench *b,
         threads = 1;
     }
     KIN_TRY(kin_bench_reopen(b, compute, threads));
+    if (b->ctx->device && b->clock != CLOCK_MONOTONIC)
+        return kin_fail(err, KIN_ERR_ARG,
+                        "bench: --cpu-time is this thread's own time, not a device's");
     b->root = cJSON_CreateObject();
     if (!b->root)
         return kin_fail(err, KIN_ERR_MEM, "bench: out of memory");
@@ -149,11 +159,13 @@ double kin_bench_now(const kin_bench *b)
 static kin_peak_options peak_options(const kin_bench *b, int threads, int slices)
 {
     return (kin_peak_options){
-        .isa = b->ctx->isa, .threads = threads, .slices = slices, .clock = b->clock};
+        .isa = isa_of(b), .threads = threads, .slices = slices, .clock = b->clock};
 }
 
 double kin_bench_peak_now(const kin_bench *b, kin_bench_against against)
 {
+    if (b->ctx->device)
+        return b->device.bf16_measured;
     const kin_peak_options opt = peak_options(b, b->threads, against == KIN_AGAINST_DRAM ? 2 : 6);
     if (against == KIN_AGAINST_F32)
         return kin_peak_measure(KIN_PEAK_F32, &opt).rate;
@@ -251,6 +263,53 @@ kin_status kin_bench_measure_peaks(kin_bench *b, bool keep)
     return kin_signals_check("bench", b->err);
 }
 
+enum { DEVICE_PRODUCT = 8192 };
+
+kin_status kin_bench_measure_device(kin_bench *b)
+{
+    const kin_device *d = b->ctx->device;
+    if (!d)
+        return KIN_OK;
+    kin_status status = d->facts(b->ctx, DEVICE_PRODUCT, &b->device);
+    if (status != KIN_OK) {
+        *b->err = b->ctx->error;
+        return status;
+    }
+    cJSON *o = cJSON_AddObjectToObject(b->root, "device");
+    cJSON_AddStringToObject(o, "name", d->name);
+    cJSON_AddNumberToObject(o, "capability", b->device.capability);
+    kin_bench_add(o, "bf16_peak", b->device.bf16_peak * 1e-9);
+    kin_bench_add(o, "bf16_measured", b->device.bf16_measured * 1e-9);
+    kin_bench_print(b, "%s", d->name);
+    if (b->device.bf16_peak > 0)
+        kin_bench_print(b, "; dense bf16 peak %.0f TFLOP/s", b->device.bf16_peak * 1e-12);
+    if (b->device.bf16_measured > 0)
+        kin_bench_print(b, "; cublasLt %.0f", b->device.bf16_measured * 1e-12);
+    kin_bench_print(b, "\n");
+    return KIN_OK;
+}
+
+void kin_bench_add_rate(kin_bench *b, const kin_bench_times *t, double flops)
+{
+    cJSON *o = b->root;
+    const double rate = flops / t->best;
+    cJSON_AddNumberToObject(o, "gflop", flops * 1e-9);
+    cJSON_AddNumberToObject(o, "gflops", rate * 1e-9);
+    kin_bench_add(o, "share", rate / t->peak);
+    kin_bench_print(b, "best %.4f s, median %.4f s; %.1f GFLOP: %.1f GF/s", t->best, t->median,
+                    flops * 1e-9, rate * 1e-9);
+    if (!b->ctx->device) {
+        kin_bench_print(b, ", %.2f of the f32 peak beside it\n", rate / t->peak);
+        return;
+    }
+    kin_bench_add(o, "mfu", rate / b->device.bf16_peak);
+    if (b->device.bf16_peak > 0)
+        kin_bench_print(b, ", MFU %.3f", rate / b->device.bf16_peak);
+    if (t->peak > 0)
+        kin_bench_print(b, ", %.3f of cublasLt's rate", rate / t->peak);
+    kin_bench_print(b, "\n");
+}
+
 /* ---- rounds ---- */
 
 static int by_value(const void *a, const void *b)
@@ -267,9 +326,12 @@ static void find_median(kin_bench_times *t)
     t->median = 0.5 * (sorted[(t->count - 1) / 2] + sorted[t->count / 2]);
 }
 
+/* One run, to its end also where it goes on beside the host. */
 static kin_status run_checked(kin_bench *b, kin_bench_fn run, void *user)
 {
     kin_status status = run(b->ctx, user);
+    if (status == KIN_OK && b->ctx->device)
+        status = b->ctx->device->wait(b->ctx);
     if (status != KIN_OK) {
         *b->err = b->ctx->error;
         b->err->status = status;
@@ -314,4 +376,26 @@ kin_status kin_bench_time(kin_bench *b, kin_bench_against against, kin_bench_fn 
     }
     find_median(out);
     return KIN_OK;
+}
+
+kin_status kin_bench_time_profiled(kin_bench *b, kin_bench_fn run, kin_bench_after after,
+                                   void *user, kin_profile *p, kin_bench_times *out,
+                                   double *profiled)
+{
+    kin_status status;
+    if (!b->ctx->device) {
+        kin_profile_on(b->ctx, p, b->clock);
+        status = kin_bench_time(b, KIN_AGAINST_F32, run, after, user, out);
+        kin_profile_off(b->ctx, p);
+        *profiled = out->best;
+        return status;
+    }
+    KIN_TRY(kin_bench_time(b, KIN_AGAINST_F32, run, NULL, user, out));
+    kin_profile_on(b->ctx, p, b->clock);
+    const double start = kin_bench_now(b);
+    status = run_checked(b, run, user);
+    *profiled = kin_bench_now(b) - start;
+    kin_profile_off(b->ctx, p);
+    after(user, 0, *profiled);
+    return status;
 }

@@ -7,6 +7,7 @@
 
 #include "cli/common.h"
 #include "tensor/cpu/peak.h"
+#include "tensor/device.h"
 #include "tensor/profile.h"
 
 enum { KIN_BENCH_MAX_ROUNDS = 1000 };
@@ -37,6 +38,7 @@ typedef struct kin_bench {
     cJSON *root;
     kin_bench_peaks peaks, one;
     kin_triad triad[KIN_AGAINST_TRIADS]; /* open while rows of `ops` run */
+    kin_device_facts device;             /* where ctx has one */
 } kin_bench;
 
 /* Reads the common flags, opens a context of the given compute type and starts the report. The
@@ -50,6 +52,8 @@ const char *kin_bench_dtype_name(const kin_ctx *ctx);
 /* Writes the report: JSON to stdout with --json, and to -o FILE. */
 kin_status kin_bench_report(kin_bench *b);
 
+/* On a device: its limits, for b->device and the report. Nothing on the CPU. */
+kin_status kin_bench_measure_device(kin_bench *b);
 /* Measures all peaks, at one thread and at b->threads, and puts them into the report. keep: the
  * arrays of the triads (up to several times the last cache) stay for kin_bench_peak_now. */
 kin_status kin_bench_measure_peaks(kin_bench *b, bool keep);
@@ -73,6 +77,13 @@ typedef void (*kin_bench_after)(void *user, int round, double seconds);
 kin_status kin_bench_time(kin_bench *b, kin_bench_against against, kin_bench_fn run,
                           kin_bench_after after, void *user, kin_bench_times *out);
 
+/* The same with `after` and a profile of the best round. On a device, where a profile waits for
+ * every kernel, the rounds run without it and one more round is profiled: *profiled are its
+ * seconds, else those of the best round. */
+kin_status kin_bench_time_profiled(kin_bench *b, kin_bench_fn run, kin_bench_after after,
+                                   void *user, kin_profile *p, kin_bench_times *out,
+                                   double *profiled);
+
 /* Prints unless --json. */
 void kin_bench_print(const kin_bench *b, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
@@ -80,6 +91,8 @@ void kin_bench_print(const kin_bench *b, const char *fmt, ...)
 /* JSON helpers: a number, or null for 0 where nothing was measured. */
 void kin_bench_add(cJSON *to, const char *key, double value);
 void kin_bench_add_times(cJSON *to, const kin_bench_times *t);
+/* Work, rate and shares of a model's run: gflop, gflops, share and, on a device, mfu. */
+void kin_bench_add_rate(kin_bench *b, const kin_bench_times *t, double flops);
 
 /* bench_rows*.c: one row of `ops`. run is called with ctx and user; its work is counted by the plan
  * table while it runs once. Skipped where --filter does not fit "op shape dtype". */
@@ -127,6 +140,7 @@ typedef struct kin_bench_model {
 /* Sizes of what a forward reads. 0: the model's own. */
 typedef struct kin_bench_size {
     int64_t batch, frames, height, width;
+    bool guided; /* the second half of the batch is unconditional */
 } kin_bench_size;
 
 typedef struct kin_bench_input {

@@ -146,15 +146,18 @@ static kin_status check_size(kin_ctx *ctx, const kin_model_info *info, const kin
     return KIN_OK;
 }
 
-/* Times spread over the whole range, classes in turn; nobody is unconditional. */
-static void fill_conditions(const kin_model_info *info, int64_t batch, kin_bench_input *in)
+/* Times spread over the whole range, classes in turn; nobody is unconditional unless guided. */
+static void fill_conditions(const kin_model_info *info, int64_t batch, bool guided,
+                            kin_bench_input *in)
 {
     for (int64_t b = 0; b < batch; b++) {
+        const bool null = guided && b >= batch / 2;
         ((float *)in->t.data)[b] = 1000.0f * ((float)b + 0.5f) / (float)batch;
         if (in->label.data)
-            ((int32_t *)in->label.data)[b] = (int32_t)((b * 37 + 5) % info->num_classes);
+            ((int32_t *)in->label.data)[b] =
+                (int32_t)(null ? info->num_classes : (b * 37 + 5) % info->num_classes);
         if (in->null.data)
-            ((uint8_t *)in->null.data)[b] = 0;
+            ((uint8_t *)in->null.data)[b] = null;
         for (int i = 0; in->prior.data && i < 29; i++)
             ((float *)in->prior.data)[b * 29 + i] = (float)((i + b) % 5 == 0);
     }
@@ -164,18 +167,18 @@ static kin_status make_conditions(kin_ctx *ctx, const kin_model_info *info, int6
                                   kin_bench_input *in)
 {
     if (info->family == KIN_FAMILY_DIT) {
-        KIN_TRY(KIN_WS(ctx, &in->label, KIN_DTYPE_I32, batch));
+        KIN_TRY(KIN_WS_HOST(ctx, &in->label, KIN_DTYPE_I32, batch));
         in->in.label = &in->label;
         return KIN_OK;
     }
     KIN_TRY(NOISE(ctx, &in->text, batch, info->text_len ? info->text_len : 512, info->text_dim));
     in->in.text = &in->text;
     if (info->family == KIN_FAMILY_KINEMA) {
-        KIN_TRY(KIN_WS(ctx, &in->null, KIN_DTYPE_U8, batch));
+        KIN_TRY(KIN_WS_HOST(ctx, &in->null, KIN_DTYPE_U8, batch));
         in->in.null = &in->null;
     }
     if (info->categories) {
-        KIN_TRY(KIN_WS(ctx, &in->prior, KIN_DTYPE_F32, batch, 29));
+        KIN_TRY(KIN_WS_HOST(ctx, &in->prior, KIN_DTYPE_F32, batch, 29));
         KIN_TRY(NOISE(ctx, &in->quant, batch, 18));
         in->in.prior = &in->prior;
         in->in.quant = &in->quant;
@@ -196,12 +199,12 @@ kin_status kin_bench_input_make(kin_ctx *ctx, const kin_model *model, kin_bench_
     else
         KIN_TRY(
             NOISE(ctx, &in->x, batch, info->in_channels, size->frames, size->height, size->width));
-    KIN_TRY(KIN_WS(ctx, &in->t, KIN_DTYPE_F32, batch));
+    KIN_TRY(KIN_WS_HOST(ctx, &in->t, KIN_DTYPE_F32, batch));
     in->in.x = &in->x;
     in->in.t = &in->t;
     KIN_TRY(make_conditions(ctx, info, batch, in));
     if (!kin_ctx_is_plan(ctx))
-        fill_conditions(info, batch, in);
+        fill_conditions(info, batch, size->guided, in);
     in->tokens = size->frames / info->patch[0] * (size->height / info->patch[1]) *
                  (size->width / info->patch[2]);
     return KIN_OK;

@@ -103,7 +103,6 @@ static void add_result(kin_bench *b, const kin_bench_model *m, const forward *f,
                        const kin_bench_size *size, const kin_bench_times *t, double flops)
 {
     cJSON *o = b->root;
-    const double rate = flops / t->best;
     cJSON_AddStringToObject(o, "config", kin_args_text(b->args, "config"));
     cJSON_AddStringToObject(o, "family", kin_bench_family(m->model));
     cJSON_AddNumberToObject(o, "params", (double)kin_params_numel(m->params));
@@ -112,17 +111,13 @@ static void add_result(kin_bench *b, const kin_bench_model *m, const forward *f,
     cJSON_AddStringToObject(o, "dtype", kin_bench_dtype_name(b->ctx));
     cJSON_AddNumberToObject(o, "threads", b->threads);
     kin_bench_add_times(o, t);
-    cJSON_AddNumberToObject(o, "gflop", flops * 1e-9);
-    cJSON_AddNumberToObject(o, "gflops", rate * 1e-9);
-    cJSON_AddNumberToObject(o, "share", rate / t->peak);
     kin_bench_print(b,
                     "%s: %s, %lld parameters, batch %lld x %lld tokens, %s, %d threads\n"
-                    "forward: best %.4f s, median %.4f s; %.1f GFLOP: %.1f GF/s, %.2f of the f32 "
-                    "peak beside it\n",
+                    "forward: ",
                     kin_args_text(b->args, "config"), kin_bench_family(m->model),
                     (long long)kin_params_numel(m->params), (long long)size->batch,
-                    (long long)f->in.tokens, kin_bench_dtype_name(b->ctx), b->threads, t->best,
-                    t->median, flops * 1e-9, rate * 1e-9, rate / t->peak);
+                    (long long)f->in.tokens, kin_bench_dtype_name(b->ctx), b->threads);
+    kin_bench_add_rate(b, t, flops);
 }
 
 void kin_bench_add_memory(kin_bench *b, const kin_bench_memory *m)
@@ -135,6 +130,11 @@ void kin_bench_add_memory(kin_bench *b, const kin_bench_memory *m)
     cJSON_AddNumberToObject(o, "workspace_planned", m->workspace_planned);
     cJSON_AddNumberToObject(o, "workspace_used", m->workspace_used);
     cJSON_AddNumberToObject(o, "peak_rss", m->peak_rss);
+    if (b->ctx->device) {
+        kin_device_facts now;
+        if (b->ctx->device->facts(b->ctx, 0, &now) == KIN_OK)
+            cJSON_AddNumberToObject(o, "device_used", (double)now.used);
+    }
     kin_bench_print(b,
                     "memory, MB: weights %.1f, packed %.1f, gradients %.1f, optimizer %.1f, "
                     "workspace %.1f (planned %.1f), peak of the process %.1f\n",
@@ -162,6 +162,7 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
     kin_bench_times t;
     kin_cost cost;
     size_t workspace;
+    double profiled;
     KIN_TRY(kin_bench_plan(config, &size, b->ctx->compute, &cost, &workspace, b->err));
     KIN_TRY(open_model(b, config, m));
     f->model = m->model;
@@ -170,10 +171,8 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
         *b->err = b->ctx->error;
         return status;
     }
-    kin_profile_on(b->ctx, &f->profile, b->clock);
-    status = kin_bench_time(b, KIN_AGAINST_F32, run_forward, keep_best, f, &t);
-    kin_profile_off(b->ctx, &f->profile);
-    KIN_TRY(status);
+    KIN_TRY(kin_bench_measure_device(b));
+    KIN_TRY(kin_bench_time_profiled(b, run_forward, keep_best, f, &f->profile, &t, &profiled));
     memory.weights = (double)kin_params_bytes(m->params);
     memory.packed = (double)kin_params_pack_bytes(m->params);
     memory.workspace_planned = (double)workspace;
@@ -181,14 +180,16 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
     memory.peak_rss = kin_bench_peak_rss(); /* note: before the triads take their arrays */
     KIN_TRY(kin_bench_measure_peaks(b, false));
     add_result(b, m, f, &size, &t, cost.flops);
-    KIN_TRY(kin_bench_add_ops(b, &f->best, t.best));
+    KIN_TRY(kin_bench_add_ops(b, &f->best, profiled));
     kin_bench_add_memory(b, &memory);
     return kin_bench_report(b);
 }
 
 kin_bench_size kin_bench_size_of(const kin_args *args)
 {
-    return (kin_bench_size){.batch = kin_args_int(args, "batch"),
+    return (kin_bench_size){.guided = args->verb->verb == KIN_VERB_BENCH_MODEL &&
+                                      kin_args_bool(args, "guided"),
+                            .batch = kin_args_int(args, "batch"),
                             .frames = kin_args_int(args, "frames"),
                             .height = kin_args_int(args, "height"),
                             .width = kin_args_int(args, "width")};

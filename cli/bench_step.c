@@ -35,7 +35,8 @@ static kin_status open_model(kin_bench_step *s, const char *path)
     cJSON_Delete(config);
     KIN_TRY(status);
     kin_params *const tables[] = {s->model.params};
-    return kin_optimizer_create(&opt, tables, prefixes, 1, plan, &s->optim, err);
+    KIN_TRY(kin_optimizer_create(&opt, tables, prefixes, 1, plan, &s->optim, err));
+    return kin_optimizer_settle(s->ctx, s->optim);
 }
 
 kin_status kin_bench_step_open(kin_ctx *ctx, const char *path, const kin_bench_size *size,

@@ -81,7 +81,6 @@ static void add_result(kin_bench *b, const timed *w, const kin_bench_times *t, d
 {
     const kin_bench_step *s = &w->step;
     const kin_model *model = s->run ? s->info.pipe->model : s->model.model;
-    const double rate = flops / t->best;
     const double params = (double)kin_params_numel(s->params) +
                           (s->text_params ? (double)kin_params_numel(s->text_params) : 0);
     cJSON *o = b->root;
@@ -95,17 +94,14 @@ static void add_result(kin_bench *b, const timed *w, const kin_bench_times *t, d
     kin_bench_add_times(o, t);
     cJSON_AddNumberToObject(o, "it_per_s", 1 / t->best);
     cJSON_AddNumberToObject(o, "samples_per_s", (double)s->info.batch / t->best);
-    cJSON_AddNumberToObject(o, "gflop", flops * 1e-9);
-    cJSON_AddNumberToObject(o, "gflops", rate * 1e-9);
-    cJSON_AddNumberToObject(o, "share", rate / t->peak);
     kin_bench_print(b,
                     "%s: %s, %.0f parameters, batch %lld x %lld tokens, %s, %d threads\n"
-                    "training step: best %.4f s, median %.4f s (%.2f it/s, %.1f samples/s); %.1f "
-                    "GFLOP: %.1f GF/s, %.2f of the f32 peak beside it\n",
+                    "training step (%.2f it/s, %.1f samples/s): ",
                     kin_args_text(b->args, "config"), kin_bench_family(model), params,
                     (long long)s->info.batch, (long long)s->info.tokens,
-                    kin_bench_dtype_name(b->ctx), b->threads, t->best, t->median, 1 / t->best,
-                    (double)s->info.batch / t->best, flops * 1e-9, rate * 1e-9, rate / t->peak);
+                    kin_bench_dtype_name(b->ctx), b->threads, 1 / t->best,
+                    (double)s->info.batch / t->best);
+    kin_bench_add_rate(b, t, flops);
 }
 
 static void add_table(const kin_params *p, kin_bench_memory *m)
@@ -126,6 +122,7 @@ static kin_status measure(kin_bench *b, timed *w)
     kin_bench_times t;
     kin_cost cost;
     size_t workspace;
+    double profiled;
     KIN_TRY(plan_step(b, path, &size, &cost, &workspace));
     w->b = b;
     kin_status status = kin_bench_step_open(b->ctx, path, &size, read_clock, b, &w->step);
@@ -136,10 +133,8 @@ static kin_status measure(kin_bench *b, timed *w)
     /* note: a training configuration names its type; a flag here still wins */
     if (kin_args_source(b->args, "dtype") == KIN_SOURCE_FLAG)
         b->ctx->compute = compute;
-    kin_profile_on(b->ctx, &w->profile, b->clock);
-    status = kin_bench_time(b, KIN_AGAINST_F32, run_step, keep_best, w, &t);
-    kin_profile_off(b->ctx, &w->profile);
-    KIN_TRY(status);
+    KIN_TRY(kin_bench_measure_device(b));
+    KIN_TRY(kin_bench_time_profiled(b, run_step, keep_best, w, &w->profile, &t, &profiled));
     add_table(w->step.params, &memory);
     add_table(w->step.text_params, &memory);
     memory.optimizer = (double)w->step.info.optimizer_bytes;
@@ -148,8 +143,8 @@ static kin_status measure(kin_bench *b, timed *w)
     memory.peak_rss = kin_bench_peak_rss(); /* note: before the triads take their arrays */
     KIN_TRY(kin_bench_measure_peaks(b, false));
     add_result(b, w, &t, cost.flops);
-    add_phases(b, &w->best_phases, t.best);
-    KIN_TRY(kin_bench_add_ops(b, &w->best, t.best));
+    add_phases(b, &w->best_phases, profiled);
+    KIN_TRY(kin_bench_add_ops(b, &w->best, profiled));
     kin_bench_add_memory(b, &memory);
     return kin_bench_report(b);
 }

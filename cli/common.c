@@ -61,9 +61,10 @@ float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model)
     return model->cfg_scale > 0 ? (float)model->cfg_scale : kin_generate_params_default().cfg_scale;
 }
 
-/* --device into the options */
-static kin_status choose_device(const kin_args *args, kin_ctx_options *opt, kin_error *err)
+kin_status kin_cli_device(const kin_args *args, kin_ctx_options *opt, kin_error *err)
 {
+    if (kin_flag_find(args->verb->verb, "device") < 0)
+        return KIN_OK;
     const char *name = kin_args_text(args, "device");
     char why[200], *end = NULL;
     if (!name || strcmp(name, "cpu") == 0)
@@ -82,6 +83,26 @@ static kin_status choose_device(const kin_args *args, kin_ctx_options *opt, kin_
     return KIN_OK;
 }
 
+/* --offload into the options, whose backend is chosen */
+static kin_status choose_offload(const kin_args *args, kin_ctx_options *opt, kin_error *err)
+{
+    char why[200];
+    const unsigned with_offload = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
+    if (!(args->verb->verb & with_offload) || !kin_args_source(args, "offload"))
+        return KIN_OK;
+    if (opt->backend != KIN_BACKEND_CUDA)
+        return kin_cuda_count(why, sizeof why) > 0
+                   ? kin_fail(
+                         err, KIN_ERR_ARG,
+                         "--offload: is for --device cuda; the CPU reads weights where they lie")
+                   : kin_fail(err, KIN_ERR_ARG,
+                              "--offload: is for --device cuda, and no device can be used here: %s",
+                              why);
+    const int64_t mb = kin_args_int(args, "offload");
+    opt->offload = mb ? (size_t)mb * 1000000 : KIN_OFFLOAD_AUTO;
+    return KIN_OK;
+}
+
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err)
 {
     kin_ctx_options opt = {.backend = KIN_BACKEND_CPU, .threads = kin_cli_threads(args)};
@@ -91,7 +112,8 @@ kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_e
     const char *precision = kin_args_text(args, "matmul-precision");
     if (precision && strcmp(precision, "high") == 0)
         opt.precision = KIN_PRECISION_HIGH;
-    KIN_TRY(choose_device(args, &opt, err));
+    KIN_TRY(kin_cli_device(args, &opt, err));
+    KIN_TRY(choose_offload(args, &opt, err));
     if (plan)
         opt.backend = KIN_BACKEND_PLAN;
     KIN_TRY(kin_ctx_create(&opt, out, err));

@@ -30,11 +30,13 @@ void kin_cli_progress(const kin_args *args, kin_progress *p);
 void kin_cli_say(const kin_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Threads: -t, else every core this process may use. */
 int kin_cli_threads(const kin_args *args);
-/* A type of products as flags spell it: f32, bf16, int8. */
+/* A type of products as flags spell it: f32, bf16, int8, fp8. */
 kin_status kin_cli_dtype(const char *name, kin_dtype *out, kin_error *err);
 const char *kin_cli_dtype_name(kin_dtype dtype);
 /* Guidance: --cfg-scale, else the model's own, else 3. */
 float kin_cli_cfg_scale(const kin_args *args, const kin_pipeline *model);
+/* --device into backend and number, where the verb has it. Fails: ARG. */
+kin_status kin_cli_device(const kin_args *args, kin_ctx_options *opt, kin_error *err);
 /* A context of the CPU backend (or the plan backend) with the threads of -t and, where the verb has
  * it, --dtype and --matmul-precision (a note says where `high` is not to be had). */
 kin_status kin_cli_context(const kin_args *args, bool plan, kin_ctx **out, kin_error *err);

@@ -27,9 +27,10 @@ typedef enum kin_verb {
 typedef enum kin_flag_type {
     KIN_FLAG_BOOL,
     KIN_FLAG_TEXT,
-    KIN_FLAG_INT,   /* whole number in [lo, hi] */
-    KIN_FLAG_REAL,  /* finite number in [lo, hi] */
-    KIN_FLAG_CHOICE /* one of `metavar`, "a|b|c" */
+    KIN_FLAG_INT,    /* whole number in [lo, hi] */
+    KIN_FLAG_REAL,   /* finite number in [lo, hi] */
+    KIN_FLAG_CHOICE, /* one of `metavar`, "a|b|c" */
+    KIN_FLAG_SIZE    /* whole number in [lo, hi] or "auto"; the flag alone means auto */
 } kin_flag_type;
 
 /* One row. The same name may stand in several rows for different verbs. */

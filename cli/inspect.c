@@ -79,7 +79,10 @@ static void show_cpu(const kin_args *args)
          "projections, feed-forward, experts)\n"
          "  in 8-bit integers, one step per row of x and of w, exact sums; attention in bf16; "
          "embeddings, modulation,\n"
-         "  last projection, classifier and text encoder in f32");
+         "  last projection, classifier and text encoder in f32\n"
+         "precision, --dtype fp8 (inference, --device cuda): dense products of the same matrices "
+         "in e4m3, one factor per\n"
+         "  operand, f32 sums; the others as bf16");
     printf("precision, --matmul-precision high: f32 products as three of bf16 halves on AMX, error "
            "about 2^-16;\n  here: %s\n",
            best == KIN_ISA_AMX ? "available" : "no AMX, the same as highest");

@@ -64,7 +64,7 @@ static void add_flag(const kin_flag *f, kin_strbuf *out)
         add(out, f->standard);
         kin_strbuf_add(out, ")");
     }
-    if (f->type == KIN_FLAG_INT || f->type == KIN_FLAG_REAL)
+    if (f->type == KIN_FLAG_INT || f->type == KIN_FLAG_REAL || f->type == KIN_FLAG_SIZE)
         kin_strbuf_addf(out, "; %.15g to %.15g", f->lo, f->hi);
     kin_strbuf_add(out, ".");
     if (f->setting)

@@ -106,7 +106,8 @@ static kin_status add_member(words *w, const cJSON *item, const cJSON *object, k
     const kin_flag *f = find_key(item->string);
     if (!f)
         return unknown_key(item->string, err);
-    const bool text = f->type == KIN_FLAG_TEXT || f->type == KIN_FLAG_CHOICE;
+    const bool text =
+        f->type == KIN_FLAG_TEXT || f->type == KIN_FLAG_CHOICE || f->type == KIN_FLAG_SIZE;
     if (cJSON_GetObjectItemCaseSensitive(object, item->string) != item)
         return kin_fail(err, KIN_ERR_FORMAT, "'%s' is given twice", item->string);
     if (f->type == KIN_FLAG_BOOL && cJSON_IsBool(item)) {

@@ -304,7 +304,7 @@ static kin_status null_mask(kin_ctx *ctx, const dit_model *m, const kin_tensor *
     for (int64_t b = 0; b < label->size[0] && !kin_ctx_is_plan(ctx); b++)
         ((uint8_t *)null->data)[b] = ((const int32_t *)known.data)[b] == m->cfg.classes;
     kin_ws_release(ctx, mark);
-    return KIN_OK;
+    return kin_settle(ctx, null);
 }
 
 /* c = time MLP + label row; s = silu(c) */

@@ -373,7 +373,11 @@ static kin_status step_noise(kin_ctx *ctx, void *user, int step, int draw, kin_t
                              .step = (uint32_t)(step * DRAWS + draw)};
         kin_tensor clip = kin_tensor_select(noise, 0, i);
 
-        KIN_TRY(ctx->k->randn(ctx, &rng, 0, &clip));
+        /* note: solvers compute on the host, whatever the device */
+        if (ctx->device)
+            kin_rng_normal(&rng, 0, kin_tensor_numel(&clip), clip.data);
+        else
+            KIN_TRY(ctx->k->randn(ctx, &rng, 0, &clip));
     }
     return KIN_OK;
 }
@@ -525,12 +529,16 @@ static kin_status run_batch(generation *g)
                                            learned ? info->out_channels : info->in_channels};
     kin_ctx *ctx = g->p->ctx;
     kin_tensor x;
+    kin_status status;
 
     KIN_TRY(set_conditions(g));
     end_text(g);
     KIN_TRY(make_noise(g, &x));
     KIN_TRY(kin_guided_cache(ctx, &g->guided, &x));
-    KIN_TRY(kin_sampler_run(ctx, &args, &x));
+    KIN_TRY(kin_replay_create(ctx, &g->guided.replay));
+    status = kin_sampler_run(ctx, &args, &x);
+    kin_replay_destroy(&g->guided.replay);
+    KIN_TRY(status);
     end_sampling(g);
     KIN_TRY(emit_all(g, &x));
     end_decoding(g);

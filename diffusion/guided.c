@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "samplers/guidance.h"
+#include "tensor/device.h"
 
 enum {
     MAX_BRANCHES = 3,
@@ -46,30 +47,50 @@ static int list_branches(const kin_guided *g, float t, kin_branch out[MAX_BRANCH
     return in_interval(g, t) ? n : 1;
 }
 
-/* out [n*B,...]: part[i] in rows i*B..; a NULL part gives zeros */
+static bool on_host(const kin_ctx *ctx, const kin_tensor *t)
+{
+    return ctx->device && !kin_device_holds(ctx->device, t->data);
+}
+
+/* One part in its place, to; NULL: zeros. */
+static kin_status put(kin_ctx *ctx, const kin_tensor *part, kin_tensor *to)
+{
+    const size_t bytes = (size_t)kin_tensor_numel(to) * kin_dtype_size(to->dtype);
+
+    if (on_host(ctx, to) && part)
+        memcpy(to->data, part->data, bytes);
+    else if (on_host(ctx, to))
+        memset(to->data, 0, bytes);
+    else
+        return part ? ctx->k->copy(ctx, part, to, false) : kin_fill(ctx, to, 0);
+    return KIN_OK;
+}
+
+/* out [n*B,...]: part[i] in rows i*B..; a NULL part gives zeros. On the host where all parts are.
+ */
 static kin_status stack(kin_ctx *ctx, const kin_tensor *const part[MAX_BRANCHES], int n,
                         kin_tensor *out)
 {
     const kin_tensor *like = NULL;
     int64_t size[KIN_MAX_DIMS];
+    bool host = true;
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         like = part[i] ? part[i] : like;
+        host = host && (!part[i] || on_host(ctx, part[i]));
+    }
     if (!like)
         return kin_fail(&ctx->error, KIN_ERR_ARG, "guidance: no branch has this input");
     memcpy(size, like->size, sizeof(size));
     size[0] *= n;
-    KIN_TRY(kin_ws_tensor(ctx, like->dtype, like->ndim, size, out));
+    KIN_TRY((host ? kin_ws_host : kin_ws_tensor)(ctx, like->dtype, like->ndim, size, out));
     for (int i = 0; i < n; i++) {
         kin_tensor to = kin_tensor_slice(out, 0, i * like->size[0], like->size[0]);
 
-        if (!part[i])
-            KIN_TRY(kin_fill(ctx, &to, 0));
-        else if (kin_tensor_is_contiguous(part[i]) && part[i]->size[0] == like->size[0])
-            KIN_TRY(ctx->k->copy(ctx, part[i], &to, false));
-        else
+        if (part[i] && (!kin_tensor_is_contiguous(part[i]) || part[i]->size[0] != like->size[0]))
             return kin_fail(&ctx->error, KIN_ERR_SHAPE,
                             "guidance: conditions of the branches differ");
+        KIN_TRY(put(ctx, part[i], &to));
     }
     return KIN_OK;
 }
@@ -106,13 +127,17 @@ static kin_status draw_gates(kin_ctx *ctx, const kin_guided *g, const kin_branch
 {
     const kin_model_info *info = kin_model_get_info(g->model);
 
+    const int64_t row = batch * info->phys_heads;
+
     KIN_TRY(KIN_WS_HOST(ctx, u, KIN_DTYPE_F32, info->phys_blocks, n * batch, info->phys_heads));
     for (int i = 0; i < n; i++) {
-        kin_tensor own, to = kin_tensor_slice(u, 1, i * batch, batch);
+        kin_tensor own;
 
         KIN_TRY(KIN_WS_HOST(ctx, &own, KIN_DTYPE_F32, info->phys_blocks, batch, info->phys_heads));
         KIN_TRY(g->draws(ctx, g->user, step, branch[i], &own));
-        KIN_TRY(kin_copy_into(ctx, &own, &to));
+        for (int64_t l = 0; l < info->phys_blocks && !kin_ctx_is_plan(ctx); l++)
+            memcpy((float *)u->data + (l * n + i) * row, (const float *)own.data + l * row,
+                   (size_t)row * sizeof(float));
     }
     return KIN_OK;
 }
@@ -147,6 +172,53 @@ static kin_status find_cache(kin_ctx *ctx, const kin_guided *g, const kin_branch
     return kin_text_cache_rows(ctx, g->model, &g->cache, first * batch, n * batch, cache);
 }
 
+typedef struct forward_call {
+    const kin_model *model;
+    const kin_model_input *in;
+    kin_model_output *out;
+} forward_call;
+
+static kin_status forward(kin_ctx *ctx, void *user)
+{
+    const forward_call *f = user;
+
+    return kin_model_forward(ctx, f->model, f->in, f->out);
+}
+
+/* The forward, played where it was recorded. */
+static kin_status run_forward(kin_ctx *ctx, const kin_guided *g, const kin_model_input *in,
+                              kin_model_output *out)
+{
+    const kin_tensor *const own[] = {in->x,    in->t,     in->label, in->text,
+                                     in->null, in->prior, in->quant, in->u};
+    enum { OWN = sizeof(own) / sizeof(*own) };
+    const int64_t cached = in->cache ? 2 * kin_model_get_info(g->model)->num_layers : 0;
+    const kin_tensor **reads = kin_ws_bytes(ctx, (size_t)(OWN + cached) * sizeof(*reads));
+    forward_call f = {g->model, in, out};
+
+    if (!reads)
+        return ctx->error.status;
+    memcpy(reads, own, sizeof(own));
+    for (int64_t i = 0; i < cached; i++)
+        reads[OWN + i] = &in->cache->kv[i];
+    return kin_replay_run(g->replay, ctx,
+                          &(kin_replay_work){.fn = forward,
+                                             .user = &f,
+                                             .reads = reads,
+                                             .count = (int)(OWN + cached),
+                                             .result = out,
+                                             .bytes = sizeof(*out)});
+}
+
+/* [rows] of one value, in host memory */
+static kin_status constant(kin_ctx *ctx, int64_t rows, float value, kin_tensor *t)
+{
+    KIN_TRY(KIN_WS_HOST(ctx, t, KIN_DTYPE_F32, rows));
+    for (int64_t i = 0; i < rows && !kin_ctx_is_plan(ctx); i++)
+        ((float *)t->data)[i] = value;
+    return KIN_OK;
+}
+
 /* outputs of n branches in one forward; v[i] [B,C,...] are the caller's */
 static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tensor *x, float sigma,
                                float t, int step, const kin_branch *branch, int n, kin_tensor *v)
@@ -161,10 +233,9 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
     kin_tensor all;
 
     KIN_TRY(stack(ctx, same, n, &b.x));
-    KIN_TRY(KIN_WS_HOST(ctx, &b.t, KIN_DTYPE_F32, n * batch));
-    KIN_TRY(KIN_WS_HOST(ctx, &b.sigma, KIN_DTYPE_F32, n * batch));
-    KIN_TRY(kin_fill(ctx, &b.t, (double)t));
-    KIN_TRY(kin_fill(ctx, &b.sigma, (double)sigma));
+    KIN_TRY(constant(ctx, n * batch, t, &b.t));
+    KIN_TRY(kin_settle(ctx, &b.t));
+    KIN_TRY(constant(ctx, n * batch, sigma, &b.sigma));
     if (is_dit(g)) {
         KIN_TRY(
             stack_input(ctx, branch, n, g->label, g->label, g->null_label, &b.label, &in.label));
@@ -174,12 +245,16 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
         KIN_TRY(stack_input(ctx, branch, n, g->null, g->null, g->uncond_null, &b.null, &in.null));
         KIN_TRY(stack_input(ctx, branch, n, g->prior, NULL, NULL, &b.prior, &in.prior));
         KIN_TRY(stack_input(ctx, branch, n, g->quant, NULL, NULL, &b.quant, &in.quant));
+        if (in.null)
+            KIN_TRY(kin_settle(ctx, &b.null));
+        if (in.quant)
+            KIN_TRY(kin_settle(ctx, &b.quant));
         if (g->draws && kin_model_get_info(g->model)->phys_blocks) {
             KIN_TRY(draw_gates(ctx, g, branch, n, batch, step, &b.u));
             in.u = &b.u;
         }
     }
-    KIN_TRY(kin_model_forward(ctx, g->model, &in, &out));
+    KIN_TRY(run_forward(ctx, g, &in, &out));
     KIN_TRY(read_output(ctx, g, &b, &out.y, v[0].size[1], &all));
     for (int i = 0; i < n; i++) {
         const kin_tensor part = kin_tensor_slice(&all, 0, i * batch, batch);
@@ -284,17 +359,22 @@ kin_status kin_guided_output(kin_ctx *ctx, const kin_guided *g, const kin_tensor
 {
     const size_t mark = kin_ws_mark(ctx);
     kin_branch branch[MAX_BRANCHES];
-    kin_tensor of[MAX_BRANCHES] = {*y};
+    kin_tensor of[MAX_BRANCHES] = {*y}, in = *x;
     int n, each;
 
     KIN_TRY(check_output(ctx, g, x, y));
     n = list_branches(g, t, branch);
-    for (int i = 1; i < n; i++)
+    /* on a device, latents cross over once in each direction */
+    if (on_host(ctx, x))
+        KIN_TRY(kin_settle(ctx, &in));
+    for (int i = on_host(ctx, y) ? 0 : 1; i < n; i++)
         KIN_TRY(kin_ws_tensor(ctx, y->dtype, y->ndim, y->size, &of[i]));
     each = runs_stacked(g, x, n) ? n : 1;
     for (int i = 0; i < n; i += each)
-        KIN_TRY(run_branches(ctx, g, x, sigma, t, step, branch + i, each, of + i));
+        KIN_TRY(run_branches(ctx, g, &in, sigma, t, step, branch + i, each, of + i));
     KIN_TRY(mix(ctx, g, t, branch, n, x->size[1], of));
+    if (on_host(ctx, y))
+        KIN_TRY(kin_copy_into(ctx, &of[0], y));
     kin_tap(ctx, y, "guided");
     kin_ws_release(ctx, mark);
     return KIN_OK;

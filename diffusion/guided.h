@@ -4,6 +4,7 @@
 #define KIN_DIFFUSION_GUIDED_H
 
 #include "diffusion/model.h"
+#include "tensor/replay.h"
 
 /* PLAIN: u + g (c - u). MULTI: u + g (m - u) + gp (c - m). c: text, prior, quantities; m: text
  * alone; u: negative text, or the null label. */
@@ -31,6 +32,8 @@ typedef struct kin_guided {
     kin_status (*draws)(kin_ctx *ctx, void *user, int step, kin_branch branch, kin_tensor *u);
     void *user;
     kin_text_cache cache; /* kin_guided_cache; all zero: none */
+    kin_replay *replay;   /* recordings of the model's forward, or NULL; of one sampling, during
+                             which parameters stay as they are */
     /* dit */
     const kin_tensor *label, *null_label; /* i32 [B] */
 } kin_guided;

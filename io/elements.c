@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/e4m3.h"
 
 static bool is_float(kin_dtype t)
 {
@@ -38,6 +39,7 @@ static double load(const char *p, kin_dtype type)
     case KIN_DTYPE_I32: return v.i32;
     case KIN_DTYPE_I64: return (double)v.i64;
     case KIN_DTYPE_I8: return v.i8;
+    case KIN_DTYPE_F8: return (double)kin_e4m3_to_f32(v.u8);
     case KIN_DTYPE_U8: break;
     }
     return v.u8;

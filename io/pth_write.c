@@ -126,6 +126,7 @@ static const char *storage_type(kin_dtype d)
     case KIN_DTYPE_I32: return "IntStorage";
     case KIN_DTYPE_I8: return "CharStorage";
     case KIN_DTYPE_U8: return "ByteStorage";
+    case KIN_DTYPE_F8: break;
     }
     return NULL;
 }

@@ -69,13 +69,23 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     if (opt->threads < 0 || opt->threads > 1024)
         return kin_fail(err, KIN_ERR_ARG, "threads: %d must be between 0 and 1024", opt->threads);
     if (opt->compute != KIN_DTYPE_F32 && opt->compute != KIN_DTYPE_BF16 &&
-        opt->compute != KIN_DTYPE_I8)
-        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16 or i8",
+        opt->compute != KIN_DTYPE_I8 && opt->compute != KIN_DTYPE_F8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED, "compute type: %s must be f32, bf16, i8 or fp8",
                         kin_dtype_name(opt->compute));
+    if (opt->compute == KIN_DTYPE_F8 && opt->backend != KIN_BACKEND_CUDA &&
+        opt->backend != KIN_BACKEND_PLAN)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "compute type: fp8 products are CUDA's (--device cuda); on the CPU it must "
+                        "be f32, bf16 or int8");
     if (opt->backend == KIN_BACKEND_CUDA && opt->compute == KIN_DTYPE_I8)
         return kin_fail(
             err, KIN_ERR_UNSUPPORTED,
-            "compute type: int8 products are the CPU's; on CUDA it must be f32 or bf16");
+            "compute type: int8 products are the CPU's; on CUDA it must be f32, bf16 or fp8");
+    if (opt->offload && opt->backend != KIN_BACKEND_CUDA && opt->backend != KIN_BACKEND_PLAN)
+        return kin_fail(err, KIN_ERR_ARG, "offload: weights leave a CUDA device; there is none");
+    if (opt->offload && opt->compute == KIN_DTYPE_F8)
+        return kin_fail(err, KIN_ERR_UNSUPPORTED,
+                        "offload: fp8 weights stay on the device; it must be f32 or bf16");
     kin_isa isa = KIN_ISA_NONE;
     if (opt->backend == KIN_BACKEND_CPU ||
         (opt->backend == KIN_BACKEND_PLAN && kin_isa_detect() != KIN_ISA_NONE))
@@ -110,7 +120,7 @@ kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *
     if (status == KIN_OK && isa != KIN_ISA_NONE)
         status = kin_cpu_choices_load(ctx, err);
     if (status == KIN_OK && opt->backend == KIN_BACKEND_CUDA)
-        status = kin_cuda_open(ctx, opt->device, k, err);
+        status = kin_cuda_open(ctx, opt->device, opt->offload, k, err);
     if (status != KIN_OK) {
         kin_ctx_destroy(&ctx);
         return status;
@@ -239,6 +249,25 @@ kin_status kin_scalar(kin_ctx *ctx, const kin_tensor *t, double *out)
     one.ndim = 0;
     KIN_TRY(kin_host(ctx, &one, &host));
     *out = kin_tensor_get(&host, 0);
+    kin_ws_release(ctx, mark);
+    return KIN_OK;
+}
+
+kin_status kin_scalars(kin_ctx *ctx, const kin_tensor *const *t, int n, double *out)
+{
+    const size_t mark = kin_ws_mark(ctx);
+    kin_tensor all;
+    KIN_TRY(KIN_WS(ctx, &all, KIN_DTYPE_F32, n));
+    for (int i = 0; i < n; i++) {
+        kin_tensor to = kin_tensor_slice(&all, 0, i, 1), one = to;
+        if (!t[i]->data)
+            continue;
+        one.data = t[i]->data;
+        KIN_TRY(ctx->k->copy(ctx, &one, &to, false));
+    }
+    KIN_TRY(kin_host(ctx, &all, &all));
+    for (int i = 0; i < n; i++)
+        out[i] = t[i]->data ? kin_tensor_get(&all, i) : 0;
     kin_ws_release(ctx, mark);
     return KIN_OK;
 }

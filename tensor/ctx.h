@@ -53,8 +53,8 @@ typedef struct kin_ctx {
     kin_backend backend;
     kin_isa isa;       /* level in use (CPU backend), or planned for */
     int threads;       /* >= 1 */
-    kin_dtype compute; /* F32, BF16: rounding of the operands of linear products and attention; I8:
-                          inference alone, see kin_product_dtype in kernels.h */
+    kin_dtype compute; /* F32, BF16: rounding of the operands of linear products and attention; I8,
+                          F8: inference alone, see kernels.h */
     kin_precision precision; /* of products in F32 */
     uint32_t dense_onednn;   /* CPU backend: set of dense products left to oneDNN, see
                                 tensor/cpu/choose.h */
@@ -75,15 +75,20 @@ typedef struct kin_ctx_options {
     kin_isa isa;             /* KIN_ISA_NONE: the best this machine has, or KINEMA_ISA=avx2|avx512|
                                 amx-emulated|amx */
     int threads;             /* 0: OMP_NUM_THREADS or all cores */
-    kin_dtype compute;       /* F32 (default), BF16 or I8 */
+    kin_dtype compute;       /* F32 (default), BF16, I8 (CPU) or F8 (CUDA) */
     kin_precision precision; /* HIGHEST (default) */
     size_t ws_limit;         /* 0: no limit beyond the address space */
     int device;              /* CUDA: its number */
+    size_t offload;          /* CUDA: parameters lie in host memory and come, when they are used,
+                                to this many bytes of the device; KIN_OFFLOAD_AUTO: half of what is
+                                free there; 0: all of them stay on the device */
 } kin_ctx_options;
+#define KIN_OFFLOAD_AUTO SIZE_MAX
 
 /* Creates a context. *out is the caller's: kin_ctx_destroy. Fails: ARG (threads < 0, unknown ISA
- * name in KINEMA_ISA), UNSUPPORTED (an ISA level this machine lacks; no CUDA device, or int8 on
- * it), MEM. err receives the text. */
+ * name in KINEMA_ISA, offload without CUDA), UNSUPPORTED (an ISA level this machine lacks; no CUDA
+ * device, int8 on it, fp8 elsewhere or on one below compute capability 8.9), MEM. err receives the
+ * text. */
 kin_status kin_ctx_create(const kin_ctx_options *opt, kin_ctx **out, kin_error *err);
 void kin_ctx_destroy(kin_ctx **ctx);
 
@@ -121,6 +126,8 @@ kin_status kin_host_back(kin_ctx *ctx, const kin_tensor *host, const kin_tensor 
 kin_status kin_settle(kin_ctx *ctx, kin_tensor *t);
 /* Element 0 of t, wherever it lies. */
 kin_status kin_scalar(kin_ctx *ctx, const kin_tensor *t, double *out);
+/* The same of n f32 tensors at once (a device is waited for once); 0 for one without data. */
+kin_status kin_scalars(kin_ctx *ctx, const kin_tensor *const *t, int n, double *out);
 /* Raw host bytes, 64-byte aligned; NULL sets ctx->error (MEM). */
 void *kin_ws_bytes(kin_ctx *ctx, size_t bytes);
 /* Packed weights of `bytes` more have been made, for ctx->packed and ctx->peak. */

@@ -8,11 +8,20 @@
 #include "tensor/ctx.h"
 #include "tensor/params.h"
 
+/* What a report says of a device: bytes, and products in bf16 per second (2 per multiply-add). */
+typedef struct kin_device_facts {
+    int capability;       /* 90 for CUDA's compute capability 9.0 */
+    size_t used, total;   /* memory in use by all, and there is */
+    double bf16_peak;     /* dense, by the maker's figures; 0: not known */
+    double bf16_measured; /* of the product library itself, n x n x n; 0: no library */
+} kin_device_facts;
+
 typedef struct kin_device {
     char *base;   /* device address of the workspace's first byte */
     size_t bytes; /* of that address range */
     char name[96];
     bool library; /* dense products by a library: a row's bits may depend on the number of rows */
+    long cudnn_launches; /* graphs of cuDNN run so far; -1: it cannot be used here */
     /* Makes the first `used` bytes of the range usable. Fails: MEM. */
     kin_status (*commit)(kin_ctx *ctx, size_t used);
     /* Copies within the range, dst below src; the two may overlap. */
@@ -25,8 +34,23 @@ typedef struct kin_device {
     kin_status (*adopt)(kin_ctx *ctx, void *host, size_t bytes);
     kin_status (*pull)(kin_ctx *ctx, void *host, size_t bytes);
     void (*release)(kin_ctx *ctx, const void *host);
+    /* The device's limits, for reports; n: side of the product that is measured, 0: none. Fails:
+     * BACKEND, MEM. */
+    kin_status (*facts)(kin_ctx *ctx, int64_t n, kin_device_facts *out);
     /* Waits for all that was launched; its errors, if any. */
     kin_status (*wait)(kin_ctx *ctx);
+    /* How often the host has waited for the device. */
+    long (*waits)(const kin_ctx *ctx);
+    /* Recordings, for tensor/replay.h. What is launched between record and recorded is kept and not
+     * run; `uploads` bytes at most are sent to the device by it. record false: cannot (and then
+     * nothing was begun); recorded NULL: something could not be kept. */
+    bool (*record)(kin_ctx *ctx, size_t uploads);
+    void *(*recorded)(kin_ctx *ctx);
+    kin_status (*play)(kin_ctx *ctx, void *recording);
+    void (*forget)(void *recording);
+    /* Another number when memory that a recording names may hold something else. */
+    uint64_t (*changes)(const kin_ctx *ctx);
+    size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;
 
@@ -41,9 +65,9 @@ static inline bool kin_device_holds(const kin_device *d, const void *p)
 int64_t kin_device_span(const kin_tensor *t);
 
 /* Opens device `index` for ctx, whose workspace reserves `bytes` addresses, and fills its kernel
- * table. Fails: UNSUPPORTED (built without CUDA, no driver, no such device, too old a device), MEM.
- * The one without CUDA is tensor/cuda/none.c. */
-kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err);
+ * table. offload: as kin_ctx_options. Fails: UNSUPPORTED (built without CUDA, no driver, no such
+ * device, too old a device), MEM. The one without CUDA is tensor/cuda/none.c. */
+kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k, kin_error *err);
 /* How many devices can be used, 0 without CUDA or driver; why[bytes] says why when there is none.
  */
 int kin_cuda_count(char *why, size_t bytes);

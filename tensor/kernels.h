@@ -19,7 +19,11 @@
  * kin_product_dtype names are done in 8-bit integers, attention as under BF16, the others as under
  * F32. A row of x or w becomes q = nearest integer (ties to even) to x*(127/amax) in f32, amax its
  * largest magnitude; a product is step(x row) * step(w row) * sum q q with step = amax/127 and the
- * sum exact. Rows below 1e-30 are zeros; a row that is not finite gives NaN. */
+ * sum exact. Rows below 1e-30 are zeros; a row that is not finite gives NaN. ctx->compute F8 (CUDA,
+ * forward only): dense products with a matrix that may lose precision (kin_param.int8) and n, k
+ * multiples of 16 are done in e4m3: x and w each become e4m3(v * (448/amax)) with one amax for the
+ * whole operand, the product is amax_x/448 * amax_w/448 * the f32 sum; an operand that is not
+ * finite gives NaN. The others, and attention, as under BF16. */
 #ifndef KIN_TENSOR_KERNELS_H
 #define KIN_TENSOR_KERNELS_H
 
@@ -402,20 +406,21 @@ typedef struct kin_adamw_args { /* one pass over all parameters: g * grad_scale,
 /* Products in 8-bit integers: sums of k terms fit in 32 bits up to this k. */
 enum { KIN_INT8_MIN = 64, KIN_INT8_MAX_K = 65536 };
 
+/* The type of the products of attention: F32 or BF16. */
+static inline kin_dtype kin_attention_dtype(const kin_ctx *ctx)
+{
+    const bool eight = ctx->compute == KIN_DTYPE_I8 || ctx->compute == KIN_DTYPE_F8;
+    return eight ? KIN_DTYPE_BF16 : ctx->compute;
+}
 /* How the product of x with w [n,k] is done under the context's compute type: F32, BF16 or I8.
  * Experts of one layer are treated alike, as the first of them. */
 static inline kin_dtype kin_product_dtype(const kin_ctx *ctx, const kin_param *w, int64_t n,
                                           int64_t k)
 {
     if (ctx->compute != KIN_DTYPE_I8)
-        return ctx->compute;
+        return ctx->compute == KIN_DTYPE_F8 ? KIN_DTYPE_BF16 : ctx->compute;
     return w->int8 && n >= KIN_INT8_MIN && k >= KIN_INT8_MIN && k <= KIN_INT8_MAX_K ? KIN_DTYPE_I8
                                                                                     : KIN_DTYPE_F32;
-}
-/* The same for the products of attention: F32 or BF16. */
-static inline kin_dtype kin_attention_dtype(const kin_ctx *ctx)
-{
-    return ctx->compute == KIN_DTYPE_I8 ? KIN_DTYPE_BF16 : ctx->compute;
 }
 
 /* The type in which a result that products alone read is kept: bf16 where products round their

@@ -421,14 +421,24 @@ kin_status kin_param_give_packs(kin_param *p, kin_param *next, size_t *freed, ki
             to->next = next->packs;
             next->packs = to;
         }
+        /* note: a form without data of its own is its object (a device's memory) */
+        const bool object = pack->bytes && !pack->data && pack->extra;
         if (to->bytes) {
+            if (object)
+                pack->free_extra(pack->extra);
             kin_free(pack->data);
             *freed += pack->bytes;
         } else {
             to->data = pack->data;
             to->bytes = pack->bytes;
             to->version = next->version - 1;
+            if (object) {
+                to->extra = pack->extra;
+                to->free_extra = pack->free_extra;
+            }
         }
+        if (object)
+            pack->extra = NULL;
         pack->data = NULL;
         pack->bytes = 0;
         pack->version = p->version - 1;

@@ -53,7 +53,7 @@ typedef struct kin_param {
     kin_tensor value; /* data NULL until allocated or bound */
     kin_tensor grad;  /* f32 (f64 for f64 values); data NULL: no gradient wanted */
     bool trainable;
-    bool int8;   /* a matrix whose products may be done in 8-bit integers (kin_params_allow_int8) */
+    bool int8;   /* a matrix whose products may be done in 8 bits (kin_params_allow_int8) */
     bool blocks; /* a matrix that may be stored in 8-bit blocks: those, and more */
     bool owned;  /* value memory belongs to the table */
     bool mapped; /* value lies in a read-only mapped file */

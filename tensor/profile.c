@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "tensor/device.h"
+
 /* Slots of the form (ctx, args), and their arguments' types. */
 /* clang-format off */
 #define SLOTS(X) \
@@ -70,6 +72,7 @@ _Static_assert((int)ROWS == (int)KIN_PROFILE_OPS,
                "a slot of kin_kernels is missing here: add it to SLOTS");
 
 typedef struct call {
+    kin_ctx *ctx;
     kin_profile *p;
     kin_profile_op *op;
     double start, outer; /* outer: children of the caller so far */
@@ -92,7 +95,7 @@ static kin_profile *profile_of(const kin_ctx *ctx)
 static call enter(kin_ctx *ctx, int row)
 {
     kin_profile *p = profile_of(ctx);
-    return (call){.p = p, .op = &p->op[row], .cost = ctx->cost};
+    return (call){.ctx = ctx, .p = p, .op = &p->op[row], .cost = ctx->cost};
 }
 
 /* To be called once the plan's slot has added the call's work to ctx->cost. */
@@ -109,6 +112,8 @@ static void begin(kin_ctx *ctx, call *c)
 
 static kin_status leave(call *c, kin_status status)
 {
+    if (c->ctx->device && status == KIN_OK)
+        status = c->ctx->device->wait(c->ctx);
     double spent = now(c->p) - c->start;
     c->op->seconds += spent - c->p->children;
     c->p->children = c->outer + spent;

@@ -1,7 +1,7 @@
 /* tensor/profile.h: where the time goes. A profile is a kernel table that stands before the
  * context's own: every slot counts its calls, its exclusive time (without the slots it calls
- * itself) and its work as the plan table counts it, then runs the real kernel. Results are
- * unchanged. */
+ * itself) and its work as the plan table counts it, then runs the real kernel. On a device each
+ * slot is waited for, so that its time is its own. Results are unchanged. */
 #ifndef KIN_TENSOR_PROFILE_H
 #define KIN_TENSOR_PROFILE_H
 

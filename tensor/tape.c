@@ -50,9 +50,10 @@ static kin_tape *tape_new(kin_ctx *ctx, int32_t first_id)
 
 kin_status kin_tape_begin(kin_ctx *ctx)
 {
-    if (ctx->compute == KIN_DTYPE_I8)
+    if (ctx->compute == KIN_DTYPE_I8 || ctx->compute == KIN_DTYPE_F8)
         return kin_fail(&ctx->error, KIN_ERR_UNSUPPORTED,
-                        "training: products in int8 have no gradient; compute must be f32 or bf16");
+                        "training: products in %s have no gradient; compute must be f32 or bf16",
+                        ctx->compute == KIN_DTYPE_I8 ? "int8" : "fp8");
     ctx->tape = tape_new(ctx, 1);
     return ctx->tape ? KIN_OK : KIN_ERR_MEM;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/e4m3.h"
 
 static const struct {
     const char *name;
@@ -13,7 +14,7 @@ static const struct {
 } dtypes[] = {
     [KIN_DTYPE_F32] = {"f32", 4}, [KIN_DTYPE_F64] = {"f64", 8}, [KIN_DTYPE_BF16] = {"bf16", 2},
     [KIN_DTYPE_F16] = {"f16", 2}, [KIN_DTYPE_I8] = {"i8", 1},   [KIN_DTYPE_U8] = {"u8", 1},
-    [KIN_DTYPE_I32] = {"i32", 4}, [KIN_DTYPE_I64] = {"i64", 8},
+    [KIN_DTYPE_I32] = {"i32", 4}, [KIN_DTYPE_I64] = {"i64", 8}, [KIN_DTYPE_F8] = {"fp8", 1},
 };
 enum { DTYPE_COUNT = sizeof(dtypes) / sizeof(dtypes[0]) };
 
@@ -285,6 +286,7 @@ double kin_tensor_get(const kin_tensor *t, int64_t i)
     case KIN_DTYPE_U8: return ((const uint8_t *)t->data)[at];
     case KIN_DTYPE_I32: return ((const int32_t *)t->data)[at];
     case KIN_DTYPE_I64: return (double)((const int64_t *)t->data)[at];
+    case KIN_DTYPE_F8: return kin_e4m3_to_f32(((const uint8_t *)t->data)[at]);
     }
     assert(!"kin_tensor_get: dtype");
     return 0;
@@ -302,6 +304,7 @@ void kin_tensor_set(const kin_tensor *t, int64_t i, double v)
     case KIN_DTYPE_U8: ((uint8_t *)t->data)[at] = (uint8_t)v; return;
     case KIN_DTYPE_I32: ((int32_t *)t->data)[at] = (int32_t)v; return;
     case KIN_DTYPE_I64: ((int64_t *)t->data)[at] = (int64_t)v; return;
+    case KIN_DTYPE_F8: ((uint8_t *)t->data)[at] = kin_f32_to_e4m3((float)v); return;
     }
     assert(!"kin_tensor_set: dtype");
 }

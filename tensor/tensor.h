@@ -22,7 +22,8 @@ typedef enum kin_dtype {
     KIN_DTYPE_I8,
     KIN_DTYPE_U8,
     KIN_DTYPE_I32,
-    KIN_DTYPE_I64
+    KIN_DTYPE_I64,
+    KIN_DTYPE_F8 /* e4m3 (tensor/e4m3.h); a type of products, no tensor of the host has it */
 } kin_dtype;
 
 typedef struct kin_tensor {

@@ -47,6 +47,8 @@ check_tree() {
             rooms = allowed[room]
             if (file ~ "^(tests|bench)/")
                 rooms = rooms "tests "
+            if (file ~ "^bench/")
+                rooms = rooms "bench "
             place = file ":" field[2] ": "
             if (!(room in allowed))
                 print place "folder \"" room "\" is not in the room table"

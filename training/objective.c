@@ -324,15 +324,23 @@ static kin_status add_total(kin_ctx *ctx, const kin_tensor *t, double *sum)
     return KIN_OK;
 }
 
+/* All terms come over together. */
 static kin_status add_losses(kin_ctx *ctx, const kin_objective_terms *terms, kin_train_losses *sum)
 {
-    KIN_TRY(add_total(ctx, &terms->total, &sum->total));
-    KIN_TRY(add_scalar(ctx, &terms->flow, &sum->flow));
+    const kin_tensor *const all[] = {&terms->total, &terms->flow,       &terms->vb,
+                                     &terms->bce,   &terms->classifier, &terms->aux};
+    enum { TERMS = sizeof all / sizeof *all };
+    double v[TERMS];
+    KIN_TRY(kin_scalars(ctx, all, TERMS, v));
+    if (!isfinite(v[0]))
+        return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", v[0]);
+    sum->total += v[0];
+    sum->flow += v[1];
+    sum->vb += v[2];
+    sum->bce += v[3];
+    sum->classifier += v[4];
+    sum->aux += v[5];
     sum->has_flow = true;
-    KIN_TRY(add_scalar(ctx, &terms->vb, &sum->vb));
-    KIN_TRY(add_scalar(ctx, &terms->bce, &sum->bce));
-    KIN_TRY(add_scalar(ctx, &terms->classifier, &sum->classifier));
-    KIN_TRY(add_scalar(ctx, &terms->aux, &sum->aux));
     sum->has_vb |= terms->vb.data != NULL;
     sum->has_bce |= terms->bce.data != NULL;
     sum->has_aux |= terms->aux.data != NULL;
@@ -354,11 +362,11 @@ kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const ki
                                            .prior = maybe(&in->true_prior)};
     KIN_TRY(kin_train_forward(ctx, task, in, text, &out));
     KIN_TRY(kin_objective(ctx, task->pipe->model, &task->objective, &objective, &out, &terms));
-    if (!kin_ctx_is_plan(ctx))
-        KIN_TRY(add_losses(ctx, &terms, sum));
     if (task->forward_done)
         task->forward_done(task->user);
-    return kin_tape_backward(ctx, &terms.total, NULL, 1);
+    KIN_TRY(kin_tape_backward(ctx, &terms.total, NULL, 1));
+    /* note: only now: a device would wait for the backward pass to be launched */
+    return kin_ctx_is_plan(ctx) ? KIN_OK : add_losses(ctx, &terms, sum);
 }
 
 static kin_status recorded_step(kin_ctx *ctx, const kin_train_task *task,

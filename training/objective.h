@@ -93,7 +93,7 @@ typedef struct kin_train_losses {
 } kin_train_losses;
 
 /* While recording: forward, loss, backward of inputs that are ready; losses are added to *sum.
- * Fails: NUMERIC when the loss is not finite (before backward). */
+ * Fails: NUMERIC when the loss is not finite. */
 kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const kin_train_inputs *in,
                               const kin_tensor *text, kin_train_losses *sum);
 
@@ -101,7 +101,7 @@ kin_status kin_train_backward(kin_ctx *ctx, const kin_train_task *task, const ki
 int64_t kin_train_right_labels(const kin_tensor *logits, const int32_t *label);
 
 /* Draws, forward, backward of one micro-batch: gradients are added to the tables, losses to *sum.
- * The workspace is left as found. Fails: NUMERIC when the loss is not finite (before backward). */
+ * The workspace is left as found. Fails: NUMERIC when the loss is not finite. */
 kin_status kin_train_micro_step(kin_ctx *ctx, const kin_train_task *task, const kin_batch *batch,
                                 uint32_t step, kin_train_losses *sum);
 

@@ -3,6 +3,8 @@
  * sizes up to 512. */
 #include "tensor/cuda/attention.cuh"
 
+#include "tensor/cuda/cudnn.h"
+
 /* PIECES: columns of o that a thread keeps, in pieces of 32 of the head size */
 template <int PIECES> __global__ static void attention_kernel(kin_att a)
 {
@@ -94,11 +96,15 @@ dim3 kin_att_grid(kin_cuda_call *c, const kin_att &a, int64_t rows)
 extern "C" kin_status kin_cuda_attention(kin_ctx *ctx, const kin_attention_args *p)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "attention");
+    if (kin_cudnn_attention(&c, p))
+        return kin_cuda_end(&c);
     kin_att a = kin_att_open(&c, p);
     a.o = kin_cuda_out(&c, p->o, false);
     a.lse = kin_cuda_out(&c, p->lse, false);
     const dim3 grid = kin_att_grid(&c, a, a.nq);
-    if (a.d <= 64)
+    if (kin_att_takes_mma(a))
+        kin_att_mma_forward(&c, a);
+    else if (a.d <= 64)
         KIN_LAUNCH(&c, (attention_kernel<2>), grid, KIN_ATT_THREADS, a);
     else if (a.d <= 128)
         KIN_LAUNCH(&c, (attention_kernel<4>), grid, KIN_ATT_THREADS, a);

@@ -98,6 +98,19 @@ __device__ static __forceinline__ float kin_att_gate(const kin_att &a, int64_t b
                        : 1.0f;
 }
 
+__device__ static __forceinline__ float kin_att_lse(const kin_att &a, int64_t b, int64_t h,
+                                                    int64_t i)
+{
+    return (
+        (const float *)a.lse.data)[b * a.lse.stride[0] + h * a.lse.stride[1] + i * a.lse.stride[2]];
+}
+
+/* attention_mma.cu: true if it takes a; o and lse; dq; dk and dv. */
+bool kin_att_takes_mma(const kin_att &a);
+void kin_att_mma_forward(kin_cuda_call *c, const kin_att &a);
+void kin_att_mma_dq(kin_cuda_call *c, const kin_att &a);
+void kin_att_mma_dkv(kin_cuda_call *c, const kin_att &a);
+
 kin_att kin_att_open(kin_cuda_call *c, const kin_attention_args *p);
 /* Grid of one block per 32 rows of every head of every sample. */
 dim3 kin_att_grid(kin_cuda_call *c, const kin_att &a, int64_t rows);

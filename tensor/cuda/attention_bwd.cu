@@ -3,6 +3,8 @@
  * bias; no atomics, all orders fixed. Definition: tensor/ref/attention.c. */
 #include "tensor/cuda/attention.cuh"
 
+#include "tensor/cuda/cudnn.h"
+
 /* delta of every query: sum over columns of dout o (which is sum over keys of p dp); a warp each */
 __global__ static void delta_kernel(kin_att a)
 {
@@ -20,12 +22,6 @@ __global__ static void delta_kernel(kin_att a)
         a.delta[row] = sum;
 }
 
-__device__ static __forceinline__ float lse_of(const kin_att &a, int64_t b, int64_t h, int64_t i)
-{
-    return (
-        (const float *)a.lse.data)[b * a.lse.stride[0] + h * a.lse.stride[1] + i * a.lse.stride[2]];
-}
-
 /* p and ds of the 32 x 32 tile at (i0, j0), the thread's row i and its 8 columns; p, ds: shared
  * tiles [query][key] or NULL. All threads have written when it returns. */
 __device__ static void tile_grads(const kin_att &a, int64_t b, int64_t h, float gate, int64_t i0,
@@ -41,8 +37,8 @@ __device__ static void tile_grads(const kin_att &a, int64_t b, int64_t h, float 
         const int64_t key = j0 + r + j;
         float weight = 0, slope = 0;
         if (row < a.nq && key < a.nk) {
-            weight =
-                kin_att_weight(a, kin_att_score(a, b, h, row, key, s[j]), lse_of(a, b, h, row));
+            weight = kin_att_weight(a, kin_att_score(a, b, h, row, key, s[j]),
+                                    kin_att_lse(a, b, h, row));
             if (!kin_att_masked(a, b, key))
                 slope = weight * (gate * dp[j] - a.delta[(b * a.heads + h) * a.nq + row]);
         }
@@ -153,6 +149,8 @@ __global__ static void dbias_kernel(kin_att a)
 extern "C" kin_status kin_cuda_attention_bwd(kin_ctx *ctx, const kin_attention_args *p)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "attention backward");
+    if (kin_cudnn_attention_bwd(&c, p))
+        return kin_cuda_end(&c);
     kin_att a = kin_att_open(&c, p);
     const int64_t rows = a.q.size[0] * a.heads * a.nq, warps = KIN_ATT_THREADS / KIN_WARP;
     a.o = kin_cuda_in(&c, p->o);
@@ -171,14 +169,18 @@ extern "C" kin_status kin_cuda_attention_bwd(kin_ctx *ctx, const kin_attention_a
     if (a.dbias.data)
         KIN_LAUNCH(&c, dbias_kernel, dim3(keys.x, queries.x, (unsigned)a.heads), KIN_ATT_THREADS,
                    a);
-    if (a.dq.data && a.d <= 64)
+    const bool mma = kin_att_takes_mma(a), kv = a.dk.data || a.dv.data;
+    if (a.dq.data && mma)
+        kin_att_mma_dq(&c, a);
+    else if (a.dq.data && a.d <= 64)
         KIN_LAUNCH(&c, (dq_kernel<2>), queries, KIN_ATT_THREADS, a);
     else if (a.dq.data && a.d <= 128)
         KIN_LAUNCH(&c, (dq_kernel<4>), queries, KIN_ATT_THREADS, a);
     else if (a.dq.data)
         KIN_LAUNCH(&c, (dq_kernel<16>), queries, KIN_ATT_THREADS, a);
-    const bool kv = a.dk.data || a.dv.data;
-    if (kv && a.d <= 64)
+    if (kv && mma)
+        kin_att_mma_dkv(&c, a);
+    else if (kv && a.d <= 64)
         KIN_LAUNCH(&c, (dkv_kernel<2>), keys, KIN_ATT_THREADS, a);
     else if (kv && a.d <= 128)
         KIN_LAUNCH(&c, (dkv_kernel<4>), keys, KIN_ATT_THREADS, a);

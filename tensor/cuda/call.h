@@ -38,6 +38,15 @@ typedef struct kin_cuda_call {
     kin_cuda_result *results;
 } kin_cuda_call;
 
+/* True with KINEMA_CUDA_TILES=small: products and attention in bf16 run on the simpler kernels. */
+bool kin_cuda_small_tiles(void);
+/* True where operands of products are rounded to bf16: under BF16, and under F8 what is not done in
+ * e4m3. */
+static inline bool kin_cuda_in_bf16(const kin_ctx *ctx)
+{
+    return ctx->compute == KIN_DTYPE_BF16 || ctx->compute == KIN_DTYPE_F8;
+}
+
 kin_cuda_call kin_cuda_begin(kin_ctx *ctx, const char *op);
 /* Copies results back, releases scratch. */
 kin_status kin_cuda_end(kin_cuda_call *c);
@@ -51,6 +60,11 @@ kin_tensor kin_cuda_out(kin_cuda_call *c, const kin_tensor *t, bool keep);
 kin_tensor kin_cuda_value(kin_cuda_call *c, kin_param *p);
 /* The same in bf16, converted once per version. */
 kin_tensor kin_cuda_value_bf16(kin_cuda_call *c, kin_param *p);
+/* The same in e4m3, made once per version; *step: device address of its factor
+ * (kin_cuda_to_fp8). */
+kin_tensor kin_cuda_value_fp8(kin_cuda_call *c, kin_param *p, float **step);
+/* The value of p [out,in,taps] as [out,taps,in], f32 or bf16, made once per version. */
+kin_tensor kin_cuda_value_taps(kin_cuda_call *c, kin_param *p, int64_t taps, kin_dtype dtype);
 /* The gradient of p, flat likewise; no data where none is wanted. */
 kin_tensor kin_cuda_grad(kin_cuda_call *c, const kin_param *p);
 /* n floats (or bytes) of host memory, read and, if written, brought back. */

@@ -1,7 +1,10 @@
 /* tensor/cuda/conv.cu: convolution as a product with the rows of x that each pixel of y meets laid
  * out side by side (columns in the order of the weight: channel, then tap), a piece of y's rows at
- * a time. 1 x 1 kernels need no layout. */
+ * a time. 1 x 1 kernels need no layout. The others go through cuDNN where it takes them (cudnn.h).
+ */
 #include "tensor/cuda/product.cuh"
+
+#include "tensor/cuda/cudnn.h"
 
 enum { PIECE_BYTES = 256 << 20 };
 
@@ -91,7 +94,7 @@ static conv_call conv_open(kin_cuda_call *c, const kin_conv_args *a, bool wide)
     p.s = a->s;
     p.taps = (int64_t)a->s.kt * a->s.kh * a->s.kw;
     p.width = a->s.in * p.taps;
-    p.bf16 = c->ctx->compute == KIN_DTYPE_BF16 && !wide;
+    p.bf16 = kin_cuda_in_bf16(c->ctx) && !wide;
     const int64_t all = rows_of_y(&a->s), row = p.width * (p.bf16 ? 2 : 4);
     const int64_t fit = PIECE_BYTES / row > 64 ? PIECE_BYTES / row : 64;
     p.rows = all < fit ? all : fit;
@@ -141,7 +144,7 @@ template <typename F> static void each_piece(kin_cuda_call *c, conv_call p, F fn
 static kin_matrix weight_of(kin_cuda_call *c, kin_param *w, int64_t width)
 {
     const kin_tensor t =
-        c->ctx->compute == KIN_DTYPE_BF16 ? kin_cuda_value_bf16(c, w) : kin_cuda_value(c, w);
+        kin_cuda_in_bf16(c->ctx) ? kin_cuda_value_bf16(c, w) : kin_cuda_value(c, w);
     kin_matrix m = {t.data, t.dtype, width, 1};
     return m;
 }
@@ -149,6 +152,8 @@ static kin_matrix weight_of(kin_cuda_call *c, kin_param *w, int64_t width)
 extern "C" kin_status kin_cuda_conv(kin_ctx *ctx, const kin_conv_args *a)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "convolution");
+    if (kin_cudnn_conv(&c, a))
+        return kin_cuda_end(&c);
     const conv_call p = conv_open(&c, a, false);
     const kin_tensor x = kin_cuda_in(&c, a->x), b = kin_cuda_value(&c, a->b);
     const kin_tensor residual = kin_cuda_in(&c, a->residual), y = kin_cuda_out(&c, a->y, false);
@@ -164,7 +169,7 @@ extern "C" kin_status kin_cuda_conv(kin_ctx *ctx, const kin_conv_args *a)
         q.bias_dtype = b.dtype;
         q.residual = piece_of(residual, piece.first, piece.rows);
         q.y = piece_of(y, piece.first, piece.rows);
-        kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+        kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
     });
     return kin_cuda_end(&c);
 }
@@ -172,6 +177,8 @@ extern "C" kin_status kin_cuda_conv(kin_ctx *ctx, const kin_conv_args *a)
 extern "C" kin_status kin_cuda_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "convolution dx");
+    if (kin_cudnn_conv_dx(&c, a))
+        return kin_cuda_end(&c);
     const conv_call p = conv_open(&c, a, true);
     const kin_tensor dy = kin_cuda_in(&c, a->dy), dx = kin_cuda_out(&c, a->dx, a->acc);
     const kin_matrix w = kin_turned(weight_of(&c, a->w, p.width));
@@ -190,7 +197,7 @@ extern "C" kin_status kin_cuda_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
         q.y = direct ? piece_of(dx, piece.first, piece.rows)
                      : kin_tensor_of(piece.columns, KIN_DTYPE_F32, 2, sizes);
         q.acc = direct && a->acc;
-        kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+        kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
         if (!direct)
             KIN_LAUNCH(&c, gather_kernel, kin_blocks(count), KIN_THREADS, piece, to, acc);
     });
@@ -200,11 +207,11 @@ extern "C" kin_status kin_cuda_conv_dx(kin_ctx *ctx, const kin_conv_args *a)
 extern "C" kin_status kin_cuda_conv_dw(kin_ctx *ctx, const kin_conv_args *a)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "convolution dw");
-    const conv_call p = conv_open(&c, a, false);
-    const kin_tensor dy = kin_cuda_in(&c, a->dy);
-    const kin_tensor grad = kin_cuda_grad(&c, a->w), db = kin_cuda_grad(&c, a->b);
-    if (grad.data) {
-        const kin_tensor x = kin_cuda_in(&c, a->x);
+    const bool own = a->w->grad.data && !kin_cudnn_conv_dw(&c, a);
+    const kin_tensor dy = kin_cuda_in(&c, a->dy), db = kin_cuda_grad(&c, a->b);
+    if (own) {
+        const conv_call p = conv_open(&c, a, false);
+        const kin_tensor grad = kin_cuda_grad(&c, a->w), x = kin_cuda_in(&c, a->x);
         const int64_t sizes[2] = {a->s.out, p.width};
         each_piece(&c, p, [&](const conv_call &piece) {
             kin_product q = {};
@@ -215,7 +222,7 @@ extern "C" kin_status kin_cuda_conv_dw(kin_ctx *ctx, const kin_conv_args *a)
             q.b = kin_turned(lay_out(&c, piece, x));
             q.y = kin_tensor_of(grad.data, KIN_DTYPE_F32, 2, sizes);
             q.acc = true;
-            kin_product_run(&c, &q, ctx->compute == KIN_DTYPE_BF16);
+            kin_product_run(&c, &q, kin_cuda_in_bf16(ctx));
         });
     }
     if (db.data) {

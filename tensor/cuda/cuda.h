@@ -14,11 +14,20 @@ void kin_kernels_init_cuda(kin_kernels *k);
 
 /* x f32 or f16, contiguous, rounded to bf16 (to nearest even) into y of as many elements. */
 void kin_cuda_to_bf16(kin_cuda_call *c, const kin_tensor *x, const kin_tensor *y);
+/* x [rows,cols] (f32, bf16 or f16, columns contiguous, any row stride, cols a multiple of 16) into
+ * e4m3, y contiguous:
+ * x = step[0] * y with step[0] = largest magnitude / 448; step [2] on the device, step[1] is its
+ * inverse. A value that is not finite makes step NaN. */
+void kin_cuda_to_fp8(kin_cuda_call *c, const kin_tensor *x, const kin_tensor *y, float *step);
 /* product libraries of a device: library.cu, or none where they are not linked (emulation). */
 kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *err);
 void kin_cuda_products_close(kin_gpu *gpu);
 /* True where a library does dense products: then a row's bits may depend on the number of rows. */
 bool kin_cuda_products_library(const kin_gpu *gpu);
+
+/* The library's best rate for a bf16 product of n x n matrices on random numbers, in operations per
+ * second; 0 without a library. Fails: MEM, BACKEND. */
+kin_status kin_cuda_products_rate(kin_gpu *gpu, int64_t n, double *rate, kin_error *err);
 
 kin_status kin_cuda_linear(kin_ctx *ctx, const kin_linear_args *a);
 kin_status kin_cuda_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a);

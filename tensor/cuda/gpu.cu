@@ -2,9 +2,12 @@
  * mapped as it grows (the driver's virtual memory calls, fetched at run time, so that the program
  * starts without a driver). */
 #include "tensor/cuda/gpu_stream.cuh"
+#include "tensor/cuda/peak.h"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <cuda.h>
 #include <new>
 
@@ -51,6 +54,7 @@ size_t round_up(size_t n, size_t step)
 }
 
 constexpr size_t least_growth = (size_t)64 << 20;
+std::atomic<unsigned long> frees;
 
 } // namespace
 
@@ -64,10 +68,21 @@ struct kin_gpu_range {
     int pieces;
 };
 
+struct kin_gpu_recording {
+    cudaGraphExec_t exec;
+    char *kept; /* page-locked */
+    size_t used, bytes;
+};
+
 static kin_status failed(kin_error *err, const char *what, cudaError_t e)
 {
     return kin_fail(err, e == cudaErrorMemoryAllocation ? KIN_ERR_MEM : KIN_ERR_BACKEND,
                     "cuda: %s: %s", what, cudaGetErrorString(e));
+}
+
+static kin_status refused(kin_error *err)
+{
+    return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: not while recording");
 }
 
 int kin_gpu_count(char *why, size_t bytes)
@@ -122,6 +137,8 @@ kin_status kin_gpu_commit(kin_gpu *g, size_t bytes, kin_error *err)
     kin_gpu_range *r = g->range;
     if (bytes <= r->committed)
         return KIN_OK;
+    if (g->recording)
+        return refused(err);
     size_t free_bytes = 0, total = 0, need = bytes - r->committed;
     (void)cudaMemGetInfo(&free_bytes, &total);
     /* grows by an eighth, so that the number of pieces stays small; less where memory is short */
@@ -196,9 +213,15 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
         return kin_fail(err, KIN_ERR_MEM, "cuda: out of memory");
     }
     g->index = index;
+    g->capability = 10 * p.major + p.minor;
     g->range = r;
     /* note: contexts of one thread share their parameters' forms, so they share a stream */
-    g->stream = cudaStreamPerThread;
+    g->stream = g->lanes[KIN_GPU_COMPUTE] = cudaStreamPerThread;
+    e = cudaStreamCreateWithFlags(&g->lanes[KIN_GPU_COPY], cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        kin_gpu_close(&g);
+        return failed(err, "stream", e);
+    }
     /* records and host tensors take addresses too */
     const size_t most = 4 * (size_t)p.totalGlobalMem;
     if (*range > most)
@@ -219,7 +242,13 @@ void kin_gpu_close(kin_gpu **pg)
     kin_gpu *g = *pg;
     if (!g)
         return;
-    cudaStreamSynchronize(g->stream);
+    for (cudaStream_t lane : g->lanes)
+        cudaStreamSynchronize(lane);
+    for (cudaEvent_t event : g->events)
+        if (event)
+            cudaEventDestroy(event);
+    if (g->lanes[KIN_GPU_COPY])
+        cudaStreamDestroy(g->lanes[KIN_GPU_COPY]);
     range_close(g->range);
     delete g->range;
     delete g;
@@ -229,8 +258,7 @@ void kin_gpu_close(kin_gpu **pg)
 void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
 {
     void *p = nullptr;
-    (void)g;
-    if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
+    if (g->recording || cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
         cudaGetLastError();
         return nullptr;
     }
@@ -239,30 +267,85 @@ void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
 
 void kin_gpu_free(void *p)
 {
+    /* note: waits for the device */
+    frees++;
     cudaFree(p);
 }
 
-kin_status kin_gpu_upload(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+size_t kin_gpu_free_bytes(const kin_gpu *)
 {
-    /* note: from pageable memory; the call returns once the source may change */
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, g->stream);
-    return e == cudaSuccess ? KIN_OK : failed(err, "upload", e);
+    size_t free_bytes = 0, total = 0;
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        cudaGetLastError();
+    return free_bytes;
 }
 
-kin_status kin_gpu_read(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
+void *kin_gpu_pinned(kin_gpu *, size_t bytes)
 {
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, g->stream);
-    return e == cudaSuccess ? kin_gpu_wait(g, err) : failed(err, "read", e);
+    void *p = nullptr;
+    if (cudaHostAlloc(&p, bytes, cudaHostAllocDefault) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    return p;
+}
+
+void kin_gpu_unpin(void *p)
+{
+    /* note: waits for the device */
+    cudaFreeHost(p);
+}
+
+void kin_gpu_use(kin_gpu *g, kin_gpu_lane lane)
+{
+    g->stream = g->lanes[lane];
 }
 
 kin_status kin_gpu_copy(kin_gpu *g, void *dst, const void *src, size_t bytes, kin_error *err)
 {
-    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, g->stream);
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, g->stream);
     return e == cudaSuccess ? KIN_OK : failed(err, "copy", e);
+}
+
+kin_status kin_gpu_signal(kin_gpu *g, int event, kin_error *err)
+{
+    cudaError_t e = cudaSuccess;
+    if (g->recording)
+        return refused(err);
+    if (!g->events[event])
+        e = cudaEventCreateWithFlags(&g->events[event], cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        e = cudaEventRecord(g->events[event], g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "event", e);
+}
+
+kin_status kin_gpu_after(kin_gpu *g, int event, kin_error *err)
+{
+    if (g->recording)
+        return refused(err);
+    if (!g->events[event])
+        return KIN_OK;
+    cudaError_t e = cudaStreamWaitEvent(g->stream, g->events[event], 0);
+    return e == cudaSuccess ? KIN_OK : failed(err, "event", e);
+}
+
+kin_status kin_gpu_reach(kin_gpu *g, int event, kin_error *err)
+{
+    if (g->recording)
+        return refused(err);
+    cudaError_t e = g->events[event] ? cudaEventQuery(g->events[event]) : cudaSuccess;
+    if (e == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+        g->waits++;
+        e = cudaEventSynchronize(g->events[event]);
+    }
+    return e == cudaSuccess ? KIN_OK : failed(err, "kernel", e);
 }
 
 kin_status kin_gpu_wait(kin_gpu *g, kin_error *err)
 {
+    if (g->recording)
+        return refused(err);
     g->waits++;
     cudaError_t e = cudaStreamSynchronize(g->stream);
     return e == cudaSuccess ? KIN_OK : failed(err, "kernel", e);
@@ -275,7 +358,99 @@ kin_status kin_gpu_launched(kin_gpu *g, const char *op, kin_error *err)
     return e == cudaSuccess ? KIN_OK : failed(err, op, e);
 }
 
+bool kin_gpu_facts_of(const kin_gpu *g, kin_gpu_facts *out)
+{
+    cudaDeviceProp p;
+    int khz = 0;
+    size_t free_bytes = 0;
+    *out = {};
+    if (cudaGetDeviceProperties(&p, g->index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, g->index) != cudaSuccess ||
+        cudaMemGetInfo(&free_bytes, &out->total) != cudaSuccess) {
+        cudaGetLastError();
+        return false;
+    }
+    out->capability = g->capability;
+    out->bf16_peak =
+        kin_cuda_bf16_peak(p.name, g->capability, p.multiProcessorCount, 1e3 * (double)khz);
+    out->used = out->total - free_bytes;
+    return true;
+}
+
 long kin_gpu_waits(const kin_gpu *g)
 {
     return g->waits;
+}
+
+bool kin_gpu_record(kin_gpu *g, size_t bytes)
+{
+    kin_gpu_recording *r = new (std::nothrow) kin_gpu_recording();
+    if (!r)
+        return false;
+    r->bytes = bytes;
+    r->kept = bytes ? (char *)kin_gpu_pinned(g, bytes) : nullptr;
+    if ((bytes && !r->kept) ||
+        cudaStreamBeginCapture(g->stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+        cudaGetLastError();
+        kin_gpu_forget(r);
+        return false;
+    }
+    g->recording = r;
+    return true;
+}
+
+bool kin_gpu_is_recording(const kin_gpu *g)
+{
+    return g->recording;
+}
+
+const void *kin_gpu_keep(kin_gpu *g, const void *host, size_t bytes)
+{
+    kin_gpu_recording *r = g->recording;
+    const size_t padded = round_up(bytes, KIN_GPU_ALIGN);
+    if (padded > r->bytes - r->used)
+        return nullptr;
+    char *at = r->kept + r->used;
+    memcpy(at, host, bytes);
+    r->used += padded;
+    return at;
+}
+
+kin_gpu_recording *kin_gpu_recorded(kin_gpu *g)
+{
+    kin_gpu_recording *r = g->recording;
+    cudaGraph_t graph = nullptr;
+    g->recording = nullptr;
+    bool ok = cudaStreamEndCapture(g->stream, &graph) == cudaSuccess && graph &&
+              cudaGraphInstantiate(&r->exec, graph, 0) == cudaSuccess;
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (ok)
+        return r;
+    cudaGetLastError();
+    kin_gpu_forget(r);
+    return nullptr;
+}
+
+kin_status kin_gpu_play(kin_gpu *g, kin_gpu_recording *r, kin_error *err)
+{
+    cudaError_t e = cudaGraphLaunch(r->exec, g->stream);
+    return e == cudaSuccess ? KIN_OK : failed(err, "graph", e);
+}
+
+void kin_gpu_forget(kin_gpu_recording *r)
+{
+    if (!r)
+        return;
+    cudaDeviceSynchronize();
+    if (r->kept)
+        kin_gpu_unpin(r->kept);
+    if (r->exec)
+        cudaGraphExecDestroy(r->exec);
+    delete r;
+}
+
+unsigned long kin_gpu_frees(void)
+{
+    return frees;
 }

@@ -13,10 +13,15 @@
 struct kin_gpu_range;
 struct kin_gpu {
     int index;
-    cudaStream_t stream;
+    int capability;      /* 90 for compute capability 9.0 */
+    cudaStream_t stream; /* of the lane in use */
+    cudaStream_t lanes[KIN_GPU_LANES];
+    cudaEvent_t events[KIN_GPU_EVENTS]; /* made when first signalled */
     kin_gpu_range *range;
+    kin_gpu_recording *recording; /* that is being made, or NULL */
     long waits;
-    void *products; /* product.h: the library's handle, or NULL */
+    void *products;          /* product.h: the library's handle, or NULL */
+    struct kin_cudnn *cudnn; /* cudnn.h, or NULL */
 };
 
 #endif

@@ -17,11 +17,11 @@ extern "C" {
 /* Launches kernel<<<grid, block>>>(...) unless the call has failed or the grid is empty. The kernel
  * may be a template in parentheses. */
 #ifdef KIN_EMULATED
-#define KIN_LAUNCH(c, kernel, grid, block, ...)                                     \
-    do {                                                                            \
-        const dim3 grid_ = (grid);                                                  \
-        if ((c)->status == KIN_OK && grid_.x && grid_.y && grid_.z)                 \
-            kin_emulated_run(grid_, dim3(block), [=]() { (kernel)(__VA_ARGS__); }); \
+#define KIN_LAUNCH(c, kernel, grid, block, ...)                                         \
+    do {                                                                                \
+        const dim3 grid_ = (grid);                                                      \
+        if ((c)->status == KIN_OK && grid_.x && grid_.y && grid_.z)                     \
+            kin_emulated_launch((c)->gpu, grid_, dim3(block), (kernel), ##__VA_ARGS__); \
     } while (0)
 #else
 #define KIN_LAUNCH(c, kernel, grid, block, ...)                                 \

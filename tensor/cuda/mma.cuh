@@ -1,5 +1,6 @@
-/* tensor/cuda/mma.cuh: 16 x 16 x 16 products of bf16 by a warp on the tensor cores, sums in f32.
- * Tiles lie in shared memory, 32-byte aligned, rows a multiple of 8 elements apart. */
+/* tensor/cuda/mma.cuh: products of bf16 by a warp on the tensor cores, sums in f32. First whole
+ * 16 x 16 x 16 tiles, which lie in shared memory, 32-byte aligned, rows a multiple of 8 elements
+ * apart; then the instructions for kernels that keep their operands in registers. */
 #ifndef KIN_TENSOR_CUDA_MMA_CUH
 #define KIN_TENSOR_CUDA_MMA_CUH
 
@@ -48,6 +49,19 @@ static inline void kin_sums_store(float *p, int ld, const kin_sums &s)
 typedef kin_tile kin_tile_a;
 typedef kin_tile kin_tile_b;
 
+static inline void kin_ldmatrix(uint32_t r[4], const uint16_t *row)
+{
+    kin_ldmatrix_emulated(r, row, false);
+}
+static inline void kin_ldmatrix_turned(uint32_t r[4], const uint16_t *row)
+{
+    kin_ldmatrix_emulated(r, row, true);
+}
+template <int LEFT> static inline void kin_copy_wait()
+{
+    kin_copy_wait_emulated(LEFT);
+}
+
 #else
 
 #include <cuda_bf16.h>
@@ -81,6 +95,58 @@ __device__ static __forceinline__ void kin_sums_add(kin_sums *s, const kin_tile_
 __device__ static __forceinline__ void kin_sums_store(float *p, int ld, const kin_sums &s)
 {
     nvcuda::wmma::store_matrix_sync(p, s, ld, nvcuda::wmma::mem_row_major);
+}
+
+__device__ static __forceinline__ unsigned kin_shared_at(const void *p)
+{
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+
+/* Four 8 x 8 matrices of 16-bit values out of shared memory: lane 8 i + r names row r of matrix i
+ * (16-byte aligned); lane 4 g + t receives in r[i] row g, columns 2t and 2t+1. turned: rows 2t and
+ * 2t+1 of column g. */
+__device__ static __forceinline__ void kin_ldmatrix(uint32_t r[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kin_shared_at(row))
+                 : "memory");
+}
+__device__ static __forceinline__ void kin_ldmatrix_turned(uint32_t r[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kin_shared_at(row))
+                 : "memory");
+}
+
+/* c [16,8] += a [16,16] b [16,8]. Lane 4 g + t has a: rows g, g + 8, g, g + 8 at columns 2t, 2t,
+ * 2t + 8, 2t + 8 and the next one; b: rows 2t and 2t + 8 and the next one of column g; c: row g,
+ * columns 2t and 2t+1, then row g + 8. */
+__device__ static __forceinline__ void kin_mma(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* 16 bytes of global memory (aligned so) into shared memory, beside the thread's work; in false:
+ * zeros, and nothing is read. */
+__device__ static __forceinline__ void kin_copy16(uint16_t *to, const void *from, bool in)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(kin_shared_at(to)),
+                 "l"(from), "r"(in ? 16 : 0)
+                 : "memory");
+}
+__device__ static __forceinline__ void kin_copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/* All of the thread's copies but those of the last LEFT commits have arrived. */
+template <int LEFT> __device__ static __forceinline__ void kin_copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
 #endif

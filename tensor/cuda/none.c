@@ -5,10 +5,11 @@
 
 #define WITHOUT "this program was built without CUDA"
 
-kin_status kin_cuda_open(kin_ctx *ctx, int index, kin_kernels *k, kin_error *err)
+kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k, kin_error *err)
 {
     (void)ctx;
     (void)index;
+    (void)offload;
     (void)k;
     return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: no device can be used here: " WITHOUT);
 }

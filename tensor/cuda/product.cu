@@ -2,48 +2,10 @@
  * experts whose row counts only the device knows) and the one that runs without a library. f32 by
  * fused products, bf16 on the tensor cores. */
 #include "tensor/cuda/mma.cuh"
+#include "tensor/cuda/place.cuh"
 #include "tensor/cuda/product.cuh"
 
 enum { TILE = 64, DEPTH32 = 16, DEPTH16 = 32, PAD16 = 8 };
-
-/* What a block does: which expert, its first row of y, the end of those rows, the range of the sum.
- */
-typedef struct place {
-    int64_t expert, i0, i_end, j0, l0, l_end;
-    bool none;
-} place;
-
-__device__ static place place_of(const kin_product &p)
-{
-    place w = {};
-    w.j0 = (int64_t)blockIdx.x * TILE;
-    w.i0 = (int64_t)blockIdx.y * TILE;
-    w.i_end = p.m;
-    w.l_end = p.k;
-    if (!p.offset)
-        return w;
-    if (p.over_rows) {
-        w.expert = blockIdx.z;
-        w.l0 = p.offset[w.expert];
-        w.l_end = p.offset[w.expert + 1];
-        w.none = w.l0 == w.l_end || !p.ys[w.expert];
-        return w;
-    }
-    /* the tiles of all experts in a row, none across two of them */
-    int64_t tile = blockIdx.y;
-    for (w.expert = 0; w.expert < p.groups; w.expert++) {
-        const int64_t first = p.offset[w.expert], rows = p.offset[w.expert + 1] - first;
-        const int64_t tiles = (rows + TILE - 1) / TILE;
-        if (tile < tiles) {
-            w.i0 = first + tile * TILE;
-            w.i_end = first + rows;
-            return w;
-        }
-        tile -= tiles;
-    }
-    w.none = true;
-    return w;
-}
 
 /* Row of the gathered operand that sorted row s stands for. */
 __device__ static __forceinline__ int64_t gathered(const kin_product &p, int64_t s)
@@ -51,8 +13,8 @@ __device__ static __forceinline__ int64_t gathered(const kin_product &p, int64_t
     return p.order ? p.order[s] / p.slots : s;
 }
 
-__device__ static __forceinline__ float load_a(const kin_product &p, const place &w, int64_t i,
-                                               int64_t l)
+__device__ static __forceinline__ float load_a(const kin_product &p, const kin_block_place &w,
+                                               int64_t i, int64_t l)
 {
     if (i >= w.i_end || l >= w.l_end)
         return 0.0f;
@@ -60,8 +22,8 @@ __device__ static __forceinline__ float load_a(const kin_product &p, const place
     return kin_load(p.a.data, p.a.dtype, row * p.a.row + l * p.a.col);
 }
 
-__device__ static __forceinline__ float load_b(const kin_product &p, const place &w, int64_t j,
-                                               int64_t l)
+__device__ static __forceinline__ float load_b(const kin_product &p, const kin_block_place &w,
+                                               int64_t j, int64_t l)
 {
     if (j >= p.n || l >= w.l_end)
         return 0.0f;
@@ -78,32 +40,11 @@ __device__ static __forceinline__ void spread(int e, int depth, bool along_sum, 
     *l = along_sum ? e % depth : e / TILE;
 }
 
-__device__ static __forceinline__ void finish(const kin_product &p, int64_t expert, int64_t i,
-                                              int64_t j, float sum)
-{
-    if (p.over_rows) {
-        float *at = p.ys[expert] + i * p.n + j;
-        kin_put(at, sum, p.acc);
-        return;
-    }
-    const void *bias = p.biases ? p.biases[expert] : p.bias;
-    if (bias)
-        sum += kin_load(bias, p.bias_dtype, j);
-    if (p.pre.data)
-        *kin_ptr2(p.pre, i, j) = sum;
-    float y = kin_act_of(p.act, sum);
-    if (p.gate.data)
-        y *= kin_get2(p.gate, i / (p.m / p.gate.size[0]), j);
-    if (p.residual.data)
-        y += kin_get2(p.residual, i, j);
-    kin_put(kin_ptr2(p.y, i, j), y, p.acc);
-}
-
 /* 256 threads, 4 x 4 results each */
 __global__ static void product_f32_kernel(kin_product p)
 {
     __shared__ float as[DEPTH32][TILE + 4], bs[DEPTH32][TILE + 4];
-    const place w = place_of(p);
+    const kin_block_place w = kin_place_of_block(p, TILE);
     const int ti = (int)threadIdx.x / 16 * 4, tj = (int)threadIdx.x % 16 * 4;
     float sum[4][4] = {};
     for (int64_t l0 = w.l0; l0 < w.l_end && !w.none; l0 += DEPTH32) {
@@ -124,23 +65,18 @@ __global__ static void product_f32_kernel(kin_product p)
     for (int i = 0; i < 4 && !w.none; i++)
         for (int j = 0; j < 4; j++)
             if (w.i0 + ti + i < w.i_end && w.j0 + tj + j < p.n)
-                finish(p, w.expert, w.i0 + ti + i, w.j0 + tj + j, sum[i][j]);
+                kin_product_finish(p, w.expert, w.i0 + ti + i, w.j0 + tj + j, sum[i][j]);
 }
 
 /* 128 threads: 2 x 2 warps of 32 x 32 results */
 __global__ static void product_bf16_kernel(kin_product p)
 {
-#ifdef KIN_EMULATED
-    __shared__ uint16_t as[TILE][DEPTH16 + PAD16], bs[TILE][DEPTH16 + PAD16];
-    __shared__ float out[TILE][TILE + 4];
-#else
     __shared__ __align__(32) uint16_t as[TILE][DEPTH16 + PAD16];
     __shared__ __align__(32) uint16_t bs[TILE][DEPTH16 + PAD16];
     __shared__ __align__(32) float out[TILE][TILE + 4];
-#endif
     const int ld = DEPTH16 + PAD16, warp = (int)threadIdx.x / KIN_WARP;
     const int wi = warp / 2 * 32, wj = warp % 2 * 32;
-    const place w = place_of(p);
+    const kin_block_place w = kin_place_of_block(p, TILE);
     kin_sums sum[2][2];
     for (int i = 0; i < 4; i++)
         kin_sums_clear(&sum[i / 2][i % 2]);
@@ -173,22 +109,27 @@ __global__ static void product_bf16_kernel(kin_product p)
     for (int e = (int)threadIdx.x; e < TILE * TILE && !w.none; e += 128) {
         const int64_t i = w.i0 + e / TILE, j = w.j0 + e % TILE;
         if (i < w.i_end && j < p.n)
-            finish(p, w.expert, i, j, out[e / TILE][e % TILE]);
+            kin_product_finish(p, w.expert, i, j, out[e / TILE][e % TILE]);
     }
+}
+
+dim3 kin_product_grid(kin_cuda_call *c, const kin_product *p, int tile)
+{
+    const int64_t across = (p->n + tile - 1) / tile;
+    int64_t down = (p->m + tile - 1) / tile;
+    if (p->offset && !p->over_rows)
+        down += p->groups; /* each expert's last tile may be part of one */
+    if (down > 65535 || (p->over_rows && p->groups > 65535))
+        kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "too many rows for one product");
+    return dim3((unsigned)across, (unsigned)down, p->over_rows ? (unsigned)p->groups : 1u);
 }
 
 static void own_product(kin_cuda_call *c, const kin_product *args, bool bf16)
 {
     const kin_product p = *args;
-    const int64_t across = (p.n + TILE - 1) / TILE;
-    int64_t down = (p.m + TILE - 1) / TILE;
-    if (p.offset && !p.over_rows)
-        down += p.groups; /* each expert's last tile may be part of one */
-    if (down > 65535 || (p.over_rows && p.groups > 65535)) {
-        kin_cuda_fail(c, KIN_ERR_UNSUPPORTED, "too many rows for one product");
+    if (bf16 && kin_product_mma(c, args))
         return;
-    }
-    const dim3 grid((unsigned)across, (unsigned)down, p.over_rows ? (unsigned)p.groups : 1u);
+    const dim3 grid = kin_product_grid(c, args, TILE);
     if (bf16)
         KIN_LAUNCH(c, product_bf16_kernel, grid, 128, p);
     else
@@ -201,19 +142,21 @@ void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16)
         own_product(c, p, bf16);
 }
 
+/* note: a thread per column, as a division per element would cost more than the rest */
 __global__ static void epilogue_kernel(kin_product p, const float *sum, int64_t row)
 {
-    KIN_EACH(e, p.m * p.n)
-    {
-        const int64_t i = e / p.n, j = e % p.n;
-        finish(p, 0, i, j, sum[i * row + j]);
-    }
+    const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (int64_t i = blockIdx.y; i < p.m && j < p.n; i += gridDim.y)
+        kin_product_finish(p, 0, i, j, sum[i * row + j]);
 }
 
 void kin_product_epilogue(kin_cuda_call *c, const kin_product *args, const float *sum, int64_t row)
 {
     const kin_product p = *args;
-    KIN_LAUNCH(c, epilogue_kernel, kin_blocks(p.m * p.n), KIN_THREADS, p, sum, row);
+    const int threads = p.n < KIN_THREADS ? 64 : KIN_THREADS;
+    const dim3 grid((unsigned)((p.n + threads - 1) / threads),
+                    (unsigned)(p.m < 65535 ? p.m : 65535));
+    KIN_LAUNCH(c, epilogue_kernel, grid, threads, p, sum, row);
 }
 
 /* --- sums of columns: gradients of biases --- */

@@ -25,22 +25,57 @@ typedef struct kin_product {
     const void *const *bs;
     float *const *ys;
     const void *const *biases; /* ROWS: [groups] or NULL */
+    bool aligned;              /* bs: every one at a multiple of 16 bytes */
+    int64_t gathered;          /* rows of the operand that order picks from */
     const int32_t *order; /* NULL, or sorted row s stands for row order[s] / slots of A (OVER: B) */
     int64_t slots;
     /* y = residual + gate * act(pre = sum + bias), y += with acc */
     const void *bias; /* [n] or NULL, of bias_dtype */
     int bias_dtype;
     int act;
+    int64_t gate_rows;                 /* of y, that share one of gate */
     kin_tensor gate, residual, pre, y; /* y [m,n], columns contiguous; the others no data: none */
     bool acc;
 } kin_product;
 
 /* Runs p; bf16: both operands are rounded to bf16 first. Sums in f32. */
 void kin_product_run(kin_cuda_call *c, const kin_product *p, bool bf16);
+/* Grid of blocks of tile x tile results; a call that needs more than there can be fails. */
+dim3 kin_product_grid(kin_cuda_call *c, const kin_product *p, int tile);
+/* In bf16 by product_mma.cu; false: not taken. */
+bool kin_product_mma(kin_cuda_call *c, const kin_product *p);
+/* An operand of `rows` rows and `sums` indices of the sum (along: those contiguous, else the rows)
+ * that is not in bf16 becomes a copy that is, its rows padded to 16 bytes by zeros. */
+void kin_product_round(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums);
 /* The same through cublasLt: true if it was taken. library.cu, or none. */
 bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16);
+/* p with its operand A (f32) and the weight w [n,k] in e4m3, sums in f32, its B not looked at;
+ * false: not taken. */
+bool kin_library_fp8(kin_cuda_call *c, const kin_product *p, kin_param *w);
 /* The epilogue on a sum that lies in pre_sum [m,n] (row stride of y where it is y itself). */
 void kin_product_epilogue(kin_cuda_call *c, const kin_product *p, const float *sum, int64_t row);
+
+/* Where p's sum goes before its epilogue: y itself, or scratch where y's old contents are still
+ * needed. */
+typedef struct kin_sum_place {
+    float *data;
+    int64_t row;
+} kin_sum_place;
+static inline kin_sum_place kin_place_of_sum(kin_cuda_call *c, const kin_product *p)
+{
+    kin_sum_place s = {(float *)p->y.data, p->y.stride[0]};
+    if (p->residual.data && p->residual.data == p->y.data) {
+        s.data = (float *)kin_cuda_scratch(c, (size_t)(p->m * p->n) * sizeof(float));
+        s.row = p->n;
+    }
+    return s;
+}
+
+/* True if y is the sum alone, but for the bias. */
+static inline bool kin_product_is_plain(const kin_product *p)
+{
+    return !p->act && !p->gate.data && !p->residual.data && !p->pre.data;
+}
 
 static inline kin_matrix kin_rows_of(const kin_tensor &t) /* a 2-D view as it is */
 {

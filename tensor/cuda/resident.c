@@ -18,7 +18,7 @@ static int behind(const kin_residents *r, const char *p)
     return low;
 }
 
-kin_status kin_residents_adopt(kin_residents *r, kin_gpu *gpu, void *host, size_t bytes,
+kin_status kin_residents_adopt(kin_residents *r, kin_staging *via, void *host, size_t bytes,
                                kin_error *err)
 {
     const int at = behind(r, host);
@@ -35,10 +35,10 @@ kin_status kin_residents_adopt(kin_residents *r, kin_gpu *gpu, void *host, size_
         r->list = grown;
         r->cap = cap;
     }
-    one.device = kin_gpu_alloc(gpu, bytes);
+    one.device = kin_gpu_alloc(via->gpu, bytes);
     if (!one.device)
         return kin_fail(err, KIN_ERR_MEM, "cuda: %zu bytes do not fit on the device", bytes);
-    kin_status status = kin_gpu_upload(gpu, one.device, host, bytes, err);
+    kin_status status = kin_staging_upload(via, one.device, host, bytes, err);
     if (status != KIN_OK) {
         kin_gpu_free(one.device);
         return status;

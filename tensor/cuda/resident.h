@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#include "tensor/cuda/gpu.h"
+#include "tensor/cuda/staging.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,7 +22,7 @@ typedef struct kin_residents { /* in order of host, none crossing another */
 } kin_residents;
 
 /* Uploads the range and keeps it. Fails: MEM, ARG (crosses an adopted one). */
-kin_status kin_residents_adopt(kin_residents *r, kin_gpu *gpu, void *host, size_t bytes,
+kin_status kin_residents_adopt(kin_residents *r, kin_staging *via, void *host, size_t bytes,
                                kin_error *err);
 /* Device address of an address inside an adopted range, NULL for others. */
 void *kin_residents_find(const kin_residents *r, const void *host);

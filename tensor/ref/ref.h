@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+#include "tensor/e4m3.h"
 #include "tensor/kernels.h"
 
 /* Element `at` (counted in elements from data, strides already applied). */
@@ -22,6 +23,7 @@ static inline double kin_ref_load(const kin_tensor *t, int64_t at)
     case KIN_DTYPE_U8: return ((const uint8_t *)t->data)[at];
     case KIN_DTYPE_I32: return ((const int32_t *)t->data)[at];
     case KIN_DTYPE_I64: return (double)((const int64_t *)t->data)[at];
+    case KIN_DTYPE_F8: return kin_e4m3_to_f32(((const uint8_t *)t->data)[at]);
     }
     return NAN;
 }
@@ -37,6 +39,7 @@ static inline void kin_ref_store(const kin_tensor *t, int64_t at, double v)
     case KIN_DTYPE_U8: ((uint8_t *)t->data)[at] = (uint8_t)v; break;
     case KIN_DTYPE_I32: ((int32_t *)t->data)[at] = (int32_t)v; break;
     case KIN_DTYPE_I64: ((int64_t *)t->data)[at] = (int64_t)v; break;
+    case KIN_DTYPE_F8: ((uint8_t *)t->data)[at] = kin_f32_to_e4m3((float)v); break;
     }
 }
 

@@ -76,8 +76,18 @@ has err "must be cpu, cuda, cuda:N or auto"
 expect 2 "device with a bad number" "$kinema" generate x --device cuda:x
 expect 0 "devices" "$kinema" inspect --device auto
 has out "CUDA devices: "
+expect 2 "offload on the CPU" "$kinema" generate x --offload --device cpu
+has err "--offload: is for --device cuda"
+expect 2 "offload of no size" "$kinema" generate x --offload=0
+expect 1 "fp8 without a device" "$kinema" inspect --device cpu --dtype fp8
+has err "fp8 products are CUDA's"
+expect 2 "fp8 in training" "$kinema" bench train -c x --dtype fp8
 if ! "$kinema" inspect --device cuda >/dev/null 2>&1; then
     expect 1 "no device" "$kinema" inspect --device cuda
+    has err "cuda: no device can be used here"
+    expect 2 "offload without a device" "$kinema" generate x --offload 800 --device auto
+    has err "no device can be used here"
+    expect 1 "offload to a device that is not there" "$kinema" generate x --offload --device cuda
     has err "cuda: no device can be used here"
 fi
 

@@ -52,7 +52,8 @@ static void test_table(void **state)
         assert_true(rows[i].verbs != 0);
         if (rows[i].type != KIN_FLAG_BOOL)
             assert_non_null(rows[i].metavar);
-        if (rows[i].type == KIN_FLAG_INT || rows[i].type == KIN_FLAG_REAL)
+        if (rows[i].type == KIN_FLAG_INT || rows[i].type == KIN_FLAG_REAL ||
+            rows[i].type == KIN_FLAG_SIZE)
             assert_true(rows[i].lo < rows[i].hi);
         for (int j = 0; j < i; j++)
             if (rows[i].verbs & rows[j].verbs) {
@@ -60,6 +61,31 @@ static void test_table(void **state)
                 assert_false(rows[i].letter && rows[i].letter == rows[j].letter);
             }
     }
+}
+
+/* A value that may be left out: the next word is taken where it is one. */
+static void test_size(void **state)
+{
+    (void)state;
+    kin_args a;
+    kin_error err;
+    assert_int_equal(parse(&a, &err, "generate", "--offload", "a ball", NULL), KIN_OK);
+    assert_string_equal(kin_args_text(&a, "offload"), "auto");
+    assert_int_equal(kin_args_int(&a, "offload"), 0);
+    assert_string_equal(kin_args_text(&a, "prompt"), "a ball");
+    kin_args_free(&a);
+    assert_int_equal(parse(&a, &err, "generate", "a ball", "--offload", "800", NULL), KIN_OK);
+    assert_int_equal(kin_args_int(&a, "offload"), 800);
+    kin_args_free(&a);
+    assert_int_equal(parse(&a, &err, "generate", "a ball", "--offload", "--seed", "3", NULL),
+                     KIN_OK);
+    assert_string_equal(kin_args_text(&a, "offload"), "auto");
+    kin_args_free(&a);
+    assert_int_equal(parse(&a, &err, "generate", "a ball", "--offload=auto", NULL), KIN_OK);
+    kin_args_free(&a);
+    EXPECT_ERROR(KIN_ERR_ARG, "--offload: 0 must be between 1", "generate", "--offload", "0");
+    EXPECT_ERROR(KIN_ERR_ARG, "--offload: 'much' must be a whole number", "generate",
+                 "--offload=much");
 }
 
 static void test_values(void **state)
@@ -319,10 +345,10 @@ int main(void)
     /* not the configuration of whoever runs the tests */
     setenv("XDG_CONFIG_HOME", "/nowhere", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),         cmocka_unit_test(test_values),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_precedence),
-        cmocka_unit_test(test_user_file),     cmocka_unit_test(test_help),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_table),      cmocka_unit_test(test_values),
+        cmocka_unit_test(test_size),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_precedence), cmocka_unit_test(test_user_file),
+        cmocka_unit_test(test_help),       cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,10 +5,13 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tensor/cuda/peak.h"
 #include "tensor/ops.h"
+#include "tensor/tape.h"
 #include "tests/support/support.h"
 
 enum { N = 1000 };
@@ -248,6 +251,187 @@ static void training_steps_agree(void **state)
     assert_memory_equal(after[1], after[2], sizeof after[1]);
 }
 
+/* --- products in e4m3 --- */
+
+enum { FP8_M = 16, FP8_N = 32, FP8_K = 48 };
+
+typedef struct fp8_case {
+    float x[FP8_M * FP8_K], w[FP8_N * FP8_K], y[FP8_M * FP8_N];
+    int64_t n, k;
+} fp8_case;
+
+/* Ends the test where the device has no such products. */
+static void fp8_or_skip(void)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CUDA);
+    kin_device_facts f;
+    assert_ok(ctx->device->facts(ctx, 0, &f), &ctx->error);
+    kin_ctx_destroy(&ctx);
+    if (f.capability < 89)
+        skip();
+}
+
+static void fp8_draw(fp8_case *p, int64_t n, int64_t k)
+{
+    const kin_rng rng[2] = {{.seed = 3, .purpose = KIN_RNG_TEST},
+                            {.seed = 4, .purpose = KIN_RNG_TEST}};
+    p->n = n;
+    p->k = k;
+    kin_rng_normal(&rng[0], 0, FP8_M * k, p->x);
+    kin_rng_normal(&rng[1], 0, n * k, p->w);
+    /* some values far below the others, where e4m3 has fewer bits */
+    for (int64_t i = 0; i < FP8_M * k; i += 5)
+        p->x[i] *= 1e-4f;
+}
+
+/* y = x w^T in the given type; int8: the matrix may lose precision. */
+static void fp8_run(fp8_case *p, kin_dtype compute, bool int8)
+{
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_CUDA, .compute = compute};
+    kin_error err = {0};
+    kin_ctx *ctx;
+    kin_params *params;
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    assert_ok(kin_params_create(&params, &err), &err);
+    kin_param *w = kin_params_add(params, KIN_INIT(KIN_INIT_ZERO, 0), KIN_DIMS(p->n, p->k), "w");
+    const kin_tensor value = KIN_TENSOR(p->w, KIN_DTYPE_F32, p->n, p->k);
+    assert_ok(kin_params_bind(w, &value, &err), &err);
+    w->int8 = int8;
+    const kin_tensor x = KIN_TENSOR(p->x, KIN_DTYPE_F32, FP8_M, p->k);
+    kin_tensor y = KIN_TENSOR(p->y, KIN_DTYPE_F32, FP8_M, p->n);
+    const kin_linear_args a = {.m = FP8_M, .n = p->n, .k = p->k, .x = &x, .w = w, .y = &y};
+    assert_ok(ctx->k->linear(ctx, &a), &ctx->error);
+    kin_params_destroy(&params);
+    kin_ctx_destroy(&ctx);
+}
+
+static double largest(const float *v, int64_t n)
+{
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)v[i]));
+    return most;
+}
+
+/* What rounding to 3 bits of mantissa may do to v: half of the last bit, below the normal numbers
+ * half of the smallest one. The factor itself is rounded to f32. */
+static double fp8_error(double v, double amax)
+{
+    return fmax(0x1p-4 * fabs(v), 0x1p-10 * amax / 448) + 0x1p-22 * fabs(v);
+}
+
+static void fp8_products(void **state)
+{
+    static fp8_case p;
+    bool coarser = false;
+    (void)state;
+    fp8_or_skip();
+    fp8_draw(&p, FP8_N, FP8_K);
+    fp8_run(&p, KIN_DTYPE_F8, true);
+    const double xmax = largest(p.x, FP8_M * FP8_K), wmax = largest(p.w, FP8_N * FP8_K);
+    for (int i = 0; i < FP8_M * FP8_N; i++) {
+        double want = 0, bound = 0;
+        for (int l = 0; l < FP8_K; l++) {
+            const double x = p.x[i / FP8_N * FP8_K + l], w = p.w[i % FP8_N * FP8_K + l];
+            const double ex = fp8_error(x, xmax), ew = fp8_error(w, wmax);
+            want += x * w;
+            bound += ex * fabs(w) + ew * fabs(x) + ex * ew + FP8_K * 0x1p-23 * fabs(x * w);
+        }
+        if (!(fabs(p.y[i] - want) <= bound))
+            fail_msg("element %d: %g, not %g within %g", i, (double)p.y[i], want, bound);
+        coarser = coarser || fabs(p.y[i] - want) > 0.02 * bound;
+    }
+    /* it was no product in bf16, unless the library is left out */
+    assert_true(coarser || getenv("KINEMA_CUDA_PRODUCTS"));
+}
+
+/* What does not fit, or must keep its precision, is the product in bf16, bit by bit. */
+static void fp8_others_are_bf16(void **state)
+{
+    static const struct {
+        int64_t n, k;
+        bool int8;
+    } rows[] = {{FP8_N, FP8_K, false}, {FP8_N - 8, FP8_K, true}, {FP8_N, FP8_K - 1, true}};
+    static fp8_case p[2];
+    (void)state;
+    fp8_or_skip();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        for (int k = 0; k < 2; k++) {
+            fp8_draw(&p[k], rows[i].n, rows[i].k);
+            fp8_run(&p[k], k ? KIN_DTYPE_BF16 : KIN_DTYPE_F8, rows[i].int8);
+        }
+        assert_memory_equal(p[0].y, p[1].y, (size_t)(FP8_M * rows[i].n) * sizeof(float));
+    }
+}
+
+static void fp8_edges(void **state)
+{
+    static fp8_case p;
+    (void)state;
+    fp8_or_skip();
+    fp8_draw(&p, FP8_N, FP8_K);
+    memset(p.x, 0, sizeof p.x);
+    fp8_run(&p, KIN_DTYPE_F8, true);
+    for (int i = 0; i < FP8_M * FP8_N; i++)
+        assert_true(p.y[i] == 0);
+    p.x[3] = NAN;
+    fp8_run(&p, KIN_DTYPE_F8, true);
+    for (int i = 0; i < FP8_M * FP8_N; i++)
+        assert_true(isnan(p.y[i]));
+}
+
+static void fp8_refusals(void **state)
+{
+    kin_ctx_options opt = {.backend = KIN_BACKEND_CPU, .compute = KIN_DTYPE_F8};
+    kin_error err = {0};
+    kin_ctx *ctx;
+    (void)state;
+    assert_int_equal(kin_ctx_create(&opt, &ctx, &err), KIN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "--device cuda"));
+    fp8_or_skip();
+    opt.backend = KIN_BACKEND_CUDA;
+    assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+    assert_int_equal(kin_tape_begin(ctx), KIN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(ctx->error.text, "fp8"));
+    kin_ctx_destroy(&ctx);
+}
+
+static void peaks(void **state)
+{
+    static const struct {
+        const char *name;
+        int capability, units;
+        double clock, tflops;
+    } rows[] = {{"NVIDIA H200", 90, 1, 1, 989},
+                {"NVIDIA H200 NVL", 90, 1, 1, 835},
+                {"NVIDIA A100-SXM4-80GB", 80, 1, 1, 312},
+                {"NVIDIA L40S", 89, 1, 1, 362},
+                {"NVIDIA RTX A4000", 86, 48, 1.56e9, 0}, /* not the A40; not known */
+                {"a device of nobody", 90, 132, 1.83e9, 989.4}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const double peak =
+            kin_cuda_bf16_peak(rows[i].name, rows[i].capability, rows[i].units, rows[i].clock);
+        if (fabs(peak * 1e-12 - rows[i].tflops) > 0.1)
+            fail_msg("%s: %g TFLOP/s", rows[i].name, peak * 1e-12);
+    }
+}
+
+static void facts(void **state)
+{
+    kin_ctx *ctx = open_ctx(KIN_BACKEND_CUDA);
+    kin_device_facts f;
+    kin_tensor t;
+    (void)state;
+    assert_ok(KIN_WS(ctx, &t, KIN_DTYPE_F32, 1 << 20), &ctx->error);
+    assert_ok(ctx->device->facts(ctx, 0, &f), &ctx->error);
+    assert_true(f.capability >= 80 && f.bf16_measured == 0);
+    assert_true(f.used >= (size_t)4 << 20 && f.used <= f.total);
+    assert_ok(ctx->device->facts(ctx, 256, &f), &ctx->error);
+    assert_true(ctx->device->library ? f.bf16_measured > 0 : f.bf16_measured == 0);
+    kin_ctx_destroy(&ctx);
+}
+
 int main(void)
 {
     char why[200];
@@ -259,6 +443,9 @@ int main(void)
         cmocka_unit_test(refusals),        cmocka_unit_test(two_memories),
         cmocka_unit_test(keep_moves_down), cmocka_unit_test(parameters_follow_versions),
         cmocka_unit_test(adopted_ranges),  cmocka_unit_test(training_steps_agree),
+        cmocka_unit_test(peaks),           cmocka_unit_test(facts),
+        cmocka_unit_test(fp8_refusals),    cmocka_unit_test(fp8_products),
+        cmocka_unit_test(fp8_edges),       cmocka_unit_test(fp8_others_are_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,13 @@ static kin_near_bound sum_bound(double terms)
     return b;
 }
 
+/* The same where cuDNN may round the result to bf16. */
+static kin_near_bound result_bound(const rig *r, double terms)
+{
+    const kin_near_bound b = sum_bound(terms);
+    return rig_has_cudnn(r) ? rig_bf16(r, b, 2) : b;
+}
+
 static void conv(rig *r, const shape *s, bool bias, bool residual, bool acc)
 {
     const kin_conv_shape c = full(s);
@@ -103,9 +110,9 @@ static void conv(rig *r, const shape *s, bool bias, bool residual, bool acc)
         RIG_CALL(r, side, conv_dx, &a);
         RIG_CALL(r, side, conv_dw, &a);
     }
-    rig_near(r, "y", &y, sum_bound(taps * (double)s->in));
-    rig_near(r, "dx", &dx, sum_bound(taps * (double)(s->out * s->up * s->up)));
-    rig_near(r, "dw", &w.grad, sum_bound((double)rows_out(&c)));
+    rig_near(r, "y", &y, result_bound(r, taps * (double)s->in));
+    rig_near(r, "dx", &dx, result_bound(r, taps * (double)(s->out * s->up * s->up)));
+    rig_near(r, "dw", &w.grad, result_bound(r, (double)rows_out(&c)));
     if (bias)
         rig_near(r, "db", &b.grad, kin_near_f32((double)rows_out(&c) + 2, 1));
     rig_end(r);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/device.h"
+
 /* Stands of ctx, a copy of it with one thread (the same where threads do not matter), and the
  * reference. */
 static void open_contexts(rig *r, kin_ctx_options opt)
@@ -240,10 +242,19 @@ kin_near_bound rig_bf16(const rig *r, kin_near_bound bound, double factor)
     return bound;
 }
 
+bool rig_has_cudnn(const rig *r)
+{
+    return r->ctx[1]->device && r->ctx[1]->device->cudnn_launches >= 0;
+}
+
 void rig_returned(rig *r, int side, size_t slot, const char *name, kin_status status)
 {
     if (side == 1)
         r->ran[slot]++;
+    if (rig_has_cudnn(r) && r->ctx[1]->device->cudnn_launches > r->launches) {
+        r->by_cudnn[slot]++;
+        r->launches = r->ctx[1]->device->cudnn_launches;
+    }
     if (status != KIN_OK)
         RIG_FAIL(r, "%s on side %d: %s: %s", name, side, kin_status_name(status),
                  r->ctx[side]->error.text);

@@ -16,8 +16,10 @@ typedef struct rig {
     kin_ctx *ctx[2]; /* reference, under test */
     kin_ctx *one;    /* as ctx[1], with one thread */
     unsigned ran[RIG_SLOTS];
-    uint64_t sample; /* of the generator: one stream per drawn tensor */
-    char what[160];  /* the running case */
+    unsigned by_cudnn[RIG_SLOTS]; /* calls in which the device ran a graph of cuDNN */
+    long launches;                /* of such graphs, before the present call */
+    uint64_t sample;              /* of the generator: one stream per drawn tensor */
+    char what[160];               /* the running case */
     size_t mark[2];
     kin_canary memory[RIG_MEMORY];
     uint64_t sum[RIG_MEMORY]; /* checksum of inputs, 0 for outputs */
@@ -75,6 +77,8 @@ static inline bool rig_is_bf16(const rig *r)
 {
     return r->ctx[1]->compute == KIN_DTYPE_BF16;
 }
+/* True where cuDNN is there to be used. */
+bool rig_has_cudnn(const rig *r);
 
 void rig_returned(rig *r, int side, size_t slot, const char *name, kin_status status);
 #define RIG_CALL(r, side, slot, ...)                                               \

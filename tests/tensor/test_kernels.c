@@ -1,6 +1,7 @@
 /* Every slot of the kernel table, on every backend and ISA level this machine has, against the
  * reference. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/device.h"
@@ -60,17 +61,50 @@ static rig rigs[RIGS];
 static test tests[TESTS];
 static struct CMUnitTest list[TESTS];
 
+/* True for bodies that ask for the same bits where a library may give others. */
+static bool bits_are_free(const test *t)
+{
+    const kin_device *d = t->r->ctx[1]->device;
+    const bool conv = strcmp(t->b->name, "conv rows") == 0;
+    return (d && d->library && (conv || strcmp(t->b->name, "linear rows") == 0)) ||
+           (rig_has_cudnn(t->r) && (conv || strcmp(t->b->name, "attention rows") == 0));
+}
+
+/* Where cuDNN is there, the slots that it has a graph for must have used it. */
+static void check_cudnn(const test *t)
+{
+    static const struct {
+        const char *body;
+        size_t slot;
+        bool f32;
+    } covered[] = {
+        {"attention", offsetof(kin_kernels, attention), false},
+        {"attention", offsetof(kin_kernels, attention_bwd), false},
+        {"conv", offsetof(kin_kernels, conv), true},
+        {"conv", offsetof(kin_kernels, conv_dx), true},
+        {"conv", offsetof(kin_kernels, conv_dw), true},
+    };
+    for (size_t i = 0; i < sizeof(covered) / sizeof(covered[0]) && rig_has_cudnn(t->r); i++) {
+        if (strcmp(t->b->name, covered[i].body) != 0 || (!covered[i].f32 && !rig_is_bf16(t->r)))
+            continue;
+        const size_t slot = covered[i].slot / sizeof(void *);
+        print_message("slot %zu: %u of %u calls by cuDNN\n", slot, t->r->by_cudnn[slot],
+                      t->r->ran[slot]);
+        assert_true(t->r->by_cudnn[slot] > 0);
+    }
+}
+
 static void run_body(void **state)
 {
     const test *t = *state;
     int before = t->r->cases;
-    if (t->r->ctx[1]->device && t->r->ctx[1]->device->library &&
-        (strcmp(t->b->name, "linear rows") == 0 || strcmp(t->b->name, "conv rows") == 0)) {
+    if (bits_are_free(t)) {
         print_message("a library does the products: rows may depend on their number\n");
         skip();
     }
     t->b->run(t->r);
     assert_true(t->r->cases > before);
+    check_cudnn(t);
 }
 
 /* A slot that no case reached is a slot without a test. */
@@ -118,6 +152,9 @@ static void add(int *n, rig *r, const body *b, CMUnitTestFunction fn, const char
 
 int main(int argc, char **argv)
 {
+#ifdef KIN_TEST_CUDA
+    setenv("KINEMA_CUDA_DETERMINISTIC", "0", 0); /* every slot that cuDNN has */
+#endif
     int n = 0, count, failed;
     (void)kin_test_seed();
     if (argc > 1)

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/e4m3.h"
 #include "tensor/tensor.h"
 #include "tests/support/support.h"
 
@@ -13,7 +14,7 @@ static void types(void **state)
         size_t size;
     } rows[] = {{KIN_DTYPE_F32, "f32", 4}, {KIN_DTYPE_F64, "f64", 8}, {KIN_DTYPE_BF16, "bf16", 2},
                 {KIN_DTYPE_F16, "f16", 2}, {KIN_DTYPE_I8, "i8", 1},   {KIN_DTYPE_U8, "u8", 1},
-                {KIN_DTYPE_I32, "i32", 4}, {KIN_DTYPE_I64, "i64", 8}};
+                {KIN_DTYPE_F8, "fp8", 1},  {KIN_DTYPE_I32, "i32", 4}, {KIN_DTYPE_I64, "i64", 8}};
     kin_dtype parsed;
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -216,6 +217,36 @@ static void shapes_of_files(void **state)
     assert_false(kin_shape_numel(3, (int64_t[]){large, large, 0}, &n));
 }
 
+/* Every value comes back; what lies between two goes to the nearer, halfway to the even one. */
+static void e4m3(void **state)
+{
+    static const struct {
+        float v;
+        uint8_t bits;
+    } rows[] = {{0, 0x00},       {-0.0f, 0x80},    {1, 0x38},         {448, 0x7e},
+                {464, 0x7e},     {1e30f, 0x7e},    {INFINITY, 0x7e},  {-INFINITY, 0xfe},
+                {0x1p-9f, 0x01}, {0x1p-10f, 0x00}, {0x1.8p-9f, 0x02}, {0x1.8p-10f, 0x01},
+                {0x1p-6f, 0x08}, {-1.0625f, 0xb8}, {1.1875f, 0x3a}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (kin_f32_to_e4m3(rows[i].v) != rows[i].bits)
+            fail_msg("%g becomes 0x%02x", (double)rows[i].v, kin_f32_to_e4m3(rows[i].v));
+    for (unsigned v = 0; v < 256; v++) {
+        const float f = kin_e4m3_to_f32((uint8_t)v);
+        if ((v & 0x7f) == 0x7f) {
+            assert_true(isnan(f) && (kin_f32_to_e4m3(f) & 0x7f) == 0x7f);
+            continue;
+        }
+        assert_int_equal(kin_f32_to_e4m3(f), v);
+        if ((v & 0x7f) == 0x7e)
+            continue;
+        const float next = kin_e4m3_to_f32((uint8_t)(v + 1)), mid = 0.5f * (f + next);
+        assert_int_equal(kin_f32_to_e4m3(mid), v + (v & 1));
+        assert_int_equal(kin_f32_to_e4m3(nextafterf(mid, f)), v);
+        assert_int_equal(kin_f32_to_e4m3(nextafterf(mid, next)), v + 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +259,7 @@ int main(void)
         cmocka_unit_test(half_round_trip),
         cmocka_unit_test(half_rounding),
         cmocka_unit_test(half_ends),
+        cmocka_unit_test(e4m3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
