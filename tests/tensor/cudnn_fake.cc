@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "tensor/cuda/cudnn_graphs.h"
+#include "tensor/cuda/emulate/lanes.h"
 }
 
 void kin_emulated_memory(bool open);
@@ -242,6 +243,7 @@ extern "C" bool kin_cudnn_run(kin_cudnn_plan *p, int count, const int64_t *id, v
     void *by_id[16] = {};
     for (int i = 0; i < count; i++)
         by_id[id[i]] = data[i];
+    kin_emulated_finish();
     kin_emulated_memory(true);
     memset(workspace, 0xff, p->workspace);
     compute(p, by_id);
