@@ -112,6 +112,7 @@ static void convolution(void **state)
 {
     for (int i = 0; i < LAYERS; i++) {
         for (int kind = KIN_CUDNN_CONV; kind <= KIN_CUDNN_CONV_DW; kind++) {
+            int offers[3];
             for (int type = 0; type < 3; type++) { /* f32, bf16, TF32 */
                 kin_cudnn_conv_spec s = layers[i];
                 s.kind = kind;
@@ -124,7 +125,9 @@ static void convolution(void **state)
                 print_message("layer %d kind %d type %d: %d offers\n", i, kind, type, p->offers);
                 if (!kin_cudnn_find(*state, (const int64_t *)&s, count, kin_cudnn_build_conv))
                     fail_msg("layer %d kind %d type %d: no plan: %s", i, kind, type, p->why);
+                offers[type] = p->offers;
             }
+            assert_true(offers[2] > offers[0]);
         }
     }
 }
