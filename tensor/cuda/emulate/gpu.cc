@@ -153,6 +153,11 @@ void kin_emulated_set_order(kin_emulated_order o)
     order = o;
 }
 
+void kin_emulated_finish(void)
+{
+    run_all();
+}
+
 size_t kin_emulated_peak(void)
 {
     std::lock_guard<std::mutex> hold(memory_lock);
