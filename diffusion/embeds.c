@@ -27,13 +27,15 @@ static uint64_t fnv(uint64_t h, const void *data, size_t n)
     return h;
 }
 
-uint64_t kin_embeds_config_hash(const cJSON *config)
+kin_status kin_embeds_config_hash(const cJSON *config, uint64_t *out, kin_error *err)
 {
     char *text = cJSON_PrintUnformatted(config);
-    const uint64_t h = text ? fnv(FNV, text, strlen(text)) : FNV;
 
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "text encoder's config: out of memory");
+    *out = fnv(FNV, text, strlen(text));
     cJSON_free(text);
-    return h;
+    return KIN_OK;
 }
 
 kin_status kin_pipeline_keep_texts(kin_pipeline *p, const char *folder)
