@@ -50,7 +50,8 @@ typedef struct kin_device {
     void (*forget)(void *recording);
     /* Another number when memory that a recording names may hold something else. */
     uint64_t (*changes)(const kin_ctx *ctx);
-    size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
+    size_t uploaded; /* bytes sent to the device by calls so far, weights left out; each piece
+                        padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;
 

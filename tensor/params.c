@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "tensor/rng.h"
 
 /* Where the values and gradients of a plan lie: an address that is never touched. */
@@ -71,14 +72,12 @@ void kin_params_allow_int8(kin_param *const *list, int64_t n)
 /* Where the name is, or would be. note: half of the slots are free */
 static int *slot_of(const kin_params *params, const char *name)
 {
-    const uint32_t mask = 2 * (uint32_t)params->cap - 1;
-    uint32_t h = 2166136261u; /* FNV-1a */
-    for (const char *c = name; *c; c++)
-        h = (h ^ (unsigned char)*c) * 16777619u;
+    const uint64_t mask = 2 * (uint64_t)params->cap - 1;
+    uint64_t h = kin_fnv1a(KIN_FNV1A_START, name, strlen(name));
     int *slot = &params->slot[h & mask];
     for (; *slot && strcmp(params->list[*slot - 1]->name, name) != 0;
-         slot = &params->slot[h & mask])
-        h++;
+         slot = &params->slot[++h & mask]) {
+    }
     return slot;
 }
 

@@ -7,6 +7,8 @@
 
 #include <cublasLt.h>
 
+#include "base/hash.h"
+
 enum { CACHED = 512 };
 
 typedef struct entry {
@@ -155,14 +157,12 @@ static int offers(const kin_lt *l, setup *u, const kin_lt_product *p, int cap,
 /* The place of p in the table, filled at its first call. u: p's descriptors. */
 static entry *choose(kin_lt *l, setup *u, const kin_lt_product *p)
 {
-    size_t h = 1469598103934665603u;
-    for (size_t i = 0; i < sizeof *p; i++)
-        h = (h ^ ((const unsigned char *)p)[i]) * 1099511628211u;
+    const uint64_t h = kin_fnv1a(KIN_FNV1A_START, p, sizeof *p);
     entry *e = &l->cache[h % CACHED];
     for (int i = 0; i < CACHED && e->state != 0; i++) {
         if (memcmp(&e->key, p, sizeof *p) == 0)
             return e;
-        e = &l->cache[(h + (size_t)i + 1) % CACHED];
+        e = &l->cache[(h + (uint64_t)i + 1) % CACHED];
     }
     /* note: where the table is full its last place is used over and over */
     cublasLtMatmulHeuristicResult_t found;

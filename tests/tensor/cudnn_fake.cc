@@ -3,7 +3,6 @@
  * cannot be launched) run in the kernels' own test. Every third launch is refused. */
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <new>
 #include <vector>
 
@@ -11,12 +10,12 @@ extern "C" {
 #include "tensor/cuda/cudnn_graphs.h"
 }
 
+#include "tensor/cuda/emulate/lanes.h"
+
 /* of emulate.h, whose types are CUDA's names */
 void kin_emulated_memory(bool open);
-void kin_emulated_queue(struct kin_gpu *gpu, uint64_t what, std::function<void()> work);
 
 struct kin_cudnn {
-    kin_gpu *gpu;
     std::vector<kin_cudnn_plan *> plans;
 };
 
@@ -202,12 +201,9 @@ void compute(const kin_cudnn_plan *p, void *const *data)
 
 } // namespace
 
-extern "C" kin_cudnn *kin_cudnn_load(void *gpu)
+extern "C" kin_cudnn *kin_cudnn_load(void *)
 {
-    kin_cudnn *lib = new (std::nothrow) kin_cudnn();
-    if (lib)
-        lib->gpu = (kin_gpu *)gpu;
-    return lib;
+    return new (std::nothrow) kin_cudnn();
 }
 
 extern "C" void kin_cudnn_free(kin_cudnn **lib)
@@ -235,7 +231,6 @@ extern "C" kin_cudnn_plan *kin_cudnn_find(kin_cudnn *lib, const int64_t *spec, i
                                           void (*)(kin_cudnn_plan *))
 {
     kin_cudnn_plan *p = new kin_cudnn_plan();
-    p->lib = lib;
     memcpy(p->spec, spec, (size_t)count * sizeof *spec);
     p->workspace = 100;
     lib->plans.push_back(p);
@@ -247,22 +242,13 @@ extern "C" bool kin_cudnn_run(kin_cudnn_plan *p, int count, const int64_t *id, v
 {
     if (++launches % 3 == 0)
         return false;
-    struct call {
-        const kin_cudnn_plan *plan;
-        void *by_id[16];
-        float scale; /* host values are taken now, as the library does */
-    } c = {p, {}, 0};
+    void *by_id[16] = {};
     for (int i = 0; i < count; i++)
-        c.by_id[id[i]] = data[i];
-    if (c.by_id[KIN_CUDNN_SCALE])
-        c.scale = *(const float *)c.by_id[KIN_CUDNN_SCALE];
-    kin_emulated_queue(p->lib->gpu, 0, [=]() {
-        call mine = c;
-        mine.by_id[KIN_CUDNN_SCALE] = &mine.scale;
-        kin_emulated_memory(true);
-        memset(workspace, 0xff, c.plan->workspace);
-        compute(c.plan, mine.by_id);
-        kin_emulated_memory(false);
-    });
+        by_id[id[i]] = data[i];
+    kin_emulated_finish();
+    kin_emulated_memory(true);
+    memset(workspace, 0xff, p->workspace);
+    compute(p, by_id);
+    kin_emulated_memory(false);
     return true;
 }

@@ -7,7 +7,7 @@
 
 extern "C" kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *)
 {
-    gpu->cudnn = kin_cudnn_load(gpu); /* note: the stand-in of tests queues on it */
+    gpu->cudnn = kin_cudnn_load(nullptr);
     return KIN_OK;
 }
 
