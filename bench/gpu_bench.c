@@ -166,6 +166,21 @@ RUN(conv_dw, kin_conv_args)
 RUN(layernorm, kin_norm_args)
 RUN(binary, kin_binary_args)
 
+/* The forward product once more with GELU, its input kept and not, and with a residual. */
+static kin_status dense_epilogues(bench *b, const kin_linear_args *plain, double flops)
+{
+    kin_linear_args gelu = *plain, kept, residual = *plain;
+    kin_tensor pre;
+    KIN_TRY(noise(b, KIN_DIMS(plain->m, plain->n), &pre));
+    gelu.act = KIN_ACT_GELU_TANH;
+    kept = gelu;
+    kept.pre = &pre;
+    residual.residual = &pre;
+    KIN_TRY(do_work(b, &(work){"linear_gelu", run_linear, &gelu, plain->y, flops, 0}));
+    KIN_TRY(do_work(b, &(work){"linear_gelu_kept", run_linear, &kept, plain->y, flops, 0}));
+    return do_work(b, &(work){"linear_residual", run_linear, &residual, plain->y, flops, 0});
+}
+
 static kin_status dense(bench *b)
 {
     const int64_t n = b->s.dense;
@@ -186,7 +201,8 @@ static kin_status dense(bench *b)
             add_bar(b, "dense bf16 linear against cublasLt's best", "share",
                     rate / facts.bf16_measured, 0.95, false);
     }
-    return do_work(b, &(work){"linear_dx", run_linear_dx, &back, &y, flops, 0});
+    KIN_TRY(do_work(b, &(work){"linear_dx", run_linear_dx, &back, &y, flops, 0}));
+    return dense_epilogues(b, &forward, flops);
 }
 
 /* Experts' products, then the dense ones of equal work. */
@@ -293,20 +309,19 @@ static kin_status video_layer(bench *b)
                                   .front = 2,
                                   .top = 1,
                                   .left = 1};
-    kin_tensor x, y, dx, grad;
+    kin_tensor x, y, dx;
     kin_param *w;
     KIN_TRY(noise(b, KIN_DIMS(rows, C), &x));
     KIN_TRY(noise(b, KIN_DIMS(rows, C), &y));
     KIN_TRY(noise(b, KIN_DIMS(rows, C), &dx));
-    KIN_TRY(noise(b, KIN_DIMS(C, C * 27), &grad));
     KIN_TRY(weight(b, "video_layer", C, C * 27, &w));
     const kin_conv_args a = {.s = shape, .x = &x, .w = w, .y = &y, .dy = &y, .dx = &dx};
     const double flops = 2.0 * (double)rows * (double)(C * C) * 27;
     KIN_TRY(do_work(b, &(work){"conv3d", run_conv, &a, &y, flops, 0}));
     KIN_TRY(do_work(b, &(work){"conv3d_dx", run_conv_dx, &a, &dx, flops, 0}));
-    w->grad = grad;
     /* note: it adds to the gradient, so that two runs give other bits */
-    return b->twice ? KIN_OK : do_work(b, &(work){"conv3d_dw", run_conv_dw, &a, &grad, flops, 0});
+    return b->twice ? KIN_OK
+                    : do_work(b, &(work){"conv3d_dw", run_conv_dw, &a, &w->grad, flops, 0});
 }
 
 static kin_status memory_bound(bench *b)

@@ -187,7 +187,7 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
 
 kin_bench_size kin_bench_size_of(const kin_args *args)
 {
-    return (kin_bench_size){.guided = args->verb->verb == KIN_VERB_BENCH_MODEL &&
+    return (kin_bench_size){.guided = kin_flag_find(args->verb->verb, "guided") >= 0 &&
                                       kin_args_bool(args, "guided"),
                             .batch = kin_args_int(args, "batch"),
                             .frames = kin_args_int(args, "frames"),

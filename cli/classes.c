@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "base/text.h"
 #include "tensor/rng.h"
 
@@ -232,11 +233,10 @@ int32_t kin_classes_at(const kin_classes *c, uint64_t seed, int64_t index)
 
 uint64_t kin_classes_hash(const kin_classes *c)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    uint64_t h = KIN_FNV1A_START;
     for (int64_t i = -1; i < c->n; i++) {
         uint32_t v = i < 0 ? c->in_turn : (uint32_t)c->list[i];
-        for (int b = 0; b < 4; b++)
-            h = (h ^ (v >> (8 * b) & 255)) * UINT64_C(0x100000001b3);
+        h = kin_fnv1a(h, &v, sizeof v);
     }
     return h;
 }

@@ -87,8 +87,7 @@ kin_status kin_cli_device(const kin_args *args, kin_ctx_options *opt, kin_error 
 static kin_status choose_offload(const kin_args *args, kin_ctx_options *opt, kin_error *err)
 {
     char why[200];
-    const unsigned with_offload = KIN_VERB_GENERATE | KIN_VERB_EVALUATE | KIN_VERB_INSPECT;
-    if (!(args->verb->verb & with_offload) || !kin_args_source(args, "offload"))
+    if (kin_flag_find(args->verb->verb, "offload") < 0 || !kin_args_source(args, "offload"))
         return KIN_OK;
     if (opt->backend != KIN_BACKEND_CUDA)
         return kin_cuda_count(why, sizeof why) > 0

@@ -276,7 +276,7 @@ const kin_flag kin_flags[] = {
     {"dtype", 0, KIN_FLAG_CHOICE, "f32|bf16|f16|int8", "bf16", 0, 0, V, true,
      "type of the matrices; all else stays f32; int8: in 8-bit blocks, with the error of each"},
     {"matmul-precision", 0, KIN_FLAG_CHOICE, "highest|high", "highest", 0, 0, G | E | T | I | K | BENCH | BC, true,
-     "f32 products; high: as three bf16 products where the machine has AMX"},
+     "f32 products; high: as three bf16 products where the machine has AMX, in TF32 on a CUDA device"},
     {"dry-run", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T, false,
      "print the planned peak of memory and stop"},
     {"force", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, G | T | S | V, false,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "cli/generation.h"
 
 /* The settings without what may not change the bytes of a clip: threads, batch, how many there are,
@@ -21,14 +22,10 @@ static char *text_without_place(const cJSON *settings)
     return text;
 }
 
-/* FNV-1a over the bytes */
 static uint64_t hash_tensor(const kin_tensor *t)
 {
     const size_t bytes = (size_t)kin_tensor_numel(t) * kin_dtype_size(t->dtype);
-    uint64_t h = UINT64_C(14695981039346656037);
-    for (size_t i = 0; i < bytes; i++)
-        h = (h ^ ((const unsigned char *)t->data)[i]) * UINT64_C(1099511628211);
-    return h;
+    return kin_fnv1a(KIN_FNV1A_START, t->data, bytes);
 }
 
 /* own: where every setting comes from; sizes that nobody gave are the model's. */

@@ -84,7 +84,7 @@ static void show_cpu(const kin_args *args)
          "in e4m3, one factor per\n"
          "  operand, f32 sums; the others as bf16");
     printf("precision, --matmul-precision high: f32 products as three of bf16 halves on AMX, error "
-           "about 2^-16;\n  here: %s\n",
+           "about 2^-16;\n  here: %s; with --device cuda: TF32, operands rounded to 10 bits\n",
            best == KIN_ISA_AMX ? "available" : "no AMX, the same as highest");
 }
 

@@ -67,7 +67,7 @@ endfunction()
 # The CUDA backend as sources of a target: kernels by nvcc, the rest as C.
 function(kin_cuda_sources target)
   file(GLOB cu CONFIGURE_DEPENDS tensor/cuda/*.cu)
-  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/offload.c tensor/cuda/peak.c
+  target_sources(${target} PRIVATE ${cu} tensor/cuda/call.c tensor/cuda/lt.c tensor/cuda/offload.c tensor/cuda/peak.c
     tensor/cuda/resident.c tensor/cuda/staging.c tensor/cuda/table.c)
   # cuDNN: its headers here, the library itself is loaded when the program runs
   if(KIN_CUDNN_INCLUDE)
@@ -89,7 +89,7 @@ endfunction()
 # target_sources(test PRIVATE $<TARGET_OBJECTS:kin_cuda_emulated>).
 function(kin_cuda_emulation)
   file(GLOB cu CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/*.cu)
-  list(FILTER cu EXCLUDE REGEX "/(gpu|library)\\.cu$")
+  list(FILTER cu EXCLUDE REGEX "/(gpu|library|rate)\\.cu$")
   file(GLOB src CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulate/*.cc)
   foreach(name call cudnn_none offload resident staging table)
     list(APPEND src ${CMAKE_SOURCE_DIR}/tensor/cuda/${name}.c)

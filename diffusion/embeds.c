@@ -9,31 +9,24 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "base/path.h"
 #include "diffusion/pipeline_parts.h"
 #include "io/safetensors.h"
 
 enum { FILES_MOST = 512 }; /* each at most 8 MB: 512 tokens of width 4096 */
 
-static const uint64_t FNV = UINT64_C(14695981039346656037);
 static const char tensor_name[] = "states";
 
-static uint64_t fnv(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
-uint64_t kin_embeds_config_hash(const cJSON *config)
+kin_status kin_embeds_config_hash(const cJSON *config, uint64_t *out, kin_error *err)
 {
     char *text = cJSON_PrintUnformatted(config);
-    const uint64_t h = text ? fnv(FNV, text, strlen(text)) : FNV;
 
+    if (!text)
+        return kin_fail(err, KIN_ERR_MEM, "text encoder's config: out of memory");
+    *out = kin_fnv1a(KIN_FNV1A_START, text, strlen(text));
     cJSON_free(text);
-    return h;
+    return KIN_OK;
 }
 
 kin_status kin_pipeline_keep_texts(kin_pipeline *p, const char *folder)
@@ -50,14 +43,14 @@ static bool path_of(const kin_pipeline *p, const kin_tensor *ids, char out[KIN_P
     const kin_ctx *ctx = p->ctx;
     const int how[] = {(int)ctx->compute, (int)ctx->precision, (int)ctx->isa,
                        (int)kin_model_get_info(p->model)->family};
-    uint64_t key[2] = {p->text_hash, FNV};
+    uint64_t key[2] = {p->text_hash, KIN_FNV1A_START};
     char name[64];
 
     if (!p->text_folder[0] || !p->text_hash || !p->files || kin_ctx_is_plan(ctx))
         return false;
     for (int i = 0; i < 2; i++) {
-        key[i] = fnv(key[i], how, sizeof(how));
-        key[i] = fnv(key[i], ids->data, (size_t)kin_tensor_numel(ids) * sizeof(int32_t));
+        key[i] = kin_fnv1a(key[i], how, sizeof(how));
+        key[i] = kin_fnv1a(key[i], ids->data, (size_t)kin_tensor_numel(ids) * sizeof(int32_t));
     }
     snprintf(name, sizeof(name), "%016" PRIx64 "%016" PRIx64 ".safetensors", key[0], key[1]);
     return kin_path_join(out, p->text_folder, name, NULL) == KIN_OK;

@@ -6,8 +6,8 @@
 
 #include "diffusion/pipeline.h"
 
-/* Of the text encoder's config.json. */
-uint64_t kin_embeds_config_hash(const cJSON *config);
+/* Of the text encoder's config.json. Fails: MEM. */
+kin_status kin_embeds_config_hash(const cJSON *config, uint64_t *out, kin_error *err);
 
 /* The states [1,T,D] of ids [1,T] from p's folder, in the workspace; false: not there, or nothing
  * is kept. */

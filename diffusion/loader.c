@@ -194,7 +194,7 @@ static kin_status load_text(kin_pipeline *p, const char *dir)
         return kin_fail_prefix(err, "%s/text_encoder/config.json", dir);
     KIN_TRY(open_files(p, dir, "text_encoder", KIN_PIPELINE_TEXT_FILE, 1));
     before = p->files->hash;
-    p->files->hash = kin_embeds_config_hash(p->text_config);
+    KIN_TRY(kin_embeds_config_hash(p->text_config, &p->files->hash, err));
     KIN_TRY(bind(p, dir, "text_encoder", 1, p->text_params, text_alias));
     p->text_hash = p->files->hash;
     p->files->hash ^= before * 3; /* note: equal parts must not cancel out */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "io/blob.h"
@@ -292,14 +293,11 @@ static kin_status locate(const kin_dataset *ds, int64_t i, char path[KIN_PATH_MA
 static uint64_t hash_ends(const uint8_t *data, size_t bytes)
 {
     const uint64_t size = bytes;
-    uint64_t h = UINT64_C(14695981039346656037);
-    for (int k = 0; k < 8; k++)
-        h = (h ^ (uint8_t)(size >> 8 * k)) * UINT64_C(1099511628211);
-    for (size_t at = 0; at < bytes; at++) {
-        if (bytes > 2 * END_BYTES && at == END_BYTES)
-            at = bytes - END_BYTES;
-        h = (h ^ data[at]) * UINT64_C(1099511628211);
-    }
+    const size_t end = bytes > 2 * END_BYTES ? END_BYTES : bytes;
+    uint64_t h = kin_fnv1a(KIN_FNV1A_START, &size, sizeof size);
+    h = kin_fnv1a(h, data, end);
+    if (end < bytes)
+        h = kin_fnv1a(h, data + bytes - END_BYTES, END_BYTES);
     return h;
 }
 

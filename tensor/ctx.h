@@ -31,7 +31,9 @@ typedef enum kin_isa {
 } kin_isa;
 
 /* How f32 products are done. HIGH: on AMX tiles as three products of bf16 halves, normwise error
- * about 2^-16; at levels without AMX the same as HIGHEST. */
+ * about 2^-16; at levels without AMX the same as HIGHEST. CUDA: dense products and convolutions
+ * that a library does may round their operands to TF32 (10 bits, error about 2^-11); own kernels as
+ * under HIGHEST. */
 typedef enum kin_precision { KIN_PRECISION_HIGHEST = 0, KIN_PRECISION_HIGH } kin_precision;
 
 /* The workspace: one reserved address range, committed on touch, with a bump pointer. */

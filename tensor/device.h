@@ -54,7 +54,8 @@ typedef struct kin_device {
      * changed, in place; where that cannot be, `changes` is another number then. Fails: as the
      * kernels. */
     kin_status (*refresh)(kin_ctx *ctx, const kin_params *params);
-    size_t uploaded; /* bytes sent to the device so far, each piece padded as in a recording */
+    size_t uploaded; /* bytes sent to the device by calls so far, weights left out; each piece
+                        padded as in a recording */
     void (*close)(struct kin_device **device);
 } kin_device;
 

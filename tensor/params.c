@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "tensor/rng.h"
 
 /* Where the values and gradients of a plan lie: an address that is never touched. */
@@ -54,6 +55,7 @@ void kin_params_destroy(kin_params **pparams)
     for (int i = 0; i < params->count; i++)
         param_free(params->list[i]);
     kin_free(params->list);
+    kin_free(params->slot);
     kin_free(params->block);
     kin_free(params->grad_block);
     kin_free(params);
@@ -67,12 +69,29 @@ void kin_params_allow_int8(kin_param *const *list, int64_t n)
             list[i]->int8 = list[i]->blocks = true;
 }
 
+/* Where the name is, or would be. note: half of the slots are free */
+static int *slot_of(const kin_params *params, const char *name)
+{
+    const uint64_t mask = 2 * (uint64_t)params->cap - 1;
+    uint64_t h = kin_fnv1a(KIN_FNV1A_START, name, strlen(name));
+    int *slot = &params->slot[h & mask];
+    for (; *slot && strcmp(params->list[*slot - 1]->name, name) != 0;
+         slot = &params->slot[++h & mask]) {
+    }
+    return slot;
+}
+
+static void fill_slots(kin_params *params)
+{
+    memset(params->slot, 0, 2 * (size_t)params->cap * sizeof *params->slot);
+    for (int i = 0; i < params->count; i++)
+        *slot_of(params, params->list[i]->name) = i + 1;
+}
+
 kin_param *kin_params_find(const kin_params *params, const char *name)
 {
-    for (int i = 0; i < params->count; i++)
-        if (strcmp(params->list[i]->name, name) == 0)
-            return params->list[i];
-    return NULL;
+    const int at = params->cap ? *slot_of(params, name) : 0;
+    return at ? params->list[at - 1] : NULL;
 }
 
 static bool list_grow(kin_params *params)
@@ -80,11 +99,17 @@ static bool list_grow(kin_params *params)
     if (params->count < params->cap)
         return true;
     int cap = params->cap ? 2 * params->cap : 64;
-    kin_param **list = kin_realloc(params->list, (size_t)cap * sizeof *list);
-    if (!list)
+    int *slot = kin_calloc(2 * (size_t)cap, sizeof *slot);
+    kin_param **list = slot ? kin_realloc(params->list, (size_t)cap * sizeof *list) : NULL;
+    if (!list) {
+        kin_free(slot);
         return false;
+    }
+    kin_free(params->slot);
     params->list = list;
+    params->slot = slot;
     params->cap = cap;
+    fill_slots(params);
     return true;
 }
 
@@ -115,6 +140,7 @@ kin_param *kin_params_add(kin_params *params, kin_init init, int ndim, const int
     p->trainable = true;
     p->init = init;
     p->index = params->count;
+    *slot_of(params, name) = params->count + 1;
     params->list[params->count++] = p;
     return p;
 }
@@ -168,6 +194,8 @@ void kin_params_drop_adapters(kin_params *params)
         params->list[kept++] = p;
     }
     params->count = kept;
+    if (params->cap)
+        fill_slots(params);
 }
 
 int64_t kin_params_numel(const kin_params *params)

@@ -68,7 +68,8 @@ typedef struct kin_param {
 
 typedef struct kin_params {
     kin_param **list;
-    int count, cap;
+    int count, cap;    /* cap: a power of two, or 0 */
+    int *slot;         /* [2 cap] by hash of the name: 1 + its place in the list, 0: free */
     kin_status failed; /* first failure of kin_params_add: MEM, or ARG for a name used twice */
     char *block;       /* values */
     char *grad_block;  /* gradients, one range */

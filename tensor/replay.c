@@ -35,12 +35,19 @@ kin_status kin_replay_create(kin_ctx *ctx, kin_replay **out)
     return KIN_OK;
 }
 
-static void forget(kin_ctx *ctx, entry *e)
+/* What was recorded goes, the work is still known. */
+static void drop_recording(kin_ctx *ctx, entry *e)
 {
     if (e->recording)
         ctx->device->forget(e->recording);
-    kin_free(e->key);
     kin_free(e->result);
+    e->recording = e->result = NULL;
+}
+
+static void forget(kin_ctx *ctx, entry *e)
+{
+    drop_recording(ctx, e);
+    kin_free(e->key);
     *e = (entry){0};
 }
 
@@ -171,10 +178,7 @@ static bool record(kin_replay *r, entry *e, const kin_replay_work *w)
         r->counts.recorded++;
         return true;
     }
-    if (e->recording)
-        ctx->device->forget(e->recording);
-    kin_free(e->result);
-    e->recording = e->result = NULL;
+    drop_recording(ctx, e);
     kin_ws_release(ctx, mark);
     ctx->error = error;
     return false;
@@ -223,9 +227,7 @@ kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *w)
     }
     /* memory that the recording names may hold something else by now */
     if (e->state == RECORDED && e->changes != ctx->device->changes(ctx)) {
-        ctx->device->forget(e->recording);
-        kin_free(e->result);
-        e->recording = e->result = NULL;
+        drop_recording(ctx, e);
         e->state = FREE;
     }
     if (e->state == SEEN && e->changes == ctx->device->changes(ctx))

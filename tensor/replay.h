@@ -4,8 +4,8 @@
 #ifndef KIN_TENSOR_REPLAY_H
 #define KIN_TENSOR_REPLAY_H
 
-#include "tensor/params.h"
 #include "tensor/ctx.h"
+#include "tensor/params.h"
 
 typedef struct kin_replay kin_replay;
 

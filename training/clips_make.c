@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/lock.h"
 #include "diffusion/pipeline.h"
@@ -35,16 +36,6 @@ typedef struct maker {
     uint64_t text_hash, vae_hash;
 } maker;
 
-static const uint64_t FNV = UINT64_C(14695981039346656037);
-
-static uint64_t fnv(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
 /* --- what the files depend on --- */
 
 /* h mixed with names, sizes and beginnings of all tensors of a folder of weights. */
@@ -58,9 +49,9 @@ static kin_status hash_weights(const char *dir, const char *part, const char *fi
     for (int64_t i = 0; i < kin_safetensors_count(st); i++) {
         const kin_safetensors_entry *e = kin_safetensors_at(st, i);
         const size_t head = e->bytes < HEAD_BYTES ? e->bytes : HEAD_BYTES;
-        *h = fnv(*h, e->name, strlen(e->name) + 1);
-        *h = fnv(*h, &e->bytes, sizeof e->bytes);
-        *h = fnv(*h, e->data, head);
+        *h = kin_fnv1a(*h, e->name, strlen(e->name) + 1);
+        *h = kin_fnv1a(*h, &e->bytes, sizeof e->bytes);
+        *h = kin_fnv1a(*h, e->data, head);
     }
     kin_safetensors_close(&st);
     return KIN_OK;
@@ -75,7 +66,7 @@ static kin_status hash_file(const char *dir, const char *name, uint64_t *h, kin_
     if (!kin_path_exists(path))
         return KIN_OK;
     KIN_TRY(kin_file_read(path, MAX_TOKENIZER, &data, &bytes, err));
-    *h = fnv(*h, data, bytes);
+    *h = kin_fnv1a(*h, data, bytes);
     kin_free(data);
     return KIN_OK;
 }
@@ -85,13 +76,13 @@ static kin_status hash_model(maker *m, kin_error *err)
     static const char *const text[] = {"text_encoder/config.json", "tokenizer/spiece.model",
                                        "tokenizer/tokenizer.json"};
     const char *dir = m->opt->model;
-    m->text_hash = fnv(FNV, &m->text_len, sizeof m->text_len);
-    m->text_hash = fnv(m->text_hash, &m->ctx->compute, sizeof m->ctx->compute);
+    m->text_hash = kin_fnv1a(KIN_FNV1A_START, &m->text_len, sizeof m->text_len);
+    m->text_hash = kin_fnv1a(m->text_hash, &m->ctx->compute, sizeof m->ctx->compute);
     for (int i = 0; i < 3; i++)
         KIN_TRY(hash_file(dir, text[i], &m->text_hash, err));
     KIN_TRY(hash_weights(dir, "text_encoder", "model.safetensors", &m->text_hash, err));
-    m->vae_hash = fnv(FNV, m->pixels, sizeof m->pixels);
-    m->vae_hash = fnv(m->vae_hash, &m->ctx->compute, sizeof m->ctx->compute);
+    m->vae_hash = kin_fnv1a(KIN_FNV1A_START, m->pixels, sizeof m->pixels);
+    m->vae_hash = kin_fnv1a(m->vae_hash, &m->ctx->compute, sizeof m->ctx->compute);
     KIN_TRY(hash_file(dir, "vae/config.json", &m->vae_hash, err));
     return hash_weights(dir, "vae", "diffusion_pytorch_model.safetensors", &m->vae_hash, err);
 }
@@ -101,8 +92,8 @@ static kin_status make_keys(maker *m, kin_error *err)
     for (int64_t i = 0; i < m->count; i++) {
         entry *e = &m->entries[i];
         KIN_TRY(kin_source_get_facts(e->source, e->at, &e->facts, err));
-        const uint64_t text = fnv(m->text_hash, e->facts.prompt, strlen(e->facts.prompt)),
-                       clip = fnv(m->vae_hash, &e->facts.content, sizeof e->facts.content);
+        const uint64_t text = kin_fnv1a(m->text_hash, e->facts.prompt, strlen(e->facts.prompt)),
+                       clip = kin_fnv1a(m->vae_hash, &e->facts.content, sizeof e->facts.content);
         snprintf(e->text, sizeof e->text, "%016" PRIx64, text);
         snprintf(e->latents, sizeof e->latents, "%016" PRIx64, clip);
     }
@@ -338,13 +329,13 @@ static bool add_record(cJSON *list, const entry *e)
 
 static uint64_t content_key(const maker *m)
 {
-    uint64_t h = FNV;
+    uint64_t h = KIN_FNV1A_START;
     for (int64_t i = 0; i < m->count; i++) {
         const entry *e = &m->entries[i];
-        h = fnv(h, e->text, sizeof e->text);
-        h = fnv(h, e->latents, sizeof e->latents);
-        h = fnv(h, e->facts.prior, sizeof e->facts.prior);
-        h = fnv(h, e->facts.quant, sizeof e->facts.quant);
+        h = kin_fnv1a(h, e->text, sizeof e->text);
+        h = kin_fnv1a(h, e->latents, sizeof e->latents);
+        h = kin_fnv1a(h, e->facts.prior, sizeof e->facts.prior);
+        h = kin_fnv1a(h, e->facts.quant, sizeof e->facts.quant);
     }
     return h;
 }

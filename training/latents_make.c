@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/lock.h"
 #include "base/path.h"
@@ -25,14 +26,6 @@ typedef struct maker {
     int64_t done;
 } maker;
 
-static uint64_t fnv(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
 static size_t picture_bytes(const maker *m)
 {
     return (size_t)(m->opt->size * m->opt->size) * 3;
@@ -43,15 +36,15 @@ static kin_status read_pictures(maker *m, bool held, int64_t at, int64_t n, uint
                                 kin_error *err)
 {
     const int64_t size = m->opt->size;
-    *key = fnv(UINT64_C(14695981039346656037), &m->vae->hash, sizeof m->vae->hash);
-    *key = fnv(*key, &size, sizeof size);
+    *key = kin_fnv1a(KIN_FNV1A_START, &m->vae->hash, sizeof m->vae->hash);
+    *key = kin_fnv1a(*key, &size, sizeof size);
     for (int64_t b = 0; b < n; b++) {
         uint8_t *to = m->pixels + (size_t)b * picture_bytes(m);
         kin_tensor dst = KIN_TENSOR(to, KIN_DTYPE_U8, size, size, 3);
         KIN_TRY(kin_images_read(m->images, held, at + b, &dst, err));
         m->label[b] = kin_images_label(m->images, held, at + b);
-        *key = fnv(*key, &m->label[b], sizeof m->label[b]);
-        *key = fnv(*key, to, picture_bytes(m));
+        *key = kin_fnv1a(*key, &m->label[b], sizeof m->label[b]);
+        *key = kin_fnv1a(*key, to, picture_bytes(m));
     }
     return KIN_OK;
 }
@@ -125,7 +118,7 @@ static kin_status make_shard(maker *m, bool held, int64_t number, int64_t n, kin
     snprintf(name, sizeof name, "%s-%06" PRId64 ".safetensors", held ? "held" : "train", number);
     KIN_TRY(kin_path_join(path, m->opt->out, name, err));
     KIN_TRY(read_pictures(m, held, number * m->opt->shard, n, &key, err));
-    m->key = fnv(m->key, &key, sizeof key);
+    m->key = kin_fnv1a(m->key, &key, sizeof key);
     snprintf(text, sizeof text, "%016" PRIx64, key);
     if (is_made(path, text)) {
         m->opt->kept++;
@@ -202,8 +195,7 @@ static kin_status prepare(maker *m, kin_error *err)
 
 kin_status kin_latents_make(kin_vae_model *vae, kin_latents_options *opt, kin_error *err)
 {
-    maker m = {
-        .vae = vae, .opt = opt, .key = UINT64_C(14695981039346656037), .lock = KIN_LOCK_NONE};
+    maker m = {.vae = vae, .opt = opt, .key = KIN_FNV1A_START, .lock = KIN_LOCK_NONE};
     opt->made = opt->kept = 0;
     kin_status status = prepare(&m, err);
     for (int held = 0; held < 2 && status == KIN_OK; held++) {

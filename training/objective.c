@@ -307,37 +307,22 @@ kin_status kin_train_forward(kin_ctx *ctx, const kin_train_task *task, const kin
     return kin_model_forward(ctx, task->pipe->model, &args, out);
 }
 
-/* *sum += t, if there is one */
-static kin_status add_scalar(kin_ctx *ctx, const kin_tensor *t, double *sum)
+/* n terms of a loss together (0 for one without data); the first is the loss itself, which must be
+ * finite. */
+static kin_status read_terms(kin_ctx *ctx, const kin_tensor *const *t, int n, double *v)
 {
-    double v = 0;
-    if (t->data)
-        KIN_TRY(kin_scalar(ctx, t, &v));
-    *sum += v;
-    return KIN_OK;
+    KIN_TRY(kin_scalars(ctx, t, n, v));
+    return isfinite(v[0]) ? KIN_OK
+                          : kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", v[0]);
 }
 
-/* The same of the loss itself, which must be finite. */
-static kin_status add_total(kin_ctx *ctx, const kin_tensor *t, double *sum)
-{
-    double v = 0;
-    KIN_TRY(add_scalar(ctx, t, &v));
-    if (!isfinite(v))
-        return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", v);
-    *sum += v;
-    return KIN_OK;
-}
-
-/* All terms come over together. */
 static kin_status add_losses(kin_ctx *ctx, const kin_objective_terms *terms, kin_train_losses *sum)
 {
     const kin_tensor *const all[] = {&terms->total, &terms->flow,       &terms->vb,
                                      &terms->bce,   &terms->classifier, &terms->aux};
     enum { TERMS = sizeof all / sizeof *all };
     double v[TERMS];
-    KIN_TRY(kin_scalars(ctx, all, TERMS, v));
-    if (!isfinite(v[0]))
-        return kin_fail(&ctx->error, KIN_ERR_NUMERIC, "loss %g must be finite", v[0]);
+    KIN_TRY(read_terms(ctx, all, TERMS, v));
     sum->total += v[0];
     sum->flow += v[1];
     sum->vb += v[2];
@@ -451,8 +436,11 @@ static kin_status classify(kin_ctx *ctx, const kin_train_task *task, const kin_t
     KIN_TRY(kin_model_forward(ctx, task->pipe->model, &args, &out));
     KIN_TRY(kin_cross_entropy(ctx, &out.logits, &in->label, NULL, &loss));
     if (!kin_ctx_is_plan(ctx)) {
+        const kin_tensor *const all[] = {&loss};
         kin_tensor logits;
-        KIN_TRY(add_total(ctx, &loss, &sum->total));
+        double total;
+        KIN_TRY(read_terms(ctx, all, 1, &total));
+        sum->total += total;
         KIN_TRY(kin_host(ctx, &out.logits, &logits));
         sum->accuracy +=
             (double)kin_train_right_labels(&logits, in->label.data) / (double)in->label.size[0];
@@ -483,9 +471,12 @@ static kin_status reconstruct(kin_ctx *ctx, const kin_train_task *task, const ki
     KIN_TRY(kin_vae_objective_losses(ctx, kin_model_vae(task->pipe->model), &task->vae, &in->x0,
                                      &in->noise, &l));
     if (!kin_ctx_is_plan(ctx)) {
-        KIN_TRY(add_total(ctx, &l.total, &sum->total));
-        KIN_TRY(add_scalar(ctx, &l.rec, &sum->rec));
-        KIN_TRY(add_scalar(ctx, &l.kl, &sum->kl));
+        const kin_tensor *const all[] = {&l.total, &l.rec, &l.kl};
+        double v[3];
+        KIN_TRY(read_terms(ctx, all, 3, v));
+        sum->total += v[0];
+        sum->rec += v[1];
+        sum->kl += v[2];
         sum->has_rec = true;
     }
     if (task->forward_done)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "io/dataset.h"
 #include "training/images.h"
 #include "vision/resize.h"
@@ -62,17 +63,9 @@ size_t kin_sample_frame_bytes(const kin_sample_shape *s)
     return s->latent ? 0 : (size_t)s->frames * (size_t)s->height * (size_t)s->width * 3;
 }
 
-static uint64_t fnv(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
 static uint64_t fnv_text(uint64_t h, const char *s)
 {
-    return fnv(h, s, strlen(s) + 1);
+    return kin_fnv1a(h, s, strlen(s) + 1);
 }
 
 static void note_text(kin_source *s, const char *text)
@@ -143,7 +136,7 @@ static kin_status open_records(kin_source *s, const kin_train_config *c, kin_err
         }
         s->fingerprint = fnv_text(s->fingerprint, s->set->records[i].file);
         s->fingerprint = fnv_text(s->fingerprint, r->prompt);
-        s->fingerprint = fnv(s->fingerprint, r->quant, sizeof r->quant);
+        s->fingerprint = kin_fnv1a(s->fingerprint, r->quant, sizeof r->quant);
         s->records_n++;
     }
     if (s->records_n == 0)
@@ -183,7 +176,7 @@ static kin_status open_latents(kin_source *s, const kin_train_config *c, kin_err
     s->count = info->count[0];
     s->held_out = info->count[1];
     s->flip = c->data.flip < 0 ? 0.5f : c->data.flip;
-    s->fingerprint = fnv(s->fingerprint, &info->key, sizeof info->key);
+    s->fingerprint = kin_fnv1a(s->fingerprint, &info->key, sizeof info->key);
     return KIN_OK;
 }
 
@@ -199,7 +192,7 @@ static kin_status open_clips(kin_source *s, const kin_train_config *c, kin_error
                                   .latent = info->channels,
                                   .state_dim = info->text_dim};
     s->count = info->count - s->held_out;
-    s->fingerprint = fnv(s->fingerprint, &info->key, sizeof info->key);
+    s->fingerprint = kin_fnv1a(s->fingerprint, &info->key, sizeof info->key);
     return s->count > 0
                ? KIN_OK
                : kin_fail(err, KIN_ERR_ARG,
@@ -213,7 +206,7 @@ static void open_simulated(kin_source *s, const kin_train_config *c)
     s->sim = c->data.sim;
     s->sim_seed = c->data.sim_seed;
     s->count = c->data.sim_count;
-    s->fingerprint = fnv(s->fingerprint, &s->sim_seed, sizeof s->sim_seed);
+    s->fingerprint = kin_fnv1a(s->fingerprint, &s->sim_seed, sizeof s->sim_seed);
 }
 
 kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_note note,
@@ -229,7 +222,7 @@ kin_status kin_source_open(const kin_train_config *c, bool classes, kin_source_n
     memcpy(s->prefix, c->data.prefix, sizeof s->prefix);
     s->filter = c->data.filter;
     s->cache_limit = (size_t)c->data.cache_mb << 20;
-    s->fingerprint = UINT64_C(14695981039346656037);
+    s->fingerprint = KIN_FNV1A_START;
     s->note = note;
     s->user = user;
     s->held_out = c->data.held_out;
@@ -430,8 +423,7 @@ kin_status kin_source_get_facts(kin_source *s, int64_t i, kin_source_facts *out,
         KIN_TRY(simulate(s, (uint64_t)i, &clip, &prior, err));
         memcpy(out->prior, prior.prior, sizeof prior.prior);
         memcpy(out->quant, prior.quant, sizeof prior.quant);
-        out->content =
-            fnv(UINT64_C(14695981039346656037), clip.frames, kin_sample_frame_bytes(&s->shape));
+        out->content = kin_fnv1a(KIN_FNV1A_START, clip.frames, kin_sample_frame_bytes(&s->shape));
         out->prompt = prompt_of(s, &prior);
         kin_sim_clip_free(&clip);
         kin_physics_prior_free(&prior);

@@ -45,9 +45,9 @@ __device__ static void kin_att_load(const kin_att &a, const kin_tensor &t, int64
 
 /* s[j] += <x row i, y row 8 r + j> over the head size, for the thread's row i: products of tiles of
  * x (rows i0..) and y (rows j0..). tx, ty: shared. */
-__device__ static void kin_att_dots(const kin_att &a, const kin_tensor &x, int64_t i0,
-                                    const kin_tensor &y, int64_t j0, int64_t b, int64_t h,
-                                    kin_att_tile tx, kin_att_tile ty, float s[KIN_ATT_OWN])
+__device__ static inline void kin_att_dots(const kin_att &a, const kin_tensor &x, int64_t i0,
+                                           const kin_tensor &y, int64_t j0, int64_t b, int64_t h,
+                                           kin_att_tile tx, kin_att_tile ty, float s[KIN_ATT_OWN])
 {
     const int i = (int)threadIdx.x / 4, r = (int)threadIdx.x % 4 * KIN_ATT_OWN;
     for (int j = 0; j < KIN_ATT_OWN; j++)

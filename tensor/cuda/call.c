@@ -105,9 +105,7 @@ static kin_status refresh(kin_ctx *ctx, const kin_params *params);
 /* Host bytes to the compute lane. */
 static kin_status send(kin_ctx *ctx, void *to, const void *host, size_t bytes)
 {
-    device *d = device_of(ctx);
-    d->base.uploaded += (bytes + KIN_GPU_ALIGN - 1) & ~(size_t)(KIN_GPU_ALIGN - 1);
-    return kin_staging_upload(&d->staging, to, host, bytes, &ctx->error);
+    return kin_staging_upload(&device_of(ctx)->staging, to, host, bytes, &ctx->error);
 }
 
 static kin_status adopt(kin_ctx *ctx, void *host, size_t bytes)
@@ -279,6 +277,7 @@ void *kin_cuda_scratch(kin_cuda_call *c, size_t bytes)
 void *kin_cuda_bytes(kin_cuda_call *c, const void *host, size_t bytes)
 {
     void *p = kin_cuda_scratch(c, bytes);
+    c->ctx->device->uploaded += (bytes + KIN_GPU_ALIGN - 1) & ~(size_t)(KIN_GPU_ALIGN - 1);
     if (c->status == KIN_OK && bytes > 0)
         c->status = send(c->ctx, p, host, bytes);
     return p;

@@ -220,7 +220,9 @@ static kin_cudnn_plan *conv_plan(kin_cuda_call *c, int64_t kind, const kin_conv_
                          .stride = a->stride,
                          .front = a->front,
                          .top = a->top,
-                         .left = a->left};
+                         .left = a->left,
+                         .tf32 = c->ctx->compute == KIN_DTYPE_F32 &&
+                                 c->ctx->precision == KIN_PRECISION_HIGH};
     const bool alone = a->kt == 1 && a->front == 0 && a->frames == a->out_frames;
     const int64_t x = a->batch * a->frames * height * width * a->in;
     const int64_t y = a->batch * a->out_frames * a->out_height * a->out_width * a->out;

@@ -293,8 +293,9 @@ static desc convolution(kin_cudnn_plan *p, const conv_spec *s)
     return c;
 }
 
-/* Engines that keep the contract of the slots: fixed order, no rounding but to bf16. */
-static void refuse(kin_cudnn_plan *p, bool half)
+/* Engines that keep the contract of the slots: fixed order, no rounding but to bf16, or to TF32
+ * where that is asked for. note: those of TF32 bear the tensor cores' note alone */
+static void refuse(kin_cudnn_plan *p, const conv_spec *s)
 {
     p->refused = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC |
                  1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION |
@@ -302,9 +303,10 @@ static void refuse(kin_cudnn_plan *p, bool half)
                  1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4 |
                  1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6 |
                  1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
-    if (!half)
-        p->refused |=
-            1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
+    if (!s->bf16)
+        p->refused |= 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
+    if (!s->bf16 && !s->tf32)
+        p->refused |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
     p->compiled = true;
 }
 
@@ -317,7 +319,7 @@ void kin_cudnn_build_conv(kin_cudnn_plan *p)
     const int64_t w[5] = {s.out, s.kt, s.kh, s.kw, s.in};
     const conv_names *name = &names[s.kind - KIN_CUDNN_CONV];
     const float one = 1, zero = 0;
-    refuse(p, s.bf16);
+    refuse(p, &s);
     desc conv = convolution(p, &s), op = kin_cudnn_part(p, name->type);
     kin_cudnn_set_part(p, op, name->conv, conv);
     kin_cudnn_set_part(p, op, name->x, pixels(p, &s, KIN_CUDNN_X, x));

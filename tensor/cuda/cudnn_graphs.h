@@ -48,11 +48,13 @@ typedef struct kin_cudnn_conv_spec {
     int64_t kind, bf16; /* type of all tensors: f32 or bf16 */
     int64_t batch, frames, height, width, in, out_frames, out_height, out_width, out;
     int64_t kt, kh, kw, stride, front, top, left; /* as in kin_conv_shape */
+    int64_t tf32;                                 /* f32: engines that round to TF32 may be taken */
 } kin_cudnn_conv_spec;
 
 /* Convolution of x [batch,frames,height,width,in] with w [out,kt,kh,kw,in], its gradient in x or in
  * w: channels last, zeros before as the spec says and after as many as needed. Engines whose sums
- * have no fixed order, that round what is not bf16 or are compiled at run time are left out. */
+ * have no fixed order, that round what is not bf16 (but to TF32 where it may be) or are compiled at
+ * run time are left out. */
 void kin_cudnn_build_conv(kin_cudnn_plan *p);
 
 #endif

@@ -67,25 +67,34 @@ extern "C" kin_status kin_cuda_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args
     return kin_cuda_end(&c);
 }
 
+/* dy^T x, added to w's gradient; true: the column sums of dy were added to db as well. */
+static bool weight_gradient(kin_cuda_call *c, const kin_linear_bwd_args *a, const kin_tensor &dy,
+                            const kin_tensor &grad, const kin_tensor &db)
+{
+    const kin_tensor x = kin_cuda_in(c, a->x);
+    const int64_t sizes[2] = {a->n, a->k};
+    const bool bf16 = kin_cuda_in_bf16(c->ctx);
+    kin_product p = {};
+    p.m = a->n;
+    p.n = a->k;
+    p.k = a->m;
+    p.a = kin_turned(kin_rows_of(dy));
+    p.b = kin_turned(kin_rows_of(x));
+    p.y = kin_tensor_of(grad.data, KIN_DTYPE_F32, 2, sizes);
+    p.acc = true;
+    if (c->status == KIN_OK && db.data && !bf16 && kin_library_sums(c, &p, (float *)db.data))
+        return true;
+    kin_product_run(c, &p, bf16);
+    return false;
+}
+
 extern "C" kin_status kin_cuda_linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "linear dw");
     const kin_tensor dy = kin_cuda_in(&c, a->dy);
     const kin_tensor grad = kin_cuda_grad(&c, a->w), db = kin_cuda_grad(&c, a->b);
-    if (grad.data && a->m > 0) {
-        const kin_tensor x = kin_cuda_in(&c, a->x);
-        const int64_t sizes[2] = {a->n, a->k};
-        kin_product p = {};
-        p.m = a->n;
-        p.n = a->k;
-        p.k = a->m;
-        p.a = kin_turned(kin_rows_of(dy));
-        p.b = kin_turned(kin_rows_of(x));
-        p.y = kin_tensor_of(grad.data, KIN_DTYPE_F32, 2, sizes);
-        p.acc = true;
-        kin_product_run(&c, &p, kin_cuda_in_bf16(ctx));
-    }
-    if (db.data && a->m > 0) {
+    const bool summed = grad.data && a->m > 0 && weight_gradient(&c, a, dy, grad, db);
+    if (db.data && a->m > 0 && !summed) {
         float *one = (float *)db.data;
         float *const *dst = (float *const *)kin_cuda_bytes(&c, &one, sizeof one);
         kin_column_sums(&c, dy, a->m, NULL, 1, dst);

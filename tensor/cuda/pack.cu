@@ -158,22 +158,23 @@ __global__ void unpack_rows_kernel(int64_t n, int64_t cols, kin_tensor from, kin
 
 } // namespace
 
-extern "C" void kin_cuda_pack(kin_cuda_call *c, const kin_pack_item *item, int count)
+static void launch(kin_cuda_call *c, const kin_pack_item *item, int count, void (*kernel)(items))
 {
     items all = {};
     if (count == 0)
         return;
     const dim3 grid = grid_of(c, item, count, &all);
-    KIN_LAUNCH(c, pack_kernel, grid, KIN_THREADS, all);
+    KIN_LAUNCH(c, kernel, grid, KIN_THREADS, all);
+}
+
+extern "C" void kin_cuda_pack(kin_cuda_call *c, const kin_pack_item *item, int count)
+{
+    launch(c, item, count, pack_kernel);
 }
 
 extern "C" void kin_cuda_unpack(kin_cuda_call *c, const kin_pack_item *item, int count)
 {
-    items all = {};
-    if (count == 0)
-        return;
-    const dim3 grid = grid_of(c, item, count, &all);
-    KIN_LAUNCH(c, unpack_kernel, grid, KIN_THREADS, all);
+    launch(c, item, count, unpack_kernel);
 }
 
 extern "C" kin_tensor kin_cuda_pack_pixels(kin_cuda_call *c, const kin_conv_shape *s,

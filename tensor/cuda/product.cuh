@@ -49,6 +49,9 @@ bool kin_product_mma(kin_cuda_call *c, const kin_product *p);
 void kin_product_round(kin_cuda_call *c, kin_matrix *m, bool along, int64_t rows, int64_t sums);
 /* The same through cublasLt: true if it was taken. library.cu, or none. */
 bool kin_library_product(kin_cuda_call *c, const kin_product *p, bool bf16);
+/* p in f32 (no epilogue), and sums[i] += the sum of A's row i: both or, if false, neither. Not
+ * where A would be rounded: the sums are of A as it is. */
+bool kin_library_sums(kin_cuda_call *c, const kin_product *p, float *sums);
 /* p with its operand A (f32) and the weight w [n,k] in e4m3, sums in f32, its B not looked at;
  * false: not taken. */
 bool kin_library_fp8(kin_cuda_call *c, const kin_product *p, kin_param *w);

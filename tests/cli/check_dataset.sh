@@ -35,7 +35,7 @@ expect 0 "check of it" "$kinema" dataset check f --strict
 that "no leftovers" test -z "$(find a b c d e f -name '*.tmp*')"
 
 for clip in a/videos/*.mp4; do
-    that "$clip decodes in silence" test -z "$(ffmpeg -v error -xerror -i "$clip" -f null - 2>&1)"
+    that "$clip decodes in silence" test -z "$(ffmpeg -nostdin -v error -xerror -i "$clip" -f null - 2>&1)"
 done
 
 expect 0 "check" "$kinema" dataset check a --strict -q

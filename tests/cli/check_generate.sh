@@ -25,7 +25,7 @@ gen=("$kinema" generate "a red ball falls and bounces on a gray floor" -m run --
 expect 0 "generate" "${gen[@]}" -o a.mp4
 has out "a.mp4: 16 frames 32x32"
 has err "physics: "
-that "a.mp4 decodes in silence" test -z "$(ffmpeg -v error -xerror -i a.mp4 -f null - 2>&1)"
+that "a.mp4 decodes in silence" test -z "$(ffmpeg -nostdin -v error -xerror -i a.mp4 -f null - 2>&1)"
 that "settings are saved" grep -q '"cfg-scale"' a.mp4.json
 expect 0 "quiet" "${gen[@]}" -o q.mp4 -q
 that "quiet is quiet" test ! -s out -a ! -s err
@@ -157,7 +157,7 @@ wait $pid
 that "SIGINT ends generation with 130" test $? = 130
 that "no half clip is left" test -z "$(find z -name '*.tmp*')"
 last=$(find z -name '*.mp4' | sort | tail -1)
-that "the last clip is whole" test -z "$(ffmpeg -v error -xerror -i "$last" -f null - 2>&1)"
+that "the last clip is whole" test -z "$(ffmpeg -nostdin -v error -xerror -i "$last" -f null - 2>&1)"
 
 # adapters: a file whose values are all 0.0115 ("<<<<"), rank 2, for one matrix of the bundled model
 adapter() { # FILE MODULE

@@ -10,6 +10,9 @@ extern "C" {
 #include "tensor/cuda/cudnn_graphs.h"
 }
 
+#include "tensor/cuda/emulate/lanes.h"
+
+/* of emulate.h, whose types are CUDA's names */
 void kin_emulated_memory(bool open);
 
 struct kin_cudnn {
@@ -242,6 +245,7 @@ extern "C" bool kin_cudnn_run(kin_cudnn_plan *p, int count, const int64_t *id, v
     void *by_id[16] = {};
     for (int i = 0; i < count; i++)
         by_id[id[i]] = data[i];
+    kin_emulated_finish();
     kin_emulated_memory(true);
     memset(workspace, 0xff, p->workspace);
     compute(p, by_id);

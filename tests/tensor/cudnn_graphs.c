@@ -99,12 +99,12 @@ static void attention_backward(void **state)
  * first frame alone, picture layers, stride 2 with a row and a column of zeros after the last,
  * narrow ends. */
 static const kin_cudnn_conv_spec layers[] = {
-    {0, 0, 1, 4, 60, 104, 96, 4, 60, 104, 96, 3, 3, 3, 1, 2, 1, 1},
-    {0, 0, 1, 5, 32, 32, 192, 3, 32, 32, 192, 3, 1, 1, 1, 0, 0, 0},
-    {0, 0, 1, 4, 60, 104, 96, 4, 60, 104, 3, 3, 3, 3, 1, 2, 1, 1},
-    {0, 0, 4, 1, 64, 64, 128, 1, 64, 64, 128, 1, 3, 3, 1, 0, 1, 1},
-    {0, 0, 4, 1, 64, 64, 128, 1, 32, 32, 128, 1, 3, 3, 2, 0, 0, 0},
-    {0, 0, 4, 1, 64, 64, 3, 1, 64, 64, 128, 1, 3, 3, 1, 0, 1, 1},
+    {0, 0, 1, 4, 60, 104, 96, 4, 60, 104, 96, 3, 3, 3, 1, 2, 1, 1, 0},
+    {0, 0, 1, 5, 32, 32, 192, 3, 32, 32, 192, 3, 1, 1, 1, 0, 0, 0, 0},
+    {0, 0, 1, 4, 60, 104, 96, 4, 60, 104, 3, 3, 3, 3, 1, 2, 1, 1, 0},
+    {0, 0, 4, 1, 64, 64, 128, 1, 64, 64, 128, 1, 3, 3, 1, 0, 1, 1, 0},
+    {0, 0, 4, 1, 64, 64, 128, 1, 32, 32, 128, 1, 3, 3, 2, 0, 0, 0, 0},
+    {0, 0, 4, 1, 64, 64, 3, 1, 64, 64, 128, 1, 3, 3, 1, 0, 1, 1, 0},
 };
 enum { LAYERS = sizeof layers / sizeof *layers };
 
@@ -112,18 +112,22 @@ static void convolution(void **state)
 {
     for (int i = 0; i < LAYERS; i++) {
         for (int kind = KIN_CUDNN_CONV; kind <= KIN_CUDNN_CONV_DW; kind++) {
-            for (int bf16 = 0; bf16 < 2; bf16++) {
+            int offers[3];
+            for (int type = 0; type < 3; type++) { /* f32, bf16, TF32 */
                 kin_cudnn_conv_spec s = layers[i];
                 s.kind = kind;
-                s.bf16 = bf16;
+                s.bf16 = type == 1;
+                s.tf32 = type == 2;
                 const int count = sizeof s / sizeof(int64_t);
                 const kin_cudnn_plan *p =
                     kin_cudnn_graph(*state, (const int64_t *)&s, count, kin_cudnn_build_conv);
                 assert_non_null(p);
-                print_message("layer %d kind %d bf16=%d: %d offers\n", i, kind, bf16, p->offers);
+                print_message("layer %d kind %d type %d: %d offers\n", i, kind, type, p->offers);
                 if (!kin_cudnn_find(*state, (const int64_t *)&s, count, kin_cudnn_build_conv))
-                    fail_msg("layer %d kind %d bf16=%d: no plan: %s", i, kind, bf16, p->why);
+                    fail_msg("layer %d kind %d type %d: no plan: %s", i, kind, type, p->why);
+                offers[type] = p->offers;
             }
+            assert_true(offers[2] > offers[0]);
         }
     }
 }

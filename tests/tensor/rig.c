@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "tensor/device.h"
 
 /* Stands of ctx, a copy of it with one thread (the same where threads do not matter), and the
@@ -103,11 +104,7 @@ void rig_begin(rig *r, const char *fmt, ...)
 
 static uint64_t checksum(const kin_canary *c)
 {
-    const unsigned char *p = c->t.data;
-    uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < c->bytes; i++)
-        h = (h ^ p[i]) * 1099511628211u;
-    return h | 1;
+    return kin_fnv1a(KIN_FNV1A_START, c->t.data, c->bytes) | 1;
 }
 
 void rig_end(rig *r)

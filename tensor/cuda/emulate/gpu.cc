@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <vector>
 
+#include "base/hash.h"
 #include "tensor/cuda/emulate/lanes.h"
 #include "tensor/cuda/gpu_stream.cuh"
 
@@ -153,6 +154,11 @@ void kin_emulated_set_order(kin_emulated_order o)
     order = o;
 }
 
+void kin_emulated_finish(void)
+{
+    run_all();
+}
+
 size_t kin_emulated_peak(void)
 {
     std::lock_guard<std::mutex> hold(memory_lock);
@@ -163,9 +169,7 @@ size_t kin_emulated_peak(void)
 
 uint64_t kin_emulated_bytes(uint64_t h, const void *bytes, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ ((const unsigned char *)bytes)[i]) * 1099511628211u;
-    return h;
+    return kin_fnv1a(h, bytes, n);
 }
 
 uint64_t kin_emulated_addresses(uint64_t h, const void *bytes, size_t n)

@@ -17,6 +17,9 @@ typedef enum kin_emulated_order {
 } kin_emulated_order;
 void kin_emulated_set_order(kin_emulated_order order);
 
+/* Runs all that this thread has queued: for stand-ins of libraries, which compute at once. */
+void kin_emulated_finish(void);
+
 /* Bytes of kin_gpu_alloc at once, the most since the last call. The workspace is not among them. */
 size_t kin_emulated_peak(void);
 

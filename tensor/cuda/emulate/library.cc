@@ -37,6 +37,11 @@ bool kin_library_product(kin_cuda_call *, const kin_product *, bool)
     return false;
 }
 
+bool kin_library_sums(kin_cuda_call *, const kin_product *, float *)
+{
+    return false;
+}
+
 __global__ static void fp8_kernel(int64_t m, int64_t n, int64_t k, const uint8_t *x,
                                   const float *x_step, const uint8_t *w, const float *w_step,
                                   float *y, int64_t row)
