@@ -1,7 +1,8 @@
-/* bench/gpu_same.c: gpu_same [--small]: samples from a random ProMoE network on a CUDA device
- * three ways: launched step by step, from recordings (CUDA graphs), with half of its weights on the
- * device; the results must have the same bits. JSON on standard output. Exit status: 0, 1 (a
- * failure, or bits that differ), 77 (no device). */
+/* bench/gpu_same.c: gpu_same TRAIN.json [--small]: samples from a random ProMoE network on a CUDA
+ * device three ways: launched step by step, from recordings (CUDA graphs), with half of its weights
+ * on the device; then does training steps of TRAIN.json, which names no compute type, launched and
+ * from recordings. The results must have the same bits. JSON on standard output. Exit status: 0, 1
+ * (a failure, bits that differ, or recordings that were not played), 77 (no device). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "diffusion/guided.h"
 #include "tensor/device.h"
 #include "tensor/kernels.h"
+#include "training/bench.h"
 
 enum { EXIT_SKIPPED = 77, STEPS = 8, BATCH = 2 };
 
@@ -157,23 +159,84 @@ static kin_status do_way(const way *w, kin_dtype compute, bool small, void **wan
     return status;
 }
 
+/* --- training --- */
+
+typedef struct training {
+    double loss[STEPS], norm[STEPS];
+    double seconds; /* of a step, the first two left out */
+    long played;
+} training;
+
+static double read_clock(void *user)
+{
+    (void)user;
+    return now();
+}
+
+static kin_status train(const way *w, const char *config, kin_dtype compute, training *out,
+                        kin_error *err)
+{
+    const kin_ctx_options opt = {.backend = KIN_BACKEND_CUDA, .compute = compute};
+    kin_ctx *ctx = NULL;
+    kin_train_bench *b = NULL;
+    kin_train_phases phases;
+    kin_train_bench_info info = {0};
+    double start = 0;
+    if (setenv("KINEMA_CUDA_GRAPHS", w->graphs, 1))
+        return kin_fail(err, KIN_ERR_MEM, "out of memory");
+    KIN_TRY(kin_ctx_create(&opt, &ctx, err));
+    kin_status status = kin_train_bench_open(ctx, config, read_clock, NULL, &b);
+    for (int i = 0; i < STEPS && status == KIN_OK; i++) {
+        if (i == 2)
+            start = now();
+        if ((status = kin_train_bench_step(b, &phases)) == KIN_OK)
+            info = kin_train_bench_get_info(b);
+        out->loss[i] = info.loss;
+        out->norm[i] = info.grad_norm;
+    }
+    out->seconds = (now() - start) / (STEPS - 2);
+    out->played = info.played;
+    if (status != KIN_OK)
+        *err = ctx->error;
+    kin_train_bench_close(&b);
+    kin_ctx_destroy(&ctx);
+    return status;
+}
+
+/* Losses and norms of the gradients, over weights that change with each step. */
+static kin_status do_training(const char *config, kin_dtype compute, bool *all, kin_error *err)
+{
+    training of[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        KIN_TRY(train(&ways[i], config, compute, &of[i], err));
+        const bool same = memcmp(of[0].loss, of[i].loss, sizeof of[i].loss) == 0 &&
+                          memcmp(of[0].norm, of[i].norm, sizeof of[i].norm) == 0;
+        printf("%s\n  {\"name\": \"%s\", \"dtype\": \"%s\", \"ms_per_step\": %.3f, \"played\": "
+               "%ld, \"loss\": %.9g, \"same_bits\": %s}",
+               i == 0 && compute == KIN_DTYPE_F32 ? "" : ",", ways[i].name, kin_dtype_name(compute),
+               1e3 * of[i].seconds, of[i].played, of[i].loss[STEPS - 1], same ? "true" : "false");
+        *all = *all && same && (i == 0 || of[i].played > 0);
+    }
+    return KIN_OK;
+}
+
 int main(int argc, char **argv)
 {
     static const kin_dtype types[] = {KIN_DTYPE_F32, KIN_DTYPE_BF16};
-    const bool small = argc == 2 && strcmp(argv[1], "--small") == 0;
+    const bool small = argc == 3 && strcmp(argv[2], "--small") == 0;
     kin_error err = {0};
     kin_status status = KIN_OK;
     bool all = true, same = false;
     char text[256];
-    if (argc > 1 && !small) {
-        fprintf(stderr, "usage: gpu_same [--small]\n");
+    if (argc < 2 || argc != 2 + small) {
+        fprintf(stderr, "usage: gpu_same TRAIN.json [--small]\n");
         return 2;
     }
     if (kin_cuda_count(text, sizeof text) == 0) {
         fprintf(stderr, "gpu_same: no device: %s\n", text);
         return EXIT_SKIPPED;
     }
-    printf("{\"rows\": [");
+    printf("{\"sampling\": [");
     for (int t = 0; t < 2 && status == KIN_OK; t++) {
         void *wanted = NULL;
         for (int i = 0; i < WAYS && status == KIN_OK; i++) {
@@ -182,6 +245,9 @@ int main(int argc, char **argv)
         }
         kin_free(wanted);
     }
+    printf("\n], \"training\": [");
+    for (int t = 0; t < 2 && status == KIN_OK; t++)
+        status = do_training(argv[1], types[t], &all, &err);
     printf("\n]}\n");
     if (status != KIN_OK)
         fprintf(stderr, "gpu_same: %s\n", err.text);

@@ -166,6 +166,8 @@ kin_status kin_bench_plan(const cJSON *config, const kin_bench_size *size, kin_d
 
 /* The fields of the report that model and train share: ops and their shares from a profile. */
 kin_status kin_bench_add_ops(kin_bench *b, const kin_profile *p, double seconds);
+/* On a device: how often a recording was played in place of launches. Nothing on the CPU. */
+void kin_bench_add_played(kin_bench *b, long played);
 const char *kin_bench_family(const kin_model *model);
 kin_bench_size kin_bench_size_of(const kin_args *args);
 kin_status kin_bench_dtype_of(const kin_args *args, kin_dtype *out, kin_error *err);

@@ -73,6 +73,7 @@ kin_status kin_bench_add_ops(kin_bench *b, const kin_profile *p, double seconds)
 
 typedef struct forward {
     const kin_model *model;
+    kin_replay *replay; /* on a device: recordings of it, as samplers have them */
     kin_bench_input in;
     kin_profile profile, best; /* of the running round, of the best one */
     double best_seconds;
@@ -84,7 +85,8 @@ static kin_status run_forward(kin_ctx *ctx, void *user)
     const size_t mark = kin_ws_mark(ctx);
     kin_model_output out;
     kin_profile_clear(&f->profile);
-    kin_status status = kin_model_forward(ctx, f->model, &f->in.in, &out);
+    kin_status status = f->replay ? kin_model_replay(ctx, f->replay, f->model, &f->in.in, &out)
+                                  : kin_model_forward(ctx, f->model, &f->in.in, &out);
     kin_ws_release(ctx, mark);
     return status;
 }
@@ -142,6 +144,14 @@ void kin_bench_add_memory(kin_bench *b, const kin_bench_memory *m)
                     m->workspace_used * 1e-6, m->workspace_planned * 1e-6, m->peak_rss * 1e-6);
 }
 
+void kin_bench_add_played(kin_bench *b, long played)
+{
+    if (!b->ctx->device)
+        return;
+    cJSON_AddNumberToObject(b->root, "played", (double)played);
+    kin_bench_print(b, "played from recordings (CUDA graphs): %ld\n", played);
+}
+
 /* The model of -c: a directory's own weights, or random ones. */
 static kin_status open_model(kin_bench *b, const cJSON *config, kin_bench_model *m)
 {
@@ -172,7 +182,10 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
         return status;
     }
     KIN_TRY(kin_bench_measure_device(b));
+    if (b->ctx->device)
+        KIN_TRY(kin_replay_create(b->ctx, &f->replay));
     KIN_TRY(kin_bench_time_profiled(b, run_forward, keep_best, f, &f->profile, &t, &profiled));
+    kin_bench_add_played(b, f->replay ? kin_replay_count(f->replay).played : 0);
     memory.weights = (double)kin_params_bytes(m->params);
     memory.packed = (double)kin_params_pack_bytes(m->params);
     memory.workspace_planned = (double)workspace;
@@ -217,6 +230,7 @@ kin_status kin_bench_forward(const kin_args *args, kin_error *err)
     KIN_GOTO(kin_bench_open(args, compute, &b, err));
     status = measure(&b, config, &m, &f);
 done:
+    kin_replay_destroy(&f.replay);
     kin_bench_model_free(&m);
     kin_bench_close(&b);
     cJSON_Delete(config);

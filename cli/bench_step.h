@@ -14,6 +14,7 @@ typedef struct kin_bench_step {
     kin_train_bench *run; /* of a training configuration; NULL: the rest is used */
     kin_bench_model model;
     kin_optimizer *optim;
+    kin_replay *replay; /* on a device: recordings of forward and backward, as the trainer's */
     kin_bench_size size;
     uint32_t steps;
     /* what a report says */
@@ -28,5 +29,7 @@ kin_status kin_bench_step_open(kin_ctx *ctx, const char *path, const kin_bench_s
                                double (*clock)(void *user), void *user, kin_bench_step *s);
 void kin_bench_step_close(kin_bench_step *s);
 kin_status kin_bench_step_run(kin_bench_step *s, kin_train_phases *phases);
+/* How often a recording was played so far. */
+long kin_bench_step_played(const kin_bench_step *s);
 
 #endif

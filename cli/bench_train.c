@@ -137,6 +137,7 @@ static kin_status measure(kin_bench *b, timed *w)
     KIN_TRY(kin_bench_time_profiled(b, run_step, keep_best, w, &w->profile, &t, &profiled));
     add_table(w->step.params, &memory);
     add_table(w->step.text_params, &memory);
+    kin_bench_add_played(b, kin_bench_step_played(&w->step));
     memory.optimizer = (double)w->step.info.optimizer_bytes;
     memory.workspace_planned = (double)workspace;
     memory.workspace_used = (double)b->ctx->ws.peak;

@@ -172,44 +172,6 @@ static kin_status find_cache(kin_ctx *ctx, const kin_guided *g, const kin_branch
     return kin_text_cache_rows(ctx, g->model, &g->cache, first * batch, n * batch, cache);
 }
 
-typedef struct forward_call {
-    const kin_model *model;
-    const kin_model_input *in;
-    kin_model_output *out;
-} forward_call;
-
-static kin_status forward(kin_ctx *ctx, void *user)
-{
-    const forward_call *f = user;
-
-    return kin_model_forward(ctx, f->model, f->in, f->out);
-}
-
-/* The forward, played where it was recorded. */
-static kin_status run_forward(kin_ctx *ctx, const kin_guided *g, const kin_model_input *in,
-                              kin_model_output *out)
-{
-    const kin_tensor *const own[] = {in->x,    in->t,     in->label, in->text,
-                                     in->null, in->prior, in->quant, in->u};
-    enum { OWN = sizeof(own) / sizeof(*own) };
-    const int64_t cached = in->cache ? 2 * kin_model_get_info(g->model)->num_layers : 0;
-    const kin_tensor **reads = kin_ws_bytes(ctx, (size_t)(OWN + cached) * sizeof(*reads));
-    forward_call f = {g->model, in, out};
-
-    if (!reads)
-        return ctx->error.status;
-    memcpy(reads, own, sizeof(own));
-    for (int64_t i = 0; i < cached; i++)
-        reads[OWN + i] = &in->cache->kv[i];
-    return kin_replay_run(g->replay, ctx,
-                          &(kin_replay_work){.fn = forward,
-                                             .user = &f,
-                                             .reads = reads,
-                                             .count = (int)(OWN + cached),
-                                             .result = out,
-                                             .bytes = sizeof(*out)});
-}
-
 /* [rows] of one value, in host memory */
 static kin_status constant(kin_ctx *ctx, int64_t rows, float value, kin_tensor *t)
 {
@@ -254,7 +216,7 @@ static kin_status run_branches(kin_ctx *ctx, const kin_guided *g, const kin_tens
             in.u = &b.u;
         }
     }
-    KIN_TRY(run_forward(ctx, g, &in, &out));
+    KIN_TRY(kin_model_replay(ctx, g->replay, g->model, &in, &out));
     KIN_TRY(read_output(ctx, g, &b, &out.y, v[0].size[1], &all));
     for (int i = 0; i < n; i++) {
         const kin_tensor part = kin_tensor_slice(&all, 0, i * batch, batch);

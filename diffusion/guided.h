@@ -4,7 +4,6 @@
 #define KIN_DIFFUSION_GUIDED_H
 
 #include "diffusion/model.h"
-#include "tensor/replay.h"
 
 /* PLAIN: u + g (c - u). MULTI: u + g (m - u) + gp (c - m). c: text, prior, quantities; m: text
  * alone; u: negative text, or the null label. */

@@ -118,6 +118,43 @@ kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_mod
     return model->forward(ctx, model, in, out);
 }
 
+typedef struct forward_call {
+    const kin_model *model;
+    const kin_model_input *in;
+    kin_model_output *out;
+} forward_call;
+
+static kin_status run_forward(kin_ctx *ctx, void *user)
+{
+    const forward_call *f = user;
+
+    return kin_model_forward(ctx, f->model, f->in, f->out);
+}
+
+kin_status kin_model_replay(kin_ctx *ctx, kin_replay *replay, const kin_model *model,
+                            const kin_model_input *in, kin_model_output *out)
+{
+    const kin_tensor *const own[] = {in->x,    in->t,     in->label, in->text,
+                                     in->null, in->prior, in->quant, in->u};
+    enum { OWN = sizeof(own) / sizeof(*own) };
+    const int64_t cached = in->cache ? 2 * model->info.num_layers : 0;
+    const kin_tensor **reads = kin_ws_bytes(ctx, (size_t)(OWN + cached) * sizeof(*reads));
+    forward_call f = {model, in, out};
+
+    if (!reads)
+        return ctx->error.status;
+    memcpy(reads, own, sizeof(own));
+    for (int64_t i = 0; i < cached; i++)
+        reads[OWN + i] = &in->cache->kv[i];
+    return kin_replay_run(replay, ctx,
+                          &(kin_replay_work){.fn = run_forward,
+                                             .user = &f,
+                                             .reads = reads,
+                                             .count = (int)(OWN + cached),
+                                             .result = out,
+                                             .bytes = sizeof(*out)});
+}
+
 kin_status kin_model_null_of(kin_ctx *ctx, const kin_model *model, const kin_tensor *label,
                              kin_tensor *null)
 {

@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "tensor/ops.h"
+#include "tensor/replay.h"
 
 typedef enum kin_family {
     KIN_FAMILY_DIT,
@@ -108,6 +109,10 @@ kin_status kin_text_cache_rows(kin_ctx *ctx, const kin_model *model, const kin_t
  * "layers.1.assign", "gates", ... */
 kin_status kin_model_forward(kin_ctx *ctx, const kin_model *model, const kin_model_input *in,
                              kin_model_output *out);
+/* The same, played where `replay` (not NULL) has recorded it; inputs that change from one call to
+ * the next lie at the same places. Fails: as forward. */
+kin_status kin_model_replay(kin_ctx *ctx, kin_replay *replay, const kin_model *model,
+                            const kin_model_input *in, kin_model_output *out);
 
 /* The velocity that samplers integrate: y itself, or (x - y)/max(sigma, 0.05) for models that
  * predict the sample. y cut to in_channels where out_channels is larger (learned sigma). sigma [B].

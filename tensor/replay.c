@@ -22,6 +22,7 @@ typedef struct entry {
 
 struct kin_replay {
     kin_ctx *ctx;
+    const kin_kernels *kernels; /* ctx's own table, no profile before it */
     entry place[PLACES];
     kin_replay_counts counts;
 };
@@ -32,6 +33,7 @@ kin_status kin_replay_create(kin_ctx *ctx, kin_replay **out)
     if (!*out)
         return kin_fail(&ctx->error, KIN_ERR_MEM, "replay: out of memory");
     (*out)->ctx = ctx;
+    (*out)->kernels = ctx->k;
     return KIN_OK;
 }
 
@@ -218,7 +220,7 @@ kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *w)
     /* note: also before it is called: what a kernel would bring up to date ends recordings */
     if (keeps_any(r))
         KIN_TRY(refresh(ctx, w));
-    if (ctx->tap)
+    if (ctx->tap || ctx->k != r->kernels)
         return w->fn(ctx, w->user);
     entry *e = find(r, w);
     if (!e || e->state == REFUSED) {

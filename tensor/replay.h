@@ -31,8 +31,8 @@ void kin_replay_destroy(kin_replay **replay);
 /* Does the work; r NULL: by calling fn. Work is the same where its reads have the same shapes,
  * those on the device the same addresses, those on the host the same values, and the workspace the
  * same mark. The first time it is called, the second time recorded, then played. What cannot be
- * recorded (a host that must wait, memory that must grow), is tapped or taped, or comes when all
- * places are taken is called. Fails: as fn. */
+ * recorded (a host that must wait, memory that must grow), is tapped, profiled or taped, or comes
+ * when all places are taken is called. Fails: as fn. */
 kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *work);
 
 /* How often work was called, recorded and played; for tests and reports. */

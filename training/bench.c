@@ -9,6 +9,7 @@ struct kin_train_bench {
     double (*clock)(void *user);
     void *user;
     double forward_done;
+    double loss, grad_norm; /* of the last step */
 };
 
 static void on_forward_done(void *user)
@@ -55,17 +56,16 @@ void kin_train_bench_close(kin_train_bench **b)
     *b = NULL;
 }
 
-static kin_status micro_step(kin_train_bench *b, kin_train_phases *out)
+static kin_status micro_step(kin_train_bench *b, kin_train_phases *out, kin_train_losses *losses)
 {
     kin_trainer *t = &b->t;
     const kin_batch shape = {.size = t->cfg.batch, .shape = kin_source_shape(t->source)};
     const kin_batch *batch = &shape;
-    kin_train_losses losses = {0};
     double start = b->clock(b->user);
     if (t->loader)
         KIN_TRY(kin_loader_next(t->loader, &batch, &t->ctx->error));
     const double ready = b->clock(b->user);
-    KIN_TRY(kin_train_micro_step(t->ctx, &t->task, batch, (uint32_t)(t->step + 1), &losses));
+    KIN_TRY(kin_train_micro_step(t->ctx, &t->task, batch, (uint32_t)(t->step + 1), losses));
     out->data += ready - start;
     out->forward += b->forward_done - ready;
     out->backward += b->clock(b->user) - b->forward_done;
@@ -76,13 +76,16 @@ kin_status kin_train_bench_step(kin_train_bench *b, kin_train_phases *out)
 {
     kin_trainer *t = &b->t;
     const int64_t micro = t->cfg.accumulation;
+    kin_train_losses losses = {0};
     kin_optimizer_report report;
     *out = (kin_train_phases){0};
     for (int64_t i = 0; i < micro; i++)
-        KIN_TRY(micro_step(b, out));
+        KIN_TRY(micro_step(b, out, &losses));
     const double start = b->clock(b->user);
     KIN_TRY(kin_optimizer_step(t->ctx, t->optim, 1.0 / (double)micro, &report));
     out->optimizer += b->clock(b->user) - start;
+    b->loss = losses.total / (double)micro;
+    b->grad_norm = report.grad_norm;
     t->step++;
     return KIN_OK;
 }
@@ -90,8 +93,12 @@ kin_status kin_train_bench_step(kin_train_bench *b, kin_train_phases *out)
 kin_train_bench_info kin_train_bench_get_info(const kin_train_bench *b)
 {
     const int64_t samples = b->t.cfg.batch * b->t.cfg.accumulation;
-    return (kin_train_bench_info){.pipe = b->t.pipe,
-                                  .batch = samples,
-                                  .tokens = b->t.tokens / samples,
-                                  .optimizer_bytes = b->t.optim->bytes};
+    return (kin_train_bench_info){
+        .pipe = b->t.pipe,
+        .batch = samples,
+        .tokens = b->t.tokens / samples,
+        .optimizer_bytes = b->t.optim->bytes,
+        .played = b->t.task.replay ? kin_replay_count(b->t.task.replay).played : 0,
+        .loss = b->loss,
+        .grad_norm = b->grad_norm};
 }

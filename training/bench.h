@@ -23,12 +23,14 @@ void kin_train_bench_close(kin_train_bench **b);
 /* One step. On a plan context one micro-batch per accumulation step is counted into ctx->cost. */
 kin_status kin_train_bench_step(kin_train_bench *b, kin_train_phases *out);
 
-/* What a report says about the run. */
+/* What a report says about the run so far. */
 typedef struct kin_train_bench_info {
     const kin_pipeline *pipe;
     int64_t batch;  /* samples per step: batch size times accumulation */
     int64_t tokens; /* per sample */
     size_t optimizer_bytes;
+    long played;            /* micro-batches that came from a recording */
+    double loss, grad_norm; /* of the last step: the mean over its micro-batches; before clipping */
 } kin_train_bench_info;
 kin_train_bench_info kin_train_bench_get_info(const kin_train_bench *b);
 

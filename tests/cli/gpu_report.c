@@ -29,6 +29,7 @@ static void check_steps(const cJSON *report)
                                         "kernels",
                                         "golden",
                                         "same_bits",
+                                        "same_steps",
                                         "bench",
                                         "promoe_xl_training",
                                         "promoe_xl_sampling",
@@ -92,6 +93,23 @@ static void check_models(const cJSON *report)
         expect(cJSON_GetArraySize(part(m, "ops", cJSON_IsArray)) > 5, "few ops", names[i]);
         expect(part(m, "gflop", cJSON_IsNumber)->valuedouble > 0, "no work", names[i]);
         part(part(m, "memory", cJSON_IsObject), "device_used", cJSON_IsNumber);
+        expect(part(m, "played", cJSON_IsNumber)->valuedouble > 0, "nothing recorded", names[i]);
+    }
+}
+
+/* Recordings were played and kept the bits. */
+static void check_same(const cJSON *report)
+{
+    static const char *const names[] = {"sampling", "training"};
+    const cJSON *same = part(report, "same", cJSON_IsObject), *row;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        double played = 0;
+        cJSON_ArrayForEach(row, part(same, names[i], cJSON_IsArray))
+        {
+            expect(cJSON_IsTrue(part(row, "same_bits", cJSON_IsBool)), "other bits", names[i]);
+            played += part(row, "played", cJSON_IsNumber)->valuedouble;
+        }
+        expect(played > 0, "no recording was played", names[i]);
     }
 }
 
@@ -117,6 +135,7 @@ int main(int argc, char **argv)
     check_steps(report);
     check_bars(report);
     check_models(report);
+    check_same(report);
     cJSON_Delete(report);
     return bad;
 }

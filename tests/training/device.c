@@ -308,8 +308,9 @@ static void train_alone(tiny_run *t, const char *name, bool video, const char *c
     kin_trainer *trainer;
     snprintf(extra, sizeof extra,
              "\"compute\":\"%s\",\"steps\":%d,\"batch_size\":2,\"gradient_accumulation\":%d,"
-             "\"log_every\":%d,\"checkpoint\":{\"every\":%d},",
-             compute, TRAIN_STEPS, MICRO, TAPPED_STEP, TRAIN_STEPS);
+             "\"log_every\":%d,\"checkpoint\":{\"every\":%d},\"checkpointing\":%s,",
+             compute, TRAIN_STEPS, MICRO, TAPPED_STEP, TRAIN_STEPS,
+             strcmp(compute, "f32") == 0 ? "true" : "false");
     assert_int_equal(setenv("KINEMA_CUDA_GRAPHS", graphs, 1), 0);
     tiny_open(t, images_dir, name, 1);
     if (video)
@@ -333,7 +334,8 @@ static void train_alone(tiny_run *t, const char *name, bool video, const char *c
 }
 
 /* Forward and backward are called, recorded, then played, over changing weights, learning rates and
- * inputs: the same losses, weights, averages and moments, and no wait more. */
+ * inputs: the same losses, weights, averages and moments, and no wait more. In f32 blocks are
+ * recomputed in the backward pass. */
 static void check_training_recordings(bool video, const char *compute)
 {
     tiny_run a, b;
