@@ -56,20 +56,26 @@ class Run:
             raise RuntimeError(j.get("error", "the twin failed"))
         return j["seconds"]["best"], j
 
-    def sd(self, size):
-        """Seconds of a step of stable-diffusion.cpp: the last of three, which loads nothing."""
+    def sd(self, work, size):
+        """Seconds of a step (the best but the first, which loads the weights) or of the decoder in stable-diffusion.cpp."""
         if not self.a.sd:
             return None, None
         f, h, w = size
+        env = {k: v for k, v in self.env.items() if k != "OMP_WAIT_POLICY"}
         with tempfile.TemporaryDirectory() as d:
-            cmd = [self.a.sd, "-M", "vid_gen", "--diffusion-model", self.a.sd_weights, "-p", "x", "--cfg-scale", "1", "--steps", "4",
-                   "-W", str(w), "-H", str(h), "--video-frames", str(f), "-t", str(self.a.threads), "--diffusion-fa", "-o",
-                   os.path.join(d, "x.avi"), *(["--vae", self.a.sd_vae] if self.a.sd_vae else [])]
-            p = subprocess.run(cmd, env=self.env, capture_output=True, text=True)
-        steps = [float(v) if unit == "s/it" else 1 / float(v) for v, unit in re.findall(r"([\d.]+)(s/it|it/s)", p.stdout + p.stderr)]
-        if len(steps) < 2:
-            raise RuntimeError((p.stdout + p.stderr).strip()[-300:])
-        return min(steps[1:]), {"steps": steps, "command": " ".join(cmd)}
+            vae = ["--vae", os.path.join(self.a.model, "vae", "diffusion_pytorch_model.safetensors")] if work == "decode" else []
+            cmd = [self.a.sd, "-M", "vid_gen", "--diffusion-model", self.a.sd_weights, *vae, "-p", "x", "--cfg-scale", "1",
+                   "--steps", "4" if work == "step" else "1", "-W", str(w), "-H", str(h), "--video-frames", str(f),
+                   "-t", str(self.a.threads), "-v", *self.a.sd_options.split(), "-o", os.path.join(d, "x.avi")]
+            p = subprocess.run(cmd, env=env, capture_output=True, text=True)
+        text = p.stdout + p.stderr
+        if work == "step":
+            seconds = [float(v) if unit == "s/it" else 1 / float(v) for v, unit in re.findall(r"([\d.]+)(s/it|it/s)", text)][1:]
+        else:
+            seconds = [float(v) for v in re.findall(r"vae decode graph completed, taking ([\d.]+)s", text)]
+        if not seconds:
+            raise RuntimeError(text.strip()[-300:])
+        return min(seconds), {"seconds": seconds, "command": " ".join(cmd)}
 
     def row(self, key):
         """One row; the twin ends with it, so that its time counts as our own."""
@@ -95,11 +101,10 @@ def ratio_row(run, work, size, want, own_dtypes, peer_dtypes):
             if s:
                 best[f"diffusers {d}"] = min(best.get(f"diffusers {d}", 1e9), s)
                 raw.append(j)
-        if work == "step":
-            s, j = run.sd(size)
-            if s:
-                best["sd.cpp"] = min(best.get("sd.cpp", 1e9), s)
-                raw.append(j)
+        s, j = run.sd(work, size)
+        if s:
+            best["sd.cpp"] = min(best.get("sd.cpp", 1e9), s)
+            raw.append(j)
     out = {"seconds": best, "ratios": {}, "raw": raw}
     for peer, own, bar in want:
         if peer in best and own in best:
@@ -116,7 +121,8 @@ def step(name):
 
 
 def decode(run):
-    want = [("diffusers f32", "kinema f32", 1.3), ("diffusers bf16", "kinema bf16", 1.3)]
+    want = [("sd.cpp", "kinema f32", 4.0), ("sd.cpp", "kinema bf16", None), ("diffusers f32", "kinema f32", 1.3),
+            ("diffusers bf16", "kinema bf16", 1.3)]
     return ratio_row(run, "decode", SIZES["small"], want, ["f32", "bf16"], ["f32", "bf16"])
 
 
@@ -250,8 +256,8 @@ def main():
     ap.add_argument("--model")
     ap.add_argument("--python", help="of an environment with torch, diffusers, transformers; none: those rows are left out")
     ap.add_argument("--sd", help="sd-cli of stable-diffusion.cpp; none: those ratios are left out")
-    ap.add_argument("--sd-weights")
-    ap.add_argument("--sd-vae")
+    ap.add_argument("--sd-weights", help="of bench/peers/sd_weights.py")
+    ap.add_argument("--sd-options", default="--diffusion-fa", help="more options of sd-cli")
     ap.add_argument("--only", help="rows, by comma")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--rounds", type=int, default=3)

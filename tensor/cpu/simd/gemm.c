@@ -135,7 +135,9 @@ void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst)
 
 #define TILE_LOAD_B(b) vf b0 = vf_load(b), b1 = vf_load((b) + VL)
 #define STEP_OF(i, x)                        \
-    {                                        \
+    if ((i) < TILE_DIRECT) {                 \
+        TILE_PAIR(i, "vfmadd231ps", x)       \
+    } else {                                 \
         vf av = vf_set(x);                   \
         c##i##_0 = vf_fma(av, b0, c##i##_0); \
         c##i##_1 = vf_fma(av, b1, c##i##_1); \

@@ -97,7 +97,9 @@ TILE_TARGET void KIN_SIMD(pack_n16)(const float *src, int64_t ld, const int32_t 
 
 #define TILE_LOAD_B(b) __m512bh b0 = (__m512bh)vf_load(b), b1 = (__m512bh)vf_load((b) + VL)
 #define STEP_OF(i, x)                                  \
-    {                                                  \
+    if ((i) < TILE_DIRECT) {                           \
+        TILE_PAIR(i, "vdpbf16ps", x)                   \
+    } else {                                           \
         __m512bh av = (__m512bh)vf_set(x);             \
         c##i##_0 = _mm512_dpbf16_ps(c##i##_0, av, b0); \
         c##i##_1 = _mm512_dpbf16_ps(c##i##_1, av, b1); \

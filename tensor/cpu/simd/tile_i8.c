@@ -12,7 +12,9 @@
 #define DOT4(c, b, a) vi_float(_mm512_dpbusd_epi32(vf_bits(c), b, a))
 #define TILE_LOAD_B(b) vi b0 = vf_bits(vf_load(b)), b1 = vf_bits(vf_load((b) + VL))
 #define TILE_STEP(i)                       \
-    {                                      \
+    if ((i) < TILE_DIRECT) {               \
+        TILE_PAIR(i, "vpdpbusd", a[i])     \
+    } else {                               \
         vi av = vf_bits(vf_set(a[i]));     \
         c##i##_0 = DOT4(c##i##_0, b0, av); \
         c##i##_1 = DOT4(c##i##_1, b1, av); \

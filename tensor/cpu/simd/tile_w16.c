@@ -58,7 +58,9 @@ void KIN_SIMD(pack_w16_cols)(const float *src, int64_t ld, const int32_t *rows, 
     vi bv = vf_bits(vf_load(b)); \
     vf b0 = vi_float(vi_shl(bv, 16)), b1 = vi_float(vi_and(bv, vi_set((int32_t)0xffff0000)))
 #define TILE_STEP(i)                         \
-    {                                        \
+    if ((i) < TILE_DIRECT) {                 \
+        TILE_PAIR(i, "vfmadd231ps", a[i])    \
+    } else {                                 \
         vf av = vf_set(a[i]);                \
         c##i##_0 = vf_fma(av, b0, c##i##_0); \
         c##i##_1 = vf_fma(av, b1, c##i##_1); \
