@@ -63,12 +63,17 @@ class Run:
         f, h, w = size
         env = {k: v for k, v in self.env.items() if k != "OMP_WAIT_POLICY"}
         with tempfile.TemporaryDirectory() as d:
-            vae = ["--vae", os.path.join(self.a.model, "vae", "diffusion_pytorch_model.safetensors")] if work == "decode" else []
-            cmd = [self.a.sd, "-M", "vid_gen", "--diffusion-model", self.a.sd_weights, *vae, "-p", "x", "--cfg-scale", "1",
+            cmd = [self.a.sd, "-M", "vid_gen", "--diffusion-model", self.a.sd_weights, "--vae",
+                   os.path.join(self.a.model, "vae", "diffusion_pytorch_model.safetensors"), "-p", "x", "--cfg-scale", "1",
                    "--steps", "4" if work == "step" else "1", "-W", str(w), "-H", str(h), "--video-frames", str(f),
                    "-t", str(self.a.threads), "-v", *self.a.sd_options.split(), "-o", os.path.join(d, "x.avi")]
-            p = subprocess.run(cmd, env=env, capture_output=True, text=True)
-        text = p.stdout + p.stderr
+            p = subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            text = ""
+            for line in p.stdout:
+                text += line
+                if work == "step" and "sampling completed" in line:
+                    p.kill()  # the decoder is of no use here
+            p.wait()
         if work == "step":
             seconds = [float(v) if unit == "s/it" else 1 / float(v) for v, unit in re.findall(r"([\d.]+)(s/it|it/s)", text)][1:]
         else:
