@@ -284,7 +284,11 @@ kin_status kin_cmd_evaluate(const kin_args *args, kin_error *err)
     if (!physics && !routing && !kin_args_text(args, "data"))
         return kin_fail(err, KIN_ERR_ARG,
                         "evaluate: the suite 'loss' needs a data set (--data PATH)");
-    if (!physics && kin_args_text(args, "data"))
+    if (physics && kin_args_text(args, "data"))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "evaluate: the suite 'physics' judges clips that it generates, of prompts "
+                        "whose law it knows; --data is for loss, fd and routing");
+    if (kin_args_text(args, "data"))
         KIN_TRY(kin_cli_need_input("data set", kin_args_text(args, "data"), err));
     KIN_TRY(kin_cli_sampling_check(args, err));
     KIN_TRY(kin_cli_model(args, dir, err));

@@ -55,8 +55,9 @@ static const char settings_help[] = "settings as JSON (names of flags as keys)";
 /* clang-format off */
 const kin_flag kin_flags[] = {
     /* what */
-    {"prompt", 'p', KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, G | I, true,
+    {"prompt", 'p', KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, G, true,
      "the prompt (also as plain argument)"},
+    {"prompt", 'p', KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, I, true, "the prompt of the routing maps"},
     {"negative-prompt", 'n', KIN_FLAG_TEXT, "TEXT", NULL, 0, 0, G, true,
      "text of the unconditional branch"},
     {"prompts", 0, KIN_FLAG_TEXT, "FILE", NULL, 0, 0, G, false,
@@ -71,7 +72,7 @@ const kin_flag kin_flags[] = {
     {"physics", 0, KIN_FLAG_TEXT, "FILE|none", NULL, 0, 0, G | I, true,
      "annotation to give the model; default: rules over the prompt's words"},
     {"model", 'm', KIN_FLAG_TEXT, "DIR", NULL, 0, 0, G | E | I | V, true,
-     "model directory or run folder; default: the bundled model"},
+     "model directory or run folder, whose averaged weights are taken; default: the bundled model"},
     {"lora", 0, KIN_FLAG_TEXT, "FILE[:X],...", NULL, 0, 0, G | E | I, true,
      "low-rank adapters, each with its strength (default 1)"},
     {"lora", 0, KIN_FLAG_TEXT, "FILE[:X],...", NULL, 0, 0, V, false,
@@ -243,7 +244,7 @@ const kin_flag kin_flags[] = {
     {"objective", 0, KIN_FLAG_CHOICE, "classify|vae", NULL, 0, 0, T, false,
      "classify: a small image classifier, whose features judge pictures; vae: an autoencoder"},
     {"resume", 0, KIN_FLAG_BOOL, NULL, NULL, 0, 0, T, false,
-     "go on from the newest checkpoint in the folder"},
+     "go on from the newest checkpoint in the folder; configuration and data are those of the run"},
     {"resume-from", 0, KIN_FLAG_TEXT, "FILE.pth", NULL, 0, 0, T, false,
      "start the run with the weights, averages and AdamW moments of an official checkpoint"},
     {"weights", 0, KIN_FLAG_CHOICE, "ema|model", "ema", 0, 0, V, false,

@@ -141,15 +141,25 @@ kin_status kin_generation_set_classes(kin_generation *g, kin_error *err)
     return status;
 }
 
+/* What the reading of the annotation mends or leaves out. */
+static void on_note(void *user, kin_annotation_note kind, const char *field, const char *text)
+{
+    kin_generation *g = user;
+    (void)kind;
+    if (!kin_args_bool(g->args, "quiet"))
+        kin_progress_note(&g->progress, "physics: %s: %s", field, text);
+}
+
 kin_status kin_generation_set_prompt(kin_generation *g, kin_error *err)
 {
+    const kin_annotation_options options = {.note = on_note, .user = g};
     if (g->classes.n)
         return KIN_OK;
     const char *physics = kin_condition_physics(kin_args_text(g->args, "physics"), g->pipeline);
     return kin_condition_make(
         kin_args_text(g->args, "prompt"), physics, (double)g->params.frames / g->fps,
-        kin_condition_with_law(g->pipeline, physics && strcmp(physics, "none")), &g->condition,
-        err);
+        kin_condition_with_law(g->pipeline, physics && strcmp(physics, "none")),
+        kin_ctx_is_plan(g->pipeline->ctx) ? NULL : &options, &g->condition, err);
 }
 
 static kin_status set_texts(kin_generation *g, kin_error *err)

@@ -28,7 +28,8 @@ const kin_exit_row kin_exit_rows[] = {
     {KIN_EXIT_MEMORY, "out of memory"},
     {KIN_EXIT_NUMERIC, "a numeric failure (NaN, flat frames)"},
     {KIN_EXIT_THRESHOLD, "a threshold that was asked for was missed"},
-    {KIN_EXIT_SIGNAL + 2, "interrupted (SIGINT), with a usable partial result"},
+    {KIN_EXIT_SIGNAL + 2, "interrupted (SIGINT), with a usable partial result; "
+                          "another signal, a second or more later, ends at once, without one"},
     {KIN_EXIT_SIGNAL + 15, "interrupted (SIGTERM), likewise"},
     {0, NULL},
 };
@@ -78,8 +79,8 @@ void kin_help_show(const kin_verb_row *verb, FILE *to)
     for (const kin_flag *f = kin_flags; f->name; f++)
         if (f->verbs & verb->verb)
             show_flag(f, to);
-    fputs("\nEvery setting can also come from the environment (KINEMA_ and the name, e.g. "
-          "KINEMA_STEPS=50)\nand from ~/.config/kinema/config.json.\nExit codes:",
+    fputs("\nSettings (the manual page names them) can also come from the environment, e.g. "
+          "KINEMA_SEED=5,\nand from ~/.config/kinema/config.json.\nExit codes:",
           to);
     for (const kin_exit_row *r = kin_exit_rows; r->meaning; r++)
         fprintf(to, "%s%d %s",

@@ -27,6 +27,13 @@ typedef struct kin_exit_row {
 } kin_exit_row;
 extern const kin_exit_row kin_exit_rows[]; /* ends with meaning NULL */
 
+/* Sections of a verb's page beside its flags, in their order; ends with title NULL. Lines of text
+ * that begin with two spaces are examples, empty lines end paragraphs. */
+typedef struct kin_manual_section {
+    unsigned verbs; /* set of kin_verb */
+    const char *title, *text;
+} kin_manual_section;
+extern const kin_manual_section kin_manual_sections[];
 /* The manual page of a verb, or of the program (verb NULL), in man's language. */
 void kin_manual_page(const kin_verb_row *verb, kin_strbuf *out);
 /* Name of that page without its section: "kinema-dataset-simulate". Returns buf. */

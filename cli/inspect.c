@@ -189,7 +189,7 @@ static kin_status draw_routing(const kin_args *args, kin_pipeline *p, kin_error 
                                kin_condition_physics(kin_args_text(args, "physics"), p),
                                p->fps > 0 ? (double)p->frames / p->fps : 2,
                                kin_condition_with_law(p, kin_args_text(args, "physics") != NULL),
-                               &condition, err));
+                               NULL, &condition, err));
     kin_routing_map_params params = {.condition = &condition,
                                      .steps = (int)kin_args_int(args, "steps"),
                                      .seed = (uint64_t)kin_args_int(args, "seed"),

@@ -15,6 +15,8 @@ static void add(kin_strbuf *out, const char *text)
             kin_strbuf_add(out, "\\-");
         else if (starts_line && (*p == '.' || *p == '\''))
             kin_strbuf_addf(out, "\\&%c", *p);
+        else if (strncmp(p, "\xC2\xB3", 2) == 0) /* superscript three */
+            kin_strbuf_add(out, "\\(S3"), p++;
         else
             kin_strbuf_add_bytes(out, p, 1);
     }
@@ -65,7 +67,7 @@ static void add_flag(const kin_flag *f, kin_strbuf *out)
         kin_strbuf_add(out, ")");
     }
     if (f->type == KIN_FLAG_INT || f->type == KIN_FLAG_REAL || f->type == KIN_FLAG_SIZE)
-        kin_strbuf_addf(out, "; %.15g to %.15g", f->lo, f->hi);
+        kin_strbuf_addf(out, "; %.16g to %.16g", f->lo, f->hi);
     kin_strbuf_add(out, ".");
     if (f->setting)
         kin_strbuf_addf(out, " Environment: %s.", kin_flag_variable(f, variable));
@@ -119,11 +121,33 @@ static void program_page(kin_strbuf *out)
         add(out, j->example);
         kin_strbuf_add(out, "\n.EE\n");
     }
-    kin_strbuf_add(out, ".SH ENVIRONMENT\n.TP\n.B KINEMA_NAME\nany setting of the verb, e.g. "
-                        "KINEMA_STEPS=50.\n.TP\n.B NO_COLOR\nno colour in the progress line.\n"
-                        ".TP\n.B KINEMA_ISA\navx2, avx512 or amx: the instruction set to use.\n"
-                        ".TP\n.B OMP_WAIT_POLICY\nhow waiting threads wait; by itself kinema has "
-                        "them sleep soon.\n");
+    kin_strbuf_add(
+        out, ".SH ENVIRONMENT\n.TP\n.B KINEMA_NAME\na setting of the verb, where its page "
+             "says so, e.g. KINEMA_SEED=5.\n.TP\n.B NO_COLOR\nno colour in the progress line.\n"
+             ".TP\n.B KINEMA_ISA\navx2, avx512 or amx: the instruction set to use.\n"
+             ".TP\n.B OMP_WAIT_POLICY\nhow waiting threads wait; by itself kinema has "
+             "them sleep soon.\n");
+}
+
+static void add_section(const kin_manual_section *s, kin_strbuf *out)
+{
+    bool example = false;
+    kin_strbuf_addf(out, ".SH %s\n", s->title);
+    for (const char *line = s->text, *end; *line; line = end + 1) {
+        char text[256];
+        end = strchr(line, '\n');
+        snprintf(text, sizeof text, "%.*s", (int)(end - line), line);
+        const bool now = strncmp(text, "  ", 2) == 0;
+        if (now != example)
+            kin_strbuf_add(out, now ? ".PP\n.EX\n" : ".EE\n");
+        example = now;
+        if (text[0])
+            add(out, text);
+        else
+            kin_strbuf_add(out, ".PP");
+        kin_strbuf_add(out, "\n");
+    }
+    kin_strbuf_add(out, example ? ".EE\n" : "");
 }
 
 static void verb_page(const kin_verb_row *verb, kin_strbuf *out)
@@ -140,6 +164,9 @@ static void verb_page(const kin_verb_row *verb, kin_strbuf *out)
     for (const kin_flag *f = kin_flags; f->name; f++)
         if (f->verbs & verb->verb)
             add_flag(f, out);
+    for (const kin_manual_section *s = kin_manual_sections; s->title; s++)
+        if (s->verbs & verb->verb)
+            add_section(s, out);
 }
 
 void kin_manual_page(const kin_verb_row *verb, kin_strbuf *out)

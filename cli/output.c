@@ -50,7 +50,8 @@ static kin_status check_count(const kin_output *o, kin_error *err)
     if (o->count > 1 && !o->columns)
         return kin_fail(err, KIN_ERR_ARG,
                         "output: '%s' takes one clip; %lld clips need a number, e.g. clip-%%03d.%s",
-                        o->name, (long long)o->count, kin_path_ext(o->name));
+                        o->name, (long long)o->count,
+                        o->kind == KIN_OUTPUT_PNG ? "mp4" : kin_path_ext(o->name));
     return KIN_OK;
 }
 

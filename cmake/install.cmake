@@ -31,6 +31,7 @@ install(FILES ${help}/zsh/_kinema DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendo
 install(FILES ${help}/fish/kinema.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
 
 # `cpack` in the build folder makes kinema_VERSION_ARCH.deb
 set(CPACK_GENERATOR DEB)

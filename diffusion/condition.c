@@ -26,7 +26,8 @@ static kin_status replace_caption(kin_physics_prior *p, const char *prompt, kin_
     return KIN_OK;
 }
 
-static kin_status from_file(const char *path, const char *prompt, kin_physics_prior *out,
+static kin_status from_file(const char *path, const char *prompt,
+                            const kin_annotation_options *options, kin_physics_prior *out,
                             kin_error *err)
 {
     cJSON *json = NULL;
@@ -38,7 +39,7 @@ static kin_status from_file(const char *path, const char *prompt, kin_physics_pr
     const cJSON *record = cJSON_IsArray(json) ? json->child : json;
     if (!cJSON_IsObject(record))
         KIN_GOTO(kin_fail(err, KIN_ERR_FORMAT, "physics %s: must hold an annotation record", path));
-    KIN_GOTO(kin_annotation_read(record, NULL, out, err));
+    KIN_GOTO(kin_annotation_read(record, options, out, err));
     if (prompt)
         KIN_GOTO(replace_caption(out, prompt, err));
 done:
@@ -69,11 +70,12 @@ bool kin_condition_with_law(const kin_pipeline *p, bool file)
 }
 
 static kin_status make(const char *prompt, const char *physics, double seconds,
-                       kin_physics_prior *out, kin_error *err)
+                       const kin_annotation_options *options, kin_physics_prior *out,
+                       kin_error *err)
 {
     bool none = physics && strcmp(physics, "none") == 0;
     if (physics && !none)
-        return from_file(physics, prompt, out, err);
+        return from_file(physics, prompt, options, out, err);
     if (!prompt)
         return kin_fail(err, KIN_ERR_ARG, "prompt: none given (as plain argument or -p TEXT)");
     if (!none)
@@ -84,12 +86,13 @@ static kin_status make(const char *prompt, const char *physics, double seconds,
 }
 
 kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
-                              kin_physics_prior *out, kin_error *err)
+                              const kin_annotation_options *options, kin_physics_prior *out,
+                              kin_error *err)
 {
     memset(out, 0, sizeof *out);
     if (prompt && !kin_utf8_valid(prompt, strlen(prompt)))
         return kin_fail(err, KIN_ERR_ARG, "prompt: must be UTF-8");
-    KIN_TRY(make(prompt, physics, seconds, out, err));
+    KIN_TRY(make(prompt, physics, seconds, options, out, err));
     if (!law && out->caption)
         out->caption[out->caption_bytes] = '\0';
     return KIN_OK;

@@ -18,9 +18,11 @@ const char *kin_condition_physics(const char *said, const kin_pipeline *p);
 /* prompt NULL: none. physics: NULL = rules over the prompt's words, "none" = zeros and the bare
  * prompt, else the name of a JSON file with one annotation record (training or inference form; an
  * array gives its first). The text is the prompt followed by the law, or the record's own caption
- * where there is no prompt. seconds: time span of the clip. Free: kin_physics_prior_free. Fails:
+ * where there is no prompt. seconds: time span of the clip. options: of reading the file, or NULL.
+ * Free: kin_physics_prior_free. Fails:
  * KIN_ERR_FORMAT (the file), KIN_ERR_ARG (neither prompt nor file), KIN_ERR_MEM. */
 kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
-                              kin_physics_prior *out, kin_error *err);
+                              const kin_annotation_options *options, kin_physics_prior *out,
+                              kin_error *err);
 
 #endif

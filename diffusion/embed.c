@@ -42,6 +42,7 @@ void kin_positions_register(kin_params *params, const char *prefix, const int64_
 kin_status kin_positions_add(kin_ctx *ctx, const kin_positions *p, const kin_tensor *tokens,
                              const int64_t grid[3], kin_tensor *y)
 {
+    static const char *const what[3] = {"frames", "height", "width"};
     kin_param *const table[3] = {p->frame, p->row, p->column};
     const int64_t width = tokens->size[2], cells = grid[0] * grid[1] * grid[2];
     kin_tensor axis[3], plane, pos;
@@ -51,8 +52,8 @@ kin_status kin_positions_add(kin_ctx *ctx, const kin_positions *p, const kin_ten
 
         if (grid[i] > table[i]->value.size[0])
             return kin_fail(&ctx->error, KIN_ERR_ARG,
-                            "positions: %lld patches along axis %d must be at most %lld (table %s)",
-                            (long long)grid[i], i, (long long)table[i]->value.size[0],
+                            "%s: the model knows %lld patches at most, not %lld (table %s)",
+                            what[i], (long long)table[i]->value.size[0], (long long)grid[i],
                             table[i]->name);
         KIN_TRY(kin_param_tensor(ctx, table[i], &all));
         axis[i] = kin_tensor_slice(&all, 0, 0, grid[i]);

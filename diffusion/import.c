@@ -47,7 +47,8 @@ static kin_status find_parts(kin_import *imp, kin_error *err)
     }
     return kin_fail(err, KIN_ERR_FORMAT,
                     "import: no weights of an image transformer (\"%s\", plain or in "
-                    "model_state_dict, model or state_dict)",
+                    "model_state_dict, model or state_dict); of other families .pth files are "
+                    "written, not read",
                     probe);
 }
 

@@ -190,9 +190,14 @@ static kin_status prepare_run(kin_trainer *t)
     char latest[KIN_PATH_MAX];
     if (!o->run || !o->run[0])
         return kin_fail(err, KIN_ERR_ARG, "train: a run folder must be given");
+    KIN_TRY(kin_path_join(latest, o->run, "latest", err));
+    if (o->resume && !kin_path_exists(latest))
+        return kin_fail(err, KIN_ERR_ARG,
+                        "train: %s holds no checkpoint to go on from; start the run without "
+                        "--resume",
+                        o->run);
     KIN_TRY(kin_path_make_dirs(o->run, err));
     KIN_TRY(kin_lock_folder(&t->lock, o->run, err));
-    KIN_TRY(kin_path_join(latest, o->run, "latest", err));
     if (!o->resume && kin_path_exists(latest))
         return kin_fail(err, KIN_ERR_ARG,
                         "train: %s holds a run already; resume it or name another folder", o->run);

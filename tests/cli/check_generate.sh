@@ -143,6 +143,7 @@ for _ in $(seq 600); do
     sleep 0.1
 done
 kill -TERM $pid
+kill -TERM $pid 2>/dev/null # as from `timeout`, which tells the process and its group
 wait $pid
 that "SIGTERM ends training with 143" test $? = 143
 expect 0 "what it saved can be used" "$kinema" generate "a red ball" -m run2 --steps 2 --allow-flat -o y.mp4 -q

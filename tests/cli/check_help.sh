@@ -29,6 +29,31 @@ has page "kinema-dataset-simulate"
 has page "kinema generate -m MODEL --class 0-9 --count 50000 -o out/%06d.png"
 has page "kinema/config.json"
 
+# the examples of the pages: N-th of PAGE
+example() { awk -v n="$2" '/^\.EX/ {i++; p = 1; next} /^\.EE/ {p = 0} p && i == n' "help/man1/$1.1" | sed 's/\\-/-/g; s/\\(S3/³/'; }
+example kinema-train 1 >train.json
+example kinema-train 2 >images.json
+example kinema-train 3 | sed 's/"model"/"run"/' >tune.json
+expect 0 "clips" "$kinema" dataset simulate -o clips --count 6 -q
+expect 0 "the configuration of the page" "$kinema" train -c train.json --data clips -o run --steps 1 -q
+expect 0 "the one that goes on" "$kinema" train -c tune.json --data clips -o tuned --steps 1 -q
+for class in 0 1 2 3 4 5 6 7 8 9; do
+    expect 0 "pictures" "$kinema" generate "a red ball" -m run --steps 1 --allow-flat --seed $class -o "pictures/$class/%02d.png" -q
+done
+expect 0 "the one of images" "$kinema" train -c images.json --data pictures -o drawn --steps 1 -q
+example kinema-generate 5 >physics.json
+expect 0 "the physics of the page" "$kinema" generate "a ball" -m run --physics physics.json --steps 1 --allow-flat -o x.mp4
+has err "physics: collision, rigid body motion"
+that "nothing in it is left out" test "$(grep -c 'physics: [nq][0-4]:' err)" = 0
+sed 's/rigid body motion, collision/gravity/' physics.json >odd.json
+expect 0 "a word that nobody knows" "$kinema" generate "a ball" -m run --physics odd.json --steps 1 --allow-flat -o odd.mp4
+has err 'physics: q0: no known category in "gravity"'
+mkdir -p own/videos
+cp clips/videos/000000.mp4 own/videos/0.mp4
+example kinema-train 4 >own/wisa.json
+expect 0 "the set of the page" "$kinema" dataset check own
+that "nothing in it is dropped" test "$(grep -c ': drop:' out)" = 0
+
 # bash: the words offered behind what is typed so far
 bash_offers() {
     bash -c '. help/bash/kinema; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kinema; printf "%s\n" "${COMPREPLY[@]}"' _ "$@" >out
