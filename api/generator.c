@@ -224,8 +224,8 @@ static kin_status set_texts(making *m, kin_error *err)
     const size_t n = (size_t)m->params.count;
     const char *physics = kin_condition_physics(r->physics, p);
     const bool law = kin_condition_with_law(p, physics && strcmp(physics, "none") != 0);
-    KIN_TRY(kin_condition_make(r->prompt, physics, (double)m->params.frames / m->fps, law,
-                               NULL, &m->condition, err));
+    KIN_TRY(kin_condition_make(r->prompt, physics, (double)m->params.frames / m->fps, law, NULL,
+                               &m->condition, err));
     m->prompts = kin_calloc(n, sizeof *m->prompts);
     m->negatives = kin_calloc(n, sizeof *m->negatives);
     m->prior = kin_calloc(n, sizeof m->condition.prior);

@@ -28,7 +28,7 @@ const kin_manual_section kin_manual_sections[] = {
      "  {\"prompt\": \"a blue ball swings on a spring\", \"seed\": 3, \"steps\": 12}\n"},
     {KIN_VERB_GENERATE | KIN_VERB_INSPECT, "PHYSICS FILES",
      "--physics FILE is JSON with one record in the form of WISA's data set. en_caption or detail_caption is needed and phys_law\n"
-     "follows it; both are text. n0 are densities, n1 the time span, n2 the temperature, q0 to q4 the phenomena of dynamics,\n"
+     "follows it; both are text. n1, the time span, is needed; n0 are densities, n2 the temperature, q0 to q4 the phenomena of dynamics,\n"
      "thermodynamics, optics, the camera and the objects, separated by commas. What is not understood is left out, and said.\n"
      "\n"
      "  {\"en_caption\": \"A steel ball falls onto a wooden floor.\",\n"
@@ -77,6 +77,8 @@ const kin_manual_section kin_manual_sections[] = {
      "  {\"init_from\": \"model\", \"data\": {\"held_out\": 2}, \"steps\": 200, \"batch_size\": 2,\n"
      "   \"optimizer\": {\"lr\": 1e-4, \"ema_warmup\": true}}\n"
      "\n"
+     "The tokenizer is trained on the captions of the set: where they are few, both numbers of pieces (vocab_size) have to be smaller.\n"
+     "\n"
      "Keys: transformer or init_from; text_encoder, tokenizer, scheduler; seed, steps, batch_size, gradient_accumulation; compute (f32,\n"
      "bf16); checkpointing (less memory, more time); log_every; data (path or simulate, frames, height, width, fps, held_out: clips kept\n"
      "for validation, fewer than there are); optimizer (lr, betas, weight_decay, max_grad_norm, schedule, warmup_steps, ema_decay,\n"
@@ -94,6 +96,10 @@ const kin_manual_section kin_manual_sections[] = {
      "    {\"phys_law\": \"gravity pulls it down\", \"n0\": \"steel: 7.8 g/cm³\", \"n1\": \"0 to 2 seconds\",\n"
      "     \"n2\": \"20 to 25 degrees celsius\", \"q0\": \"rigid body motion\", \"q1\": \"no obvious thermodynamic phenomenon\",\n"
      "     \"q2\": \"no obvious optical phenomenon\", \"q3\": \"no\", \"q4\": \"no change\"}}]\n"
+     "\n"
+     "file, captions and an annotation with n1 are needed. What a record leaves out beside them (label, width, height, fps, duration,\n"
+     "and the numbers of n0 to n2 as quantify_n0 to quantify_n2) is read from the clip or the text, and dataset check says so; a set\n"
+     "made by the simulator shows them all.\n"
      "\n"
      "The phenomena are listed in kinema-generate(1). kinema dataset simulate makes such a set, kinema dataset check names what is odd\n"
      "in one. Images lie in folders named after their classes.\n"},
@@ -118,12 +124,15 @@ const kin_manual_section kin_manual_sections[] = {
     {KIN_VERB_CONVERT, "CHECKPOINTS",
      "A .pth file is read as a checkpoint of a class-conditional image transformer (DiT, DiffMoE, ProMoE) in the form of their\n"
      "official code; -c names what cannot be seen in the weights. Models of other families are written as .pth, but not read from it: to\n"
-     "move them, copy their directory.\n"
+     "move them, copy their directory. Weights are written as bf16 unless --dtype says f32, which loses nothing; the .pth of a run\n"
+     "holds the moments of its optimizer, too.\n"
      "\n"
      "  kinema convert ckpt_step_500000.pth -o promoe-b\n"
      "  kinema convert run -o model\n"
      "  kinema convert model -o half --dtype bf16\n"
-     "  kinema convert run -o checkpoint.pth\n"},
+     "  kinema convert run -o checkpoint.pth --dtype f32\n"
+     "  echo '{\"num_heads\": 4}' >heads.json\n"
+     "  kinema convert checkpoint.pth -c heads.json -o back --dtype f32\n"},
     {KIN_VERB_SIMULATE, "EXAMPLES",
      "  kinema dataset simulate -o clips --count 2000\n"
      "  kinema dataset simulate -o clips --count 8 --kinds \"drop,bounce:2\"\n"},

@@ -124,6 +124,33 @@ static void fold(char *s)
     *w = 0;
 }
 
+static bool names_category(const char *piece, int q)
+{
+    const int first = kin_phys_question_first(q), last = first + kin_phys_question_count(q);
+    const char *spelling;
+    for (int i = first; i < last; i++)
+        if (strstr(piece, kin_phys_phrase(i)))
+            return true;
+    return kin_phys_find_alias_in(piece, q, 0, &spelling) >= 0;
+}
+
+/* Pieces of an answer of at most four words that name nothing, beside others that do: a word in a
+ * wrong spelling. Longer ones are explanations. */
+static kin_status note_unknown(const reader *r, int q, const char *key, char *text)
+{
+    enum { WORDS = 4 };
+    char *rest = text, *piece;
+    while ((piece = strsep(&rest, ",;\n")) != NULL) {
+        piece += strspn(piece, "0123456789. ");
+        int words = *piece != 0;
+        for (const char *p = piece; *p; p++)
+            words += *p == ' ' && p[1] != 0;
+        if (words > 0 && words <= WORDS && !names_category(piece, q))
+            KIN_TRY(note(r, KIN_NOTE_DROP, key, "no known category in \"%s\"", piece));
+    }
+    return KIN_OK;
+}
+
 static kin_status match_answer(const reader *r, int q, const char *key, char *text, float *prior)
 {
     int first = kin_phys_question_first(q), last = first + kin_phys_question_count(q), found = 0;
@@ -151,7 +178,7 @@ static kin_status match_answer(const reader *r, int q, const char *key, char *te
     }
     if (found == 0 && text[strspn(text, " \n\t")] != 0)
         return note(r, KIN_NOTE_DROP, key, "no known category in \"%.80s\"", text);
-    return KIN_OK;
+    return found > 0 ? note_unknown(r, q, key, text) : KIN_OK;
 }
 
 static kin_status read_answers(const reader *r, float prior[KIN_PHYS_CATEGORIES])

@@ -41,6 +41,9 @@ for class in 0 1 2 3 4 5 6 7 8 9; do
     expect 0 "pictures" "$kinema" generate "a red ball" -m run --steps 1 --allow-flat --seed $class -o "pictures/$class/%02d.png" -q
 done
 expect 0 "the one of images" "$kinema" train -c images.json --data pictures -o drawn --steps 1 -q
+echo '{"num_heads": 4}' >heads.json
+expect 0 "its checkpoint" "$kinema" convert drawn -o checkpoint.pth --dtype f32
+expect 0 "and back" "$kinema" convert checkpoint.pth -c heads.json -o back --dtype f32
 example kinema-generate 5 >physics.json
 expect 0 "the physics of the page" "$kinema" generate "a ball" -m run --physics physics.json --steps 1 --allow-flat -o x.mp4
 has err "physics: collision, rigid body motion"
@@ -48,6 +51,9 @@ that "nothing in it is left out" test "$(grep -c 'physics: [nq][0-4]:' err)" = 0
 sed 's/rigid body motion, collision/gravity/' physics.json >odd.json
 expect 0 "a word that nobody knows" "$kinema" generate "a ball" -m run --physics odd.json --steps 1 --allow-flat -o odd.mp4
 has err 'physics: q0: no known category in "gravity"'
+sed 's/, collision/, colision/' physics.json >odd.json
+expect 0 "one beside a word that is known" "$kinema" generate "a ball" -m run --physics odd.json --steps 1 --allow-flat -o odd.mp4
+has err 'physics: q0: no known category in "colision"'
 mkdir -p own/videos
 cp clips/videos/000000.mp4 own/videos/0.mp4
 example kinema-train 4 >own/wisa.json
