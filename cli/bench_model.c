@@ -185,7 +185,7 @@ static kin_status measure(kin_bench *b, const cJSON *config, kin_bench_model *m,
     if (b->ctx->device)
         KIN_TRY(kin_replay_create(b->ctx, &f->replay));
     KIN_TRY(kin_bench_time_profiled(b, run_forward, keep_best, f, &f->profile, &t, &profiled));
-    kin_bench_add_played(b, f->replay ? kin_replay_count(f->replay).played : 0);
+    kin_bench_add_played(b, kin_replay_count(f->replay).played);
     memory.weights = (double)kin_params_bytes(m->params);
     memory.packed = (double)kin_params_pack_bytes(m->params);
     memory.workspace_planned = (double)workspace;

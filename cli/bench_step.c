@@ -174,7 +174,5 @@ kin_status kin_bench_step_run(kin_bench_step *s, kin_train_phases *phases)
 
 long kin_bench_step_played(const kin_bench_step *s)
 {
-    if (s->run)
-        return kin_train_bench_get_info(s->run).played;
-    return s->replay ? kin_replay_count(s->replay).played : 0;
+    return s->run ? kin_train_bench_get_info(s->run).played : kin_replay_count(s->replay).played;
 }

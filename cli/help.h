@@ -32,6 +32,7 @@ extern const kin_exit_row kin_exit_rows[]; /* ends with meaning NULL */
 typedef struct kin_manual_section {
     unsigned verbs; /* set of kin_verb */
     const char *title, *text;
+    bool phenomena; /* the phrases of the taxonomy follow */
 } kin_manual_section;
 extern const kin_manual_section kin_manual_sections[];
 /* The manual page of a verb, or of the program (verb NULL), in man's language. */

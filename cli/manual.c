@@ -3,11 +3,12 @@
 #include <string.h>
 
 #include "cli/help.h"
+#include "physics/taxonomy.h"
 
-/* Plain text: what man would take for its own is escaped. */
-static void add(kin_strbuf *out, const char *text)
+/* n bytes of plain text: what man would take for its own is escaped. */
+static void add_span(kin_strbuf *out, const char *text, size_t n)
 {
-    for (const char *p = text; *p; p++) {
+    for (const char *p = text; p < text + n; p++) {
         const bool starts_line = p == text ? !out->len || out->data[out->len - 1] == '\n' : false;
         if (*p == '\\')
             kin_strbuf_add(out, "\\e");
@@ -20,6 +21,11 @@ static void add(kin_strbuf *out, const char *text)
         else
             kin_strbuf_add_bytes(out, p, 1);
     }
+}
+
+static void add(kin_strbuf *out, const char *text)
+{
+    add_span(out, text, strlen(text));
 }
 
 const char *kin_manual_name(const kin_verb_row *verb, char buf[80])
@@ -129,25 +135,41 @@ static void program_page(kin_strbuf *out)
              "them sleep soon.\n");
 }
 
-static void add_section(const kin_manual_section *s, kin_strbuf *out)
+static void add_lines(kin_strbuf *out, const char *text)
 {
     bool example = false;
-    kin_strbuf_addf(out, ".SH %s\n", s->title);
-    for (const char *line = s->text, *end; *line; line = end + 1) {
-        char text[256];
+    for (const char *line = text, *end; *line; line = end + 1) {
         end = strchr(line, '\n');
-        snprintf(text, sizeof text, "%.*s", (int)(end - line), line);
-        const bool now = strncmp(text, "  ", 2) == 0;
+        const bool now = strncmp(line, "  ", 2) == 0;
         if (now != example)
             kin_strbuf_add(out, now ? ".PP\n.EX\n" : ".EE\n");
         example = now;
-        if (text[0])
-            add(out, text);
-        else
+        if (end == line)
             kin_strbuf_add(out, ".PP");
+        else
+            add_span(out, line, (size_t)(end - line));
         kin_strbuf_add(out, "\n");
     }
     kin_strbuf_add(out, example ? ".EE\n" : "");
+}
+
+/* The phrases that answer q0 to q4. */
+static void add_phenomena(kin_strbuf *out)
+{
+    for (int q = 0; q < KIN_PHYS_QUESTIONS; q++) {
+        const int first = kin_phys_question_first(q), n = kin_phys_question_count(q);
+        kin_strbuf_addf(out, ".TP\n\\fBq%d\\fR\n", q);
+        for (int i = 0; i < n; i++)
+            kin_strbuf_addf(out, "%s%s", kin_phys_phrase(first + i), i + 1 < n ? ", " : ".\n");
+    }
+}
+
+static void add_section(const kin_manual_section *s, kin_strbuf *out)
+{
+    kin_strbuf_addf(out, ".SH %s\n", s->title);
+    add_lines(out, s->text);
+    if (s->phenomena)
+        add_phenomena(out);
 }
 
 static void verb_page(const kin_verb_row *verb, kin_strbuf *out)

@@ -17,7 +17,7 @@ const kin_manual_section kin_manual_sections[] = {
      "\n"
      "The same clip again, from what was saved beside it:\n"
      "\n"
-     "  kinema generate -c ball.mp4.json -o again.mp4\n"},
+     "  kinema generate -c ball.mp4.json -o again.mp4\n", false},
     {KIN_VERB_GENERATE, "QUEUES",
      "A file given to --prompts holds one job a line: a prompt, or an object with \"prompt\" and names of flags. Empty lines and\n"
      "lines that begin with # are left out. Jobs are counted from 0, and %d in the name of the output is that number; a line may name\n"
@@ -25,7 +25,7 @@ const kin_manual_section kin_manual_sections[] = {
      "Started again, the command makes what is missing.\n"
      "\n"
      "  a green ball rolls down a ramp\n"
-     "  {\"prompt\": \"a blue ball swings on a spring\", \"seed\": 3, \"steps\": 12}\n"},
+     "  {\"prompt\": \"a blue ball swings on a spring\", \"seed\": 3, \"steps\": 12}\n", false},
     {KIN_VERB_GENERATE | KIN_VERB_INSPECT, "PHYSICS FILES",
      "--physics FILE is JSON with one record in the form of WISA's data set. en_caption or detail_caption is needed and phys_law\n"
      "follows it; both are text. n1, the time span, is needed; n0 are densities, n2 the temperature, q0 to q4 the phenomena of dynamics,\n"
@@ -35,18 +35,7 @@ const kin_manual_section kin_manual_sections[] = {
      "   \"phys_law\": \"a falling body keeps its acceleration until it strikes the floor\",\n"
      "   \"n0\": \"steel: 7.8 g/cm³\", \"n1\": \"0 to 2 seconds\", \"n2\": \"20 to 25 degrees celsius\",\n"
      "   \"q0\": \"rigid body motion, collision\", \"q1\": \"no obvious thermodynamic phenomenon\",\n"
-     "   \"q2\": \"no obvious optical phenomenon\", \"q3\": \"no\", \"q4\": \"no change\"}\n"
-     "\n"
-     "q0: collision, rigid body motion, elastic motion, liquid motion, gas motion, deformation, no obvious dynamic phenomenon.\n"
-     "\n"
-     "q1: melting, solidification, vaporization, liquefaction, explosion, combustion, no obvious thermodynamic phenomenon.\n"
-     "\n"
-     "q2: reflection, refraction, scattering, interference and diffraction, unnatural light source, no obvious optical phenomenon.\n"
-     "\n"
-     "q3: yes, no.\n"
-     "\n"
-     "q4: liquids objects appearance, solid objects appearance, gas objects appearance, object decomposition and splitting, mixing\n"
-     "of multiple objects, object disappearance, no change.\n"},
+     "   \"q2\": \"no obvious optical phenomenon\", \"q3\": \"no\", \"q4\": \"no change\"}\n", true},
     {KIN_VERB_TRAIN, "CONFIGURATION",
      "-c names a JSON file with the network, the data and how to train; what it leaves out has a default, and a key that nobody\n"
      "knows is an error. The folder of the run holds config.json, the same with every default filled in, which can be given\n"
@@ -87,7 +76,7 @@ const kin_manual_section kin_manual_sections[] = {
      "docs/training.md of the documentation.\n"
      "\n"
      "The averages of the weights are what generate takes from a run. With the default ema_decay 0.9999 they follow over some 10,000\n"
-     "steps; a short run wants ema_warmup, or convert --weights model.\n"},
+     "steps; a short run wants ema_warmup, or convert --weights model.\n", false},
     {KIN_VERB_TRAIN | KIN_VERB_CHECK | KIN_VERB_CACHE, "DATA",
      "A set is a folder with clips and wisa.json, a list of records (or a tar of it, or that file). A record names the clip, its\n"
      "caption and its physics:\n"
@@ -102,13 +91,13 @@ const kin_manual_section kin_manual_sections[] = {
      "made by the simulator shows them all.\n"
      "\n"
      "The phenomena are listed in kinema-generate(1). kinema dataset simulate makes such a set, kinema dataset check names what is odd\n"
-     "in one. Images lie in folders named after their classes.\n"},
+     "in one. Images lie in folders named after their classes.\n", false},
     {KIN_VERB_TRAIN, "EXAMPLES",
      "  kinema dataset simulate -o clips --count 2000\n"
      "  kinema train -c train.json --data clips -o run\n"
      "  kinema train -o run --resume\n"
      "  kinema plot run -o curves.png\n"
-     "  kinema generate \"a red ball falls\" -m run -o ball.mp4\n"},
+     "  kinema generate \"a red ball falls\" -m run -o ball.mp4\n", false},
     {KIN_VERB_EVALUATE, "EXAMPLES",
      "Errors of velocity, acceleration, restitution and period in clips that the model makes of prompts whose law is known, beside those\n"
      "of simulated clips; the validation loss on a set; loads of the experts; Frechet distance between folders of images:\n"
@@ -116,11 +105,11 @@ const kin_manual_section kin_manual_sections[] = {
      "  kinema evaluate -m run --suite physics --count 20\n"
      "  kinema evaluate -m run --suite loss --data clips\n"
      "  kinema evaluate -m run --suite routing -o routing.png\n"
-     "  kinema evaluate --suite fd -m classes --data out --reference real\n"},
+     "  kinema evaluate --suite fd -m classes --data out --reference real\n", false},
     {KIN_VERB_INSPECT, "EXAMPLES",
      "  kinema inspect run\n"
      "  kinema inspect run -p \"a red ball bounces\" -o routing.png\n"
-     "  kinema inspect --check clip.mp4\n"},
+     "  kinema inspect --check clip.mp4\n", false},
     {KIN_VERB_CONVERT, "CHECKPOINTS",
      "A .pth file is read as a checkpoint of a class-conditional image transformer (DiT, DiffMoE, ProMoE) in the form of their\n"
      "official code; -c names what cannot be seen in the weights. Models of other families are written as .pth, but not read from it: to\n"
@@ -132,10 +121,10 @@ const kin_manual_section kin_manual_sections[] = {
      "  kinema convert model -o half --dtype bf16\n"
      "  kinema convert run -o checkpoint.pth --dtype f32\n"
      "  echo '{\"num_heads\": 4}' >heads.json\n"
-     "  kinema convert checkpoint.pth -c heads.json -o back --dtype f32\n"},
+     "  kinema convert checkpoint.pth -c heads.json -o back --dtype f32\n", false},
     {KIN_VERB_SIMULATE, "EXAMPLES",
      "  kinema dataset simulate -o clips --count 2000\n"
-     "  kinema dataset simulate -o clips --count 8 --kinds \"drop,bounce:2\"\n"},
-    {0, NULL, NULL},
+     "  kinema dataset simulate -o clips --count 8 --kinds \"drop,bounce:2\"\n", false},
+    {0, NULL, NULL, false},
 };
 /* clang-format on */

@@ -19,8 +19,8 @@ const char *kin_condition_physics(const char *said, const kin_pipeline *p);
  * prompt, else the name of a JSON file with one annotation record (training or inference form; an
  * array gives its first). The text is the prompt followed by the law, or the record's own caption
  * where there is no prompt. seconds: time span of the clip. options: of reading the file, or NULL.
- * Free: kin_physics_prior_free. Fails:
- * KIN_ERR_FORMAT (the file), KIN_ERR_ARG (neither prompt nor file), KIN_ERR_MEM. */
+ * Free: kin_physics_prior_free. Fails: KIN_ERR_FORMAT (the file), KIN_ERR_ARG (neither prompt nor
+ * file), KIN_ERR_MEM. */
 kin_status kin_condition_make(const char *prompt, const char *physics, double seconds, bool law,
                               const kin_annotation_options *options, kin_physics_prior *out,
                               kin_error *err);

@@ -115,45 +115,17 @@ kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *no
     return KIN_OK;
 }
 
-/* weights 1 / max(sigma, least)^2 [B] */
-static kin_status sample_weight(kin_ctx *ctx, float least, const kin_tensor *sigma,
-                                kin_tensor *weight)
-{
-    kin_tensor level;
-
-    KIN_TRY(KIN_WS_HOST(ctx, weight, sigma->dtype, sigma->size[0]));
-    KIN_TRY(kin_host(ctx, sigma, &level));
-    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++) {
-        const double s = fmax(kin_tensor_get(&level, b), (double)least);
-
-        kin_tensor_set(weight, b, 1.0 / (s * s));
-    }
-    return KIN_OK;
-}
-
-/* weights of the scheme [B]; data NULL: all 1 */
-static kin_status scheme_weight(kin_ctx *ctx, const kin_objective_options *opt,
-                                const kin_tensor *sigma, kin_tensor *weight)
-{
-    const kin_loss_weighting kind = opt->scheme == KIN_TIME_SIGMA_SQRT ? KIN_WEIGHT_SIGMA_SQRT
-                                    : opt->scheme == KIN_TIME_COSMAP   ? KIN_WEIGHT_COSMAP
-                                                                       : KIN_WEIGHT_NONE;
-    kin_tensor level;
-
-    *weight = (kin_tensor){0};
-    if (kind == KIN_WEIGHT_NONE)
-        return KIN_OK;
-    KIN_TRY(KIN_WS_HOST(ctx, weight, sigma->dtype, sigma->size[0]));
-    KIN_TRY(kin_host(ctx, sigma, &level));
-    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++)
-        kin_tensor_set(weight, b, kin_loss_weight(kind, kin_tensor_get(&level, b)));
-    return KIN_OK;
-}
-
 /* True where the loss is that of the sample itself, not of the velocity. */
 static bool of_sample(const kin_model_info *info)
 {
     return info->predicts_sample && info->sample_loss_floor > 0;
+}
+
+static double sample_weight(double sigma, double least)
+{
+    const double s = fmax(sigma, least);
+
+    return 1.0 / (s * s);
 }
 
 kin_status kin_objective_weight(kin_ctx *ctx, const kin_model *model,
@@ -161,9 +133,24 @@ kin_status kin_objective_weight(kin_ctx *ctx, const kin_model *model,
                                 kin_tensor *weight)
 {
     const kin_model_info *info = kin_model_get_info(model);
+    const kin_loss_weighting kind = opt->scheme == KIN_TIME_SIGMA_SQRT ? KIN_WEIGHT_SIGMA_SQRT
+                                    : opt->scheme == KIN_TIME_COSMAP   ? KIN_WEIGHT_COSMAP
+                                                                       : KIN_WEIGHT_NONE;
+    kin_tensor level;
 
-    return of_sample(info) ? sample_weight(ctx, info->sample_loss_floor, sigma, weight)
-                           : scheme_weight(ctx, opt, sigma, weight);
+    *weight = (kin_tensor){0};
+    if (!of_sample(info) && kind == KIN_WEIGHT_NONE)
+        return KIN_OK;
+    KIN_TRY(KIN_WS_HOST(ctx, weight, sigma->dtype, sigma->size[0]));
+    KIN_TRY(kin_host(ctx, sigma, &level));
+    for (int64_t b = 0; b < sigma->size[0] && !kin_ctx_is_plan(ctx); b++) {
+        const double s = kin_tensor_get(&level, b);
+
+        kin_tensor_set(weight, b,
+                       of_sample(info) ? sample_weight(s, (double)info->sample_loss_floor)
+                                       : kin_loss_weight(kind, s));
+    }
+    return KIN_OK;
 }
 
 static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_objective_options *opt,

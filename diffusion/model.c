@@ -134,8 +134,8 @@ static kin_status run_forward(kin_ctx *ctx, void *user)
 kin_status kin_model_replay(kin_ctx *ctx, kin_replay *replay, const kin_model *model,
                             const kin_model_input *in, kin_model_output *out)
 {
-    const kin_tensor *const own[] = {in->x,    in->t,     in->label, in->text,
-                                     in->null, in->prior, in->quant, in->u};
+    const kin_tensor *const own[] = {in->x,     in->t,     in->label, in->text, in->null,
+                                     in->prior, in->quant, in->u,     in->gates};
     enum { OWN = sizeof(own) / sizeof(*own) };
     const int64_t cached = in->cache ? 2 * model->info.num_layers : 0;
     const kin_tensor **reads = kin_ws_bytes(ctx, (size_t)(OWN + cached) * sizeof(*reads));

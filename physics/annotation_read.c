@@ -178,7 +178,7 @@ static kin_status match_answer(const reader *r, int q, const char *key, char *te
     }
     if (found == 0 && text[strspn(text, " \n\t")] != 0)
         return note(r, KIN_NOTE_DROP, key, "no known category in \"%.80s\"", text);
-    return found > 0 ? note_unknown(r, q, key, text) : KIN_OK;
+    return note_unknown(r, q, key, text);
 }
 
 static kin_status read_answers(const reader *r, float prior[KIN_PHYS_CATEGORIES])

@@ -66,7 +66,7 @@ void kin_replay_destroy(kin_replay **pr)
 
 kin_replay_counts kin_replay_count(const kin_replay *r)
 {
-    return r->counts;
+    return r ? r->counts : (kin_replay_counts){0};
 }
 
 /* --- what makes work the same --- */

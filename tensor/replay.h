@@ -35,7 +35,7 @@ void kin_replay_destroy(kin_replay **replay);
  * when all places are taken is called. Fails: as fn. */
 kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *work);
 
-/* How often work was called, recorded and played; for tests and reports. */
+/* How often work was called, recorded and played (r NULL: never); for tests and reports. */
 typedef struct kin_replay_counts {
     long called, recorded, played;
 } kin_replay_counts;

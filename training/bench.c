@@ -93,12 +93,11 @@ kin_status kin_train_bench_step(kin_train_bench *b, kin_train_phases *out)
 kin_train_bench_info kin_train_bench_get_info(const kin_train_bench *b)
 {
     const int64_t samples = b->t.cfg.batch * b->t.cfg.accumulation;
-    return (kin_train_bench_info){
-        .pipe = b->t.pipe,
-        .batch = samples,
-        .tokens = b->t.tokens / samples,
-        .optimizer_bytes = b->t.optim->bytes,
-        .played = b->t.task.replay ? kin_replay_count(b->t.task.replay).played : 0,
-        .loss = b->loss,
-        .grad_norm = b->grad_norm};
+    return (kin_train_bench_info){.pipe = b->t.pipe,
+                                  .batch = samples,
+                                  .tokens = b->t.tokens / samples,
+                                  .optimizer_bytes = b->t.optim->bytes,
+                                  .played = kin_replay_count(b->t.task.replay).played,
+                                  .loss = b->loss,
+                                  .grad_norm = b->grad_norm};
 }
