@@ -423,14 +423,14 @@ static inline kin_dtype kin_product_dtype(const kin_ctx *ctx, const kin_param *w
                                                                                     : KIN_DTYPE_F32;
 }
 
-/* The type in which a result that products alone read is kept: bf16 where products round their
- * operands to it and take them so (CPU backend on AMX tiles), else f32. No product changes a bit.
- */
+/* The type in which a result that attention or products in bf16 or 8-bit integers alone read is
+ * kept: bf16 where the CPU backend has AMX tiles, else f32. No product in bf16 changes a bit; 8-bit
+ * integers are made of the rounded values. */
 static inline kin_dtype kin_operand_dtype(const kin_ctx *ctx)
 {
     bool tiles = ctx->isa >= KIN_ISA_AMX_EMULATED &&
                  (ctx->backend == KIN_BACKEND_CPU || ctx->backend == KIN_BACKEND_PLAN);
-    return tiles && ctx->compute == KIN_DTYPE_BF16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
+    return tiles ? kin_attention_dtype(ctx) : KIN_DTYPE_F32;
 }
 
 struct kin_kernels {

@@ -68,6 +68,16 @@ kin_status kin_op_product_dtype(kin_ctx *ctx, const char *op, const kin_tensor *
     return KIN_OK;
 }
 
+kin_status kin_op_widened(kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k, kin_tensor *x)
+{
+    const kin_tensor kept = *x;
+
+    if (x->dtype != KIN_DTYPE_BF16 || kin_op_takes_kept(ctx, w, n, k))
+        return KIN_OK;
+    KIN_TRY(kin_ws_tensor(ctx, KIN_DTYPE_F32, kept.ndim, kept.size, x));
+    return ctx->k->copy(ctx, &kept, x, false);
+}
+
 kin_status kin_op_grads(kin_ctx *ctx, const kin_tensor *y, const kin_tensor *x, kin_tensor *dy,
                         kin_tensor *dx, bool *acc)
 {

@@ -21,6 +21,14 @@ static inline kin_dtype kin_op_kept(const kin_ctx *ctx, kin_dtype dtype, bool op
 {
     return operand && dtype == KIN_DTYPE_F32 ? kin_operand_dtype(ctx) : dtype;
 }
+/* Whether the product with w [n,k] reads and may leave such operands as they are. */
+static inline bool kin_op_takes_kept(const kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k)
+{
+    return kin_product_dtype(ctx, w, n, k) != KIN_DTYPE_F32;
+}
+/* x, or a copy of it in f32 in the workspace where it is bf16 and the product with w [n,k] takes
+ * f32 alone (8-bit integers: matrices that keep their precision; forward only). */
+kin_status kin_op_widened(kin_ctx *ctx, const kin_param *w, int64_t n, int64_t k, kin_tensor *x);
 /* NULL for a tensor without data. */
 static inline const kin_tensor *kin_op_opt(const kin_tensor *t)
 {

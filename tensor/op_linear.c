@@ -107,6 +107,7 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     KIN_TRY(linear_check(ctx, x, w, b, o->residual, o->gate, s));
     kin_dtype dtype;
     KIN_TRY(kin_op_product_dtype(ctx, w->name, x, &dtype));
+    KIN_TRY(kin_op_widened(ctx, w, s->n, s->k, &s->x));
     bool grad = kin_tape_needs(ctx, x) || kin_tape_needs(ctx, o->residual) ||
                 kin_tape_needs(ctx, o->gate) || kin_tape_needs_param(ctx, w) ||
                 kin_tape_needs_param(ctx, b);
@@ -114,7 +115,8 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     for (int i = 0; i < x->ndim - 1; i++)
         sizes[i] = x->size[i];
     sizes[x->ndim - 1] = s->n;
-    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, o->operand), x->ndim, sizes, y));
+    const bool kept = o->operand && kin_op_takes_kept(ctx, w, s->n, s->k);
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, kept), x->ndim, sizes, y));
     KIN_TRY(kin_op_rows(ctx, "linear", y, &s->y));
     bool keep = grad && (o->act != KIN_ACT_NONE || o->gate);
     if (keep)

@@ -286,6 +286,9 @@ static kin_status linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_di
                             w[e]->name);
         grad |= kin_tape_needs_param(ctx, w[e]) || (b && kin_tape_needs_param(ctx, b[e]));
     }
+    kin_tensor in = *x;
+    KIN_TRY(kin_op_widened(ctx, w[0], s->n, s->k, &in));
+    operand = operand && kin_op_takes_kept(ctx, w[0], s->n, s->k);
     KIN_TRY(KIN_WS(ctx, y, kin_op_kept(ctx, dtype, operand), rows, s->n));
     if (grad && act != KIN_ACT_NONE)
         KIN_TRY(KIN_WS(ctx, &s->pre, kin_op_kept(ctx, dtype, true), rows, s->n));
@@ -293,7 +296,7 @@ static kin_status linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_di
                           .k = s->k,
                           .d = d,
                           .gather = gather,
-                          .x = x,
+                          .x = &in,
                           .w = w,
                           .b = b,
                           .act = act,

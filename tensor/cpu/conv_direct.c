@@ -196,7 +196,7 @@ static void finish(const plan *p, const kin_conv_part *r, const scratch *w)
         if (j->acc)
             p->s->put_rows(r->w, s->out, 1.0f, sum, p->ld, j->y + row * s->out, s->out, true);
         else
-            p->s->epilogue(&epi, row, 0, (int)r->w, (int)s->out, sum, p->ld);
+            p->s->epilogue(&epi, NULL, row, 0, (int)r->w, (int)s->out, sum, p->ld);
     }
 }
 

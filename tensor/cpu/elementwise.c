@@ -215,7 +215,7 @@ kin_status kin_cpu_gated_add(kin_ctx *ctx, const kin_gated_add_args *a)
                             .ld_y = kin_ld(a->y)};
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, m *n)) schedule(static)
     for (int64_t r = 0; r < m; r += ROWS)
-        s->epilogue(&e, r, 0, (int)(m - r < ROWS ? m - r : ROWS), (int)n,
+        s->epilogue(&e, NULL, r, 0, (int)(m - r < ROWS ? m - r : ROWS), (int)n,
                     kin_f32(a->lin) + r * kin_ld(a->lin), kin_ld(a->lin));
     return KIN_OK;
 }

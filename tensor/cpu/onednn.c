@@ -289,7 +289,7 @@ static kin_status run_blocks(kin_ctx *ctx, const kin_pack *pack, const float *x,
             (int)run_once(p->engine, p->primitive, p->scratch_bytes ? 4 : 3, roles, descs, data);
         worst = st > worst ? st : worst;
         if (t->epi)
-            s->epilogue(t->epi, r0, 0, (int)rows, (int)p->n, y, p->n);
+            s->epilogue(t->epi, NULL, r0, 0, (int)rows, (int)p->n, y, p->n);
         else
             s->put_rows(rows, p->n, 1.0f, y, p->n, t->c + r0 * t->ldc, t->ldc, t->acc);
     }

@@ -11,8 +11,8 @@ static int64_t words_of(kin_product mode, int64_t k)
 
 /* One row, offset: bytes unsigned, 128 more. Returns what the product's sums are too large by when
  * the other operand has that offset. */
-static int32_t quantize(const kin_simd *s, kin_product mode, const float *x, int64_t k, kin_quant q,
-                        bool offset, float *dst)
+static int32_t quantize(const kin_simd *s, kin_product mode, const void *x, bool half, int64_t k,
+                        kin_quant q, bool offset, float *dst)
 {
     /* a step that is not a number makes the whole row so, whatever its integers */
     if (!isfinite(q.step)) {
@@ -20,7 +20,7 @@ static int32_t quantize(const kin_simd *s, kin_product mode, const float *x, int
         return 0;
     }
     if (mode == KIN_PRODUCT_I8)
-        return 128 * s->quant_bytes(x, k, q, offset, dst);
+        return 128 * s->quant_bytes(x, half, k, q, offset, dst);
     s->quant_floats(x, k, q, dst);
     return 0;
 }
@@ -34,6 +34,7 @@ kin_status kin_cpu_int8_left(kin_ctx *ctx, const kin_tensor *x, int64_t rows, in
     float *q = kin_ws_bytes(ctx, (size_t)(room * ld + 16) * sizeof(float));
     float *step = kin_ws_bytes(ctx, (size_t)(room + 1) * sizeof(float));
     int32_t *shift = kin_ws_bytes(ctx, (size_t)(room + 1) * sizeof(int32_t));
+    const bool half = kin_is_half(x);
     if (!q || !step || !shift)
         return ctx->error.status;
     *out = (kin_int8_left){.mode = mode,
@@ -46,10 +47,10 @@ kin_status kin_cpu_int8_left(kin_ctx *ctx, const kin_tensor *x, int64_t rows, in
         return KIN_OK;
 #pragma omp parallel for num_threads(kin_cpu_threads(ctx, rows *k)) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        const float *row = kin_f32(x) + r * kin_ld(x);
-        kin_quant how = s->quant_scale(row, k);
+        const void *row = kin_rows_at(x, r);
+        kin_quant how = s->quant_scale(row, half, k);
         step[r] = how.step;
-        shift[r] = quantize(s, mode, row, k, how, false, q + r * ld);
+        shift[r] = quantize(s, mode, row, half, k, how, false, q + r * ld);
     }
     return KIN_OK;
 }
@@ -62,9 +63,9 @@ static void pack_panel(const kin_simd *s, const kin_engine *e, kin_product mode,
     float *row = tmp + e->nr * ld;
     for (int64_t c = 0; c < cn; c++) {
         kin_cpu_values(s, &w->value, (c0 + c) * k, k, row);
-        kin_quant how = s->quant_scale(row, k);
+        kin_quant how = s->quant_scale(row, false, k);
         step[c] = how.step;
-        quantize(s, mode, row, k, how, true, tmp + c * ld);
+        quantize(s, mode, row, false, k, how, true, tmp + c * ld);
     }
     for (int64_t c = cn; c < e->nr; c++)
         step[c] = 0;
@@ -118,6 +119,7 @@ kin_status kin_cpu_int8_gemm(kin_ctx *ctx, const kin_int8_left *left, const int3
     deq->row_step = left->step + first;
     deq->row_shift = left->shift ? left->shift + first : NULL;
     g->a = left->rows + first * left->ld;
+    g->a_half = false;
     g->lda = left->ld;
     g->a_rows = rows;
     g->k = left->k;

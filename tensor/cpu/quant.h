@@ -15,13 +15,13 @@ typedef struct kin_int8_left {
     const int32_t *shift; /* [rows] or NULL */
 } kin_int8_left;
 
-/* The first `rows` rows of x [*,k] f32 as left operand, in the workspace, which gives room for
- * `room` >= rows of them. Fails: MEM. */
+/* The first `rows` rows of x [*,k], f32, or bf16 where the level multiplies bytes, as left operand, in the workspace, which gives
+ * room for `room` >= rows of them. Fails: MEM. */
 kin_status kin_cpu_int8_left(kin_ctx *ctx, const kin_tensor *x, int64_t rows, int64_t room,
                              int64_t k, kin_int8_left *out);
-/* Fills in g (a, lda, a_rows, k, b_pack, deq) and deq for the product of some rows of left with w
- * [n,k]: `rows` of them where not NULL, else those from `first` on. w is packed once per version.
- * Fails: MEM. */
+/* Fills in g (a, a_half, lda, a_rows, k, b_pack, deq) and deq for the product of some rows of left
+ * with w [n,k]: `rows` of them where not NULL, else those from `first` on. w is packed once per
+ * version. Fails: MEM. */
 kin_status kin_cpu_int8_gemm(kin_ctx *ctx, const kin_int8_left *left, const int32_t *rows,
                              int64_t first, kin_param *w, int64_t n, int64_t k, kin_dequant *deq,
                              kin_gemm *g);

@@ -233,6 +233,69 @@ static void kept_in_bf16(void **state)
     }
 }
 
+/* Products in 8-bit integers make of a bf16 operand what they make of its values in f32, rows of
+ * experts likewise; matrices too small for them take it widened and leave f32. */
+static void eight_bits(void **state)
+{
+    enum { ROWS = 45, K = 210, WIDE = 96, NARROW = 40 };
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        const kin_ctx_options opt = {
+            .backend = KIN_BACKEND_CPU, .isa = isa, .threads = 2, .compute = KIN_DTYPE_I8};
+        const kin_init start = KIN_INIT(KIN_INIT_NORMAL, 0.1f);
+        kin_params *params;
+        kin_param *w[2 + EXPERTS];
+        kin_tensor x, half, y[2], kept;
+        kin_error err = {0};
+        kin_ctx *ctx;
+
+        if (!kin_isa_available(isa))
+            continue;
+        assert_ok(kin_ctx_create(&opt, &ctx, &err), &err);
+        assert_ok(kin_params_create(&params, &err), &err);
+        for (int i = 0; i < 2 + EXPERTS; i++)
+            w[i] = kin_params_add(params, start, KIN_DIMS(i == 1 ? NARROW : WIDE, K), "w%d", i);
+        kin_params_allow_int8(w, 2 + EXPERTS);
+        assert_ok(kin_params_alloc(params, KIN_DTYPE_F32, false, &err), &err);
+        kin_params_init(params, kin_test_seed());
+        assert_ok(KIN_WS(ctx, &x, KIN_DTYPE_F32, ROWS, K), &err);
+        assert_ok(kin_ws_tensor(ctx, kin_operand_dtype(ctx), 2, x.size, &half), &err);
+        draw(&x, 3);
+        for (int64_t i = 0; i < ROWS * K; i++) {
+            uint16_t h = kin_f32_to_bf16(((float *)x.data)[i]);
+            ((float *)x.data)[i] = kin_bf16_to_f32(h);
+        }
+        assert_ok(kin_copy_into(ctx, &x, &half), &ctx->error);
+
+        for (int i = 0; i < 2; i++) {
+            assert_ok(kin_linear_act(ctx, &x, w[i], NULL, KIN_ACT_GELU_TANH, &y[0]), &ctx->error);
+            assert_ok(kin_linear_act(ctx, &half, w[i], NULL, KIN_ACT_GELU_TANH, &y[1]),
+                      &ctx->error);
+            same(i ? "narrow" : "wide", &y[1], &y[0]);
+            assert_ok(kin_linear_operand(ctx, &half, w[i], NULL, KIN_ACT_NONE, &kept), &ctx->error);
+            assert_int_equal(kept.dtype, i ? KIN_DTYPE_F32 : kin_operand_dtype(ctx));
+        }
+        for (int gather = 0; gather < 2; gather++) {
+            kin_tensor idx, weight;
+            kin_dispatch d;
+
+            assert_ok(KIN_WS(ctx, &idx, KIN_DTYPE_I32, ROWS, 1), &err);
+            for (int i = 0; i < ROWS; i++)
+                ((int32_t *)idx.data)[i] = i * 7 % EXPERTS;
+            assert_ok(KIN_WS(ctx, &weight, KIN_DTYPE_F32, ROWS, 1), &err);
+            assert_ok(ctx->k->fill(ctx, &weight, 1), &ctx->error);
+            assert_ok(kin_dispatch_build(ctx, &idx, &weight, EXPERTS, -1, 0, &d), &ctx->error);
+            for (int i = 0; i < 2; i++)
+                assert_ok(kin_linear_grouped(ctx, i ? &half : &x, &d, gather, w + 2, NULL,
+                                             KIN_ACT_SILU, &y[i]),
+                          &ctx->error);
+            same("experts", &y[1], &y[0]);
+        }
+        kin_params_destroy(&params);
+        kin_ctx_destroy(&ctx);
+    }
+}
+
 /* A convolution in its residual's place gives the bits of one in a place of its own. */
 static void in_place(void **state)
 {
@@ -327,7 +390,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept_in_bf16),
                                        cmocka_unit_test(the_rounding), cmocka_unit_test(in_place),
-                                       cmocka_unit_test(read_once)};
+                                       cmocka_unit_test(read_once), cmocka_unit_test(eight_bits)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

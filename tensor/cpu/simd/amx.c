@@ -14,6 +14,11 @@ PACK_TARGET VINL vf bf16_pairs(vf lo, vf hi)
     return (vf)_mm512_cvtne2ps_pbh(hi, lo);
 }
 
+PACK_TARGET VINL __m256i bf16_half(vf v)
+{
+    return (__m256i)_mm512_cvtneps_pbh(v);
+}
+
 /* Eight tiles of 16 rows of 64 bytes. note: static, because gcc 12 does not see that ldtilecfg
  * reads all of it and would drop the stores to a local one. */
 static const struct tile_config {

@@ -12,11 +12,13 @@
 #define TILE_TARGET
 
 /* Without the bf16 instructions, which not every AVX-512 machine has. */
+VINL __m256i bf16_half(vf v)
+{
+    return _mm512_cvtepi32_epi16(vi_shr(vf_bits(vf_round_bf16(v)), 16));
+}
 VINL vf bf16_pairs(vf lo, vf hi)
 {
-    __m256i a = _mm512_cvtepi32_epi16(vi_shr(vf_bits(vf_round_bf16(lo)), 16));
-    __m256i b = _mm512_cvtepi32_epi16(vi_shr(vf_bits(vf_round_bf16(hi)), 16));
-    return vi_float(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
+    return vi_float(_mm512_inserti64x4(_mm512_castsi256_si512(bf16_half(lo)), bf16_half(hi), 1));
 }
 
 typedef struct soft_tile {

@@ -1,14 +1,25 @@
 /* tensor/cpu/simd/amx_pack.h: operands of the AMX tiles. 32 elements of k make a block of 512 words
  * (pairs of bf16): left [32 rows][16 pairs], right [2][16 pairs][16 columns]: each two tiles one
  * after the other. With two parts a block of what rounding to bf16 left over follows each block.
- * The includer defines PACK_TARGET and bf16_pairs(lo, hi): 32 values rounded to bf16 (nearest
- * even), lo in the first 16 halves. */
+ * The includer defines PACK_TARGET, bf16_pairs(lo, hi): 32 values rounded to bf16 (nearest
+ * even), lo in the first 16 halves, and bf16_half(v): 16 values. */
 #ifndef KIN_CPU_SIMD_AMX_PACK_H
 #define KIN_CPU_SIMD_AMX_PACK_H
 
 #define SOFTMAX_TARGET PACK_TARGET
 #define SOFTMAX_PAIRS bf16_pairs
 #include "tensor/cpu/simd/softmax.h"
+
+#define EPILOGUE_TARGET PACK_TARGET
+#define EPILOGUE_LINKAGE static
+#define EPILOGUE_NAME amx_epilogue
+#define EPILOGUE_HALF put_half
+/* The first n <= VL values rounded to bf16. */
+PACK_TARGET VINL void put_half(uint16_t *p, vf v, int64_t n)
+{
+    _mm256_mask_storeu_epi16(p, vm_first(n), bf16_half(v));
+}
+#include "tensor/cpu/simd/epilogue.h"
 
 enum { AMX_K = 32, AMX_PAIRS = 16, AMX_LANES = 32, AMX_BLOCK = AMX_PAIRS * AMX_LANES };
 

@@ -139,6 +139,7 @@ AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
                              .tile = amx_tile_bf16,                                    \
                              .tile_half = amx_tile_bf16_half,                          \
                              .softmax = amx_softmax,                                   \
+                             .epilogue = amx_epilogue,                                 \
                              .enter = amx_enter,                                       \
                              .leave = amx_leave},                                      \
         [KIN_PRODUCT_HIGH] = {.mr = AMX_LANES,                                         \
@@ -148,7 +149,7 @@ AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
                               .group = 2,                                              \
                               .align = AMX_PAIRS,                                      \
                               .parts = 2,                                              \
-                              .pass = 384,                                             \
+                              .pass = 256,                                             \
                               .blocks = 8,                                             \
                               .deep = true,                                            \
                               .left_rows = split_left_rows,                            \
@@ -166,13 +167,14 @@ AMX_TILE_FN(amx_tile_int8_half, AMX_INT8, false)
                             .group = 1,                                                \
                             .align = AMX_PAIRS,                                        \
                             .parts = 1,                                                \
-                            .pass = 384,                                               \
+                            .pass = 256,                                               \
                             .blocks = 8,                                               \
                             .deep = true,                                              \
                             .left_rows = words_left_rows,                              \
                             .right_rows = words_right_rows,                            \
                             .tile = amx_tile_int8,                                     \
                             .tile_half = amx_tile_int8_half,                           \
+                            .epilogue = amx_epilogue,                                  \
                             .enter = amx_enter,                                        \
                             .leave = amx_leave},                                       \
     }

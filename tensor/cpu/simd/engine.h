@@ -58,6 +58,8 @@ enum { KIN_FLAT_WORDS = 272 };
 typedef void (*kin_flat_rows)(const float *src, int64_t ld, int64_t rows, int64_t k, float *dst);
 
 struct kin_score;
+struct kin_epilogue;
+struct kin_dequant;
 
 typedef struct kin_engine {
     int mr, nr;      /* rows and columns of the tile; mr 0: not at this level */
@@ -83,6 +85,9 @@ typedef struct kin_engine {
      * mode */
     void (*softmax)(const struct kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
                     float *max, float *sum, float *factor, float *left);
+    /* kin_simd.epilogue by this engine's instructions; NULL: that one */
+    void (*epilogue)(const struct kin_epilogue *e, const struct kin_dequant *d, int64_t row0,
+                     int64_t col0, int rows, int cols, const float *tile, int64_t ldt);
     void (*enter)(void); /* once per thread and parallel region, around all tiles; or NULL */
     void (*leave)(void);
 } kin_engine;

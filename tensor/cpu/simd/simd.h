@@ -85,18 +85,17 @@ typedef struct kin_simd {
     void (*to_bf16)(const float *src, int64_t n, uint16_t *dst);
     void (*to_f32)(const void *src, kin_dtype dtype, int64_t n,
                    float *dst); /* from f32, bf16, f16 */
-    /* How a row becomes 8-bit integers; q as floats [k]; q as bytes in (k+3)/4 words (offset: 128
-     * more, unsigned), returns their sum without offset; NULL: not at this level. */
-    kin_quant (*quant_scale)(const float *x, int64_t k);
+    /* How a row, f32 or bf16 (half: AVX-512 alone), becomes 8-bit integers; q as floats [k]; q as
+     * bytes in (k+3)/4 words (offset: 128 more, unsigned), returns their sum without offset; NULL:
+     * not at this level. */
+    kin_quant (*quant_scale)(const void *x, bool half, int64_t k);
     void (*quant_floats)(const float *x, int64_t k, kin_quant q, float *dst);
-    int32_t (*quant_bytes)(const float *x, int64_t k, kin_quant q, bool offset, float *words);
-    /* rows x cols sums of tile at (row0, col0) of the product into f32, in place; columns up to the
-     * next vector are written too. */
-    void (*dequant)(const kin_dequant *d, int64_t row0, int64_t col0, int rows, int64_t cols,
-                    float *tile, int64_t ld);
-    /* rows x cols values of tile (row stride ldt) at (row0, col0) of the matrices of e. */
-    void (*epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,
-                     const float *tile, int64_t ldt);
+    int32_t (*quant_bytes)(const void *x, bool half, int64_t k, kin_quant q, bool offset,
+                           float *words);
+    /* rows x cols values of tile (row stride ldt) at (row0, col0) of the matrices of e; sums over
+     * 8-bit integers where d is not NULL. */
+    void (*epilogue)(const kin_epilogue *e, const kin_dequant *d, int64_t row0, int64_t col0,
+                     int rows, int cols, const float *tile, int64_t ldt);
     /* dst[c] += sum over rows of src[r][c], c < cols, in the order of rows (rows == NULL: 0, 1,
      * ...). */
     void (*column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst);
@@ -232,15 +231,14 @@ void KIN_SIMD(tile_i8)(int rows, int64_t steps, const float *a, const float *b, 
 void KIN_SIMD(tile_i8_half)(int rows, int64_t steps, const float *a, const float *b, float *c,
                             int64_t ldc, bool acc, kin_ahead next);
 /* quant.c */
-kin_quant KIN_SIMD(quant_scale)(const float *x, int64_t k);
+kin_quant KIN_SIMD(quant_scale)(const void *x, bool half, int64_t k);
 void KIN_SIMD(quant_floats)(const float *x, int64_t k, kin_quant q, float *dst);
-int32_t KIN_SIMD(quant_bytes)(const float *x, int64_t k, kin_quant q, bool offset, float *words);
-void KIN_SIMD(dequant)(const kin_dequant *d, int64_t row0, int64_t col0, int rows, int64_t cols,
-                       float *tile, int64_t ld);
+int32_t KIN_SIMD(quant_bytes)(const void *x, bool half, int64_t k, kin_quant q, bool offset,
+                              float *words);
 void KIN_SIMD(to_bf16)(const float *src, int64_t n, uint16_t *dst);
 void KIN_SIMD(to_f32)(const void *src, kin_dtype dtype, int64_t n, float *dst);
-void KIN_SIMD(epilogue)(const kin_epilogue *e, int64_t row0, int64_t col0, int rows, int cols,
-                        const float *tile, int64_t ldt);
+void KIN_SIMD(epilogue)(const kin_epilogue *e, const kin_dequant *d, int64_t row0, int64_t col0,
+                        int rows, int cols, const float *tile, int64_t ldt);
 void KIN_SIMD(column_sums)(const float *src, int64_t ld, int64_t rows, int64_t cols, float *dst);
 void KIN_SIMD(softmax_block)(const kin_score *a, int rows, int64_t keys, float *s, int64_t ld,
                              float *max, float *sum, float *factor);

@@ -59,7 +59,6 @@ const kin_simd KIN_SIMD(simd) = {
 #ifdef __AVX512F__
     .quant_bytes = KIN_SIMD(quant_bytes),
 #endif
-    .dequant = KIN_SIMD(dequant),
     .epilogue = KIN_SIMD(epilogue),
     .column_sums = KIN_SIMD(column_sums),
     .softmax_block = KIN_SIMD(softmax_block),
