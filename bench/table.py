@@ -329,7 +329,7 @@ def bf16_step(run):
     return ratios(run, "train", "b", "bf16", both, {"eager": 3.0, "autocast": 3.0}, ["eager", "autocast"])
 
 
-def int8_over(other, want):
+def int8_over(other, want, size="s"):
     """Own int8 against another own type, forward pass."""
     def fn(run):
         out = {"figures": {}, "raw": {}, "want": want}
@@ -337,7 +337,7 @@ def int8_over(other, want):
             best, raw = {}, []
             for _ in range(run.a.turns):
                 for dtype in (other, "int8"):
-                    j = run.kinema("model", "-c", run.path("s"), "--dtype", dtype, "--rounds", str(run.a.rounds), mode=mode)
+                    j = run.kinema("model", "-c", run.path(size), "--dtype", dtype, "--rounds", str(run.a.rounds), mode=mode)
                     best[dtype] = min(best.get(dtype, 1e9), j["seconds"]["best"])
                     raw.append(j)
             value = best[other] / best["int8"]
@@ -369,6 +369,7 @@ ROWS = [
     ("bf16_plain", "(no bar) bf16 without AMX, ProMoE-S forward against PyTorch autocast and OpenVINO", bf16_anyway("s")),
     ("int8", "int8: >= 3x own f32 without AMX, velocity error <= 1 % (ProMoE-S forward)", int8_over("f32", 3.0)),
     ("int8_amx", "int8 with AMX: >= 1.3x own bf16 (ProMoE-S forward)", amx(int8_over("bf16", 1.3))),
+    ("int8_amx_b", "the same, ProMoE-B forward", amx(int8_over("bf16", 1.3, "b"))),
     ("train_f32_s", "training step ProMoE-S, batch 8, f32: >= 1.4x PyTorch", step("s")),
     ("train_f32_b", "training step ProMoE-B, batch 8, f32: >= 1.4x PyTorch", step("b")),
     ("train_bf16_amx", "training step, bf16 with AMX: >= 3x the faster of PyTorch's f32 and autocast", amx(bf16_step)),

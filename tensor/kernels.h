@@ -11,19 +11,19 @@
  * whose grad.data is NULL is skipped. A NULL pointer or a tensor with data NULL among outputs
  * means: not wanted. Operands (kin_operand_dtype) may be bf16 where that says so: x of linear,
  * grouped and conv, q, k, v and o of attention, and y of linear, grouped and of the norms; their
- * gradients are f32. So may pre, and what is the gradient of a product's result alone (dy of linear
- * and grouped, dx of unary, dlin). Determinism: the result of a row does not depend on thread count
- * nor on other rows; reductions over rows have a fixed shape. Weights may be f32, bf16 or f16 (f64
- * in ref); ctx->compute BF16 rounds both operands of linear, grouped and attention products to bf16
- * (round to nearest even) and accumulates in f32. ctx->compute I8 (forward only): products that
- * kin_product_dtype names are done in 8-bit integers, attention as under BF16, the others as under
- * F32. A row of x or w becomes q = nearest integer (ties to even) to x*(127/amax) in f32, amax its
- * largest magnitude; a product is step(x row) * step(w row) * sum q q with step = amax/127 and the
- * sum exact. Rows below 1e-30 are zeros; a row that is not finite gives NaN. ctx->compute F8 (CUDA,
- * forward only): dense products with a matrix that may lose precision (kin_param.int8) and n, k
- * multiples of 16 are done in e4m3: x and w each become e4m3(v * (448/amax)) with one amax for the
- * whole operand, the product is amax_x/448 * amax_w/448 * the f32 sum; an operand that is not
- * finite gives NaN. The others, and attention, as under BF16. */
+ * gradients are f32. So may pre, past, and what is the gradient of a product's result alone (dy of
+ * linear and grouped, their dx with past, dx of unary, dlin). Determinism: the result of a row does
+ * not depend on thread count nor on other rows; reductions over rows have a fixed shape. Weights
+ * may be f32, bf16 or f16 (f64 in ref); ctx->compute BF16 rounds both operands of linear, grouped
+ * and attention products to bf16 (round to nearest even) and accumulates in f32. ctx->compute I8
+ * (forward only): products that kin_product_dtype names are done in 8-bit integers, attention as
+ * under BF16, the others as under F32. A row of x or w becomes q = nearest integer (ties to even)
+ * to x*(127/amax) in f32, amax its largest magnitude; a product is step(x row) * step(w row) * sum
+ * q q with step = amax/127 and the sum exact. Rows below 1e-30 are zeros; a row that is not finite
+ * gives NaN. ctx->compute F8 (CUDA, forward only): dense products with a matrix that may lose
+ * precision (kin_param.int8) and n, k multiples of 16 are done in e4m3: x and w each become e4m3(v
+ * * (448/amax)) with one amax for the whole operand, the product is amax_x/448 * amax_w/448 * the
+ * f32 sum; an operand that is not finite gives NaN. The others, and attention, as under BF16. */
 #ifndef KIN_TENSOR_KERNELS_H
 #define KIN_TENSOR_KERNELS_H
 
@@ -77,6 +77,8 @@ typedef struct kin_linear_bwd_args {
     kin_param *w, *b;
     kin_tensor *dx; /* [m,k], for dx */
     bool acc;
+    kin_act act; /* for dx, with past: dx = (dy w) * act'(past), what the layer before gave its */
+    const kin_tensor *past; /* activation, [m,k]; NULL: none. Never with acc */
 } kin_linear_bwd_args;
 
 typedef struct kin_grouped_args { /* for rows s of group e: y[s] = act(pre[s] = x[row(s)] w[e]^T +
@@ -97,7 +99,9 @@ typedef struct kin_grouped_bwd_args {
     const kin_tensor *dy; /* [R,n] */
     const kin_tensor *x;  /* for dw */
     kin_param *const *w, *const *b;
-    kin_tensor *dx; /* [R,k], sorted rows, overwritten (rows < offset[G]) */
+    kin_tensor *dx;         /* [R,k], sorted rows, overwritten (rows < offset[G]) */
+    kin_act act;            /* as in kin_linear_bwd_args */
+    const kin_tensor *past; /* [R,k] or NULL */
 } kin_grouped_bwd_args;
 
 typedef struct kin_combine_args {

@@ -5,6 +5,7 @@ typedef struct saved_linear {
     kin_tensor x, y, pre, residual, gate; /* 2-D views; pre is act's input or the gated value */
     kin_param *w, *b;
     kin_act act;
+    bool shared; /* other products read x, too */
     int64_t m, n, k;
 } saved_linear;
 
@@ -13,7 +14,7 @@ typedef struct saved_linear {
 static kin_status grad_of_product(kin_ctx *ctx, const saved_linear *s, const kin_tensor *dy,
                                   kin_tensor *dpre)
 {
-    if (s->act != KIN_ACT_NONE) {
+    if (s->act != KIN_ACT_NONE && !kin_tape_is_past(ctx, &s->y)) {
         KIN_TRY(KIN_WS(ctx, dpre, kin_op_kept(ctx, dy->dtype, true), s->m, s->n));
         kin_unary_args a = {.act = s->act, .alpha = 1, .x = &s->pre, .dy = dy, .dx = dpre};
         return ctx->k->unary_bwd(ctx, &a);
@@ -22,11 +23,19 @@ static kin_status grad_of_product(kin_ctx *ctx, const saved_linear *s, const kin
     return KIN_OK;
 }
 
+/* past: what the activation that gave x read, or no data. */
 static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_tensor *dpre,
-                              kin_tensor *dx, bool acc)
+                              kin_tensor *dx, bool acc, kin_act act, const kin_tensor *past)
 {
-    kin_linear_bwd_args a = {
-        .m = s->m, .n = s->n, .k = s->k, .dy = dpre, .x = &s->x, .w = s->w, .b = s->b};
+    kin_linear_bwd_args a = {.m = s->m,
+                             .n = s->n,
+                             .k = s->k,
+                             .dy = dpre,
+                             .x = &s->x,
+                             .w = s->w,
+                             .b = s->b,
+                             .act = act,
+                             .past = past->data ? past : NULL};
     if ((s->w->grad.data) || (s->b && s->b->grad.data))
         KIN_TRY(ctx->k->linear_dw(ctx, &a));
     if (dx->data) {
@@ -40,11 +49,16 @@ static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_ten
 static kin_status linear_bwd(kin_ctx *ctx, void *saved)
 {
     saved_linear *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate = {0}, dlin = {0}, dpre;
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate = {0}, dlin = {0}, dpre, past = {0};
     bool acc, acc_gate = false;
+    kin_act act = KIN_ACT_NONE;
     if (!dy.data)
         return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    if (s->shared)
+        KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    else
+        KIN_TRY(kin_tape_grad_slot_past(ctx, &s->x, kin_op_kept(ctx, dy.dtype, true), &dx, &acc,
+                                        &act, &past));
     if (s->gate.data)
         KIN_TRY(kin_tape_grad_slot(ctx, &s->gate, &dgate, &acc_gate));
     kin_tensor dres = {0};
@@ -65,7 +79,7 @@ static kin_status linear_bwd(kin_ctx *ctx, void *saved)
     } else {
         KIN_TRY(grad_of_product(ctx, s, &dy, &dpre));
     }
-    KIN_TRY(product_bwd(ctx, s, &dpre, &dx, acc));
+    KIN_TRY(product_bwd(ctx, s, &dpre, &dx, acc, act, &past));
     /* note: after dx, which may be the same node and was told to overwrite */
     if (dres.data)
         KIN_TRY(ctx->k->copy(ctx, &dy, &dres, acc_res));
@@ -99,7 +113,7 @@ static kin_status linear_check(kin_ctx *ctx, const kin_tensor *x, kin_param *w, 
 }
 
 static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
-                             const kin_linear_options *o, kin_tensor *y)
+                             const kin_linear_options *o, bool shared, kin_tensor *y)
 {
     saved_linear *s = kin_op_record(ctx, sizeof *s);
     if (!s)
@@ -142,9 +156,11 @@ static kin_status linear_run(kin_ctx *ctx, const kin_tensor *x, kin_param *w, ki
     s->w = w;
     s->b = b;
     s->act = o->act;
+    s->shared = shared;
     KIN_TRY(kin_tape_add(ctx, y, linear_bwd, s));
     s->y.id = y->id;
-    return KIN_OK;
+    return o->operand && o->act != KIN_ACT_NONE ? kin_tape_note_past(ctx, y, o->act, &s->pre)
+                                                : KIN_OK;
 }
 
 /* The product with w's adapters: what the epilogue does follows as ops of its own. */
@@ -154,11 +170,11 @@ static kin_status linear_adapted(kin_ctx *ctx, const kin_tensor *x, kin_param *w
     const kin_linear_options plain = {.in = o->in}, inner = {.in = o->in, .operand = true},
                              last = {0};
     kin_tensor sum;
-    KIN_TRY(linear_run(ctx, x, w, b, &plain, &sum));
+    KIN_TRY(linear_run(ctx, x, w, b, &plain, true, &sum));
     for (const kin_adapter *a = w->adapters; a; a = a->next) {
         kin_tensor low, high, before = sum;
-        KIN_TRY(linear_run(ctx, x, a->a, NULL, &inner, &low));
-        KIN_TRY(linear_run(ctx, &low, a->b, NULL, &last, &high));
+        KIN_TRY(linear_run(ctx, x, a->a, NULL, &inner, true, &low));
+        KIN_TRY(linear_run(ctx, &low, a->b, NULL, &last, false, &high));
         KIN_TRY(kin_add(ctx, &before, &high, a->scale, &sum));
     }
     if (o->act != KIN_ACT_NONE)
@@ -177,7 +193,8 @@ kin_status kin_linear_with(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_
     static const kin_linear_options none = {0};
 
     opt = opt ? opt : &none;
-    return w->adapters ? linear_adapted(ctx, x, w, b, opt, y) : linear_run(ctx, x, w, b, opt, y);
+    return w->adapters ? linear_adapted(ctx, x, w, b, opt, y)
+                       : linear_run(ctx, x, w, b, opt, false, y);
 }
 
 kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b, kin_tensor *y)

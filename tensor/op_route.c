@@ -227,14 +227,19 @@ static kin_status add_to_tokens(kin_ctx *ctx, const saved_grouped *s, const kin_
 static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
 {
     saved_grouped *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, rows;
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, rows, past = {0};
+    kin_act act = KIN_ACT_NONE;
     bool acc;
     if (!dy.data)
         return KIN_OK;
-    KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    if (s->gather)
+        KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
+    else
+        KIN_TRY(kin_tape_grad_slot_past(ctx, &s->x, kin_op_kept(ctx, dy.dtype, true), &dx, &acc,
+                                        &act, &past));
     size_t mark = kin_ws_mark(ctx);
     kin_tensor dpre = dy;
-    if (s->act != KIN_ACT_NONE) {
+    if (s->act != KIN_ACT_NONE && !kin_tape_is_past(ctx, &s->y)) {
         KIN_TRY(KIN_WS(ctx, &dpre, kin_op_kept(ctx, dy.dtype, true), dy.size[0], s->n));
         kin_unary_args u = {.act = s->act, .alpha = 1, .x = &s->pre, .dy = &dy, .dx = &dpre};
         KIN_TRY(ctx->k->unary_bwd(ctx, &u));
@@ -246,7 +251,9 @@ static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
                               .dy = &dpre,
                               .x = &s->x,
                               .w = s->w,
-                              .b = s->b};
+                              .b = s->b,
+                              .act = act,
+                              .past = past.data ? &past : NULL};
     KIN_TRY(ctx->k->grouped_dw(ctx, &a));
     if (dx.data && !s->gather && !acc) {
         a.dx = &dx;
@@ -313,7 +320,7 @@ static kin_status linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_di
     s->gather = gather;
     KIN_TRY(kin_tape_add(ctx, y, grouped_bwd, s));
     s->y = *y;
-    return KIN_OK;
+    return operand && act != KIN_ACT_NONE ? kin_tape_note_past(ctx, y, act, &s->pre) : KIN_OK;
 }
 
 kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,

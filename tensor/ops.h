@@ -29,7 +29,8 @@ kin_status kin_linear(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param
 kin_status kin_linear_act(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                           kin_act act, kin_tensor *y);
 /* The same for a y that products alone read (kin_linear*, kin_conv, kin_attention): kept in
- * kin_operand_dtype. */
+ * kin_operand_dtype. With an activation one product alone (kin_linear*), whose gradient then comes
+ * with the activation's: backward fails (ARG) where a second one reads y. */
 kin_status kin_linear_operand(kin_ctx *ctx, const kin_tensor *x, kin_param *w, kin_param *b,
                               kin_act act, kin_tensor *y);
 /* y = residual + gate * (x w^T + b). residual [..., n]; gate [B, n] (any row stride; row b serves
@@ -162,7 +163,8 @@ kin_status kin_dispatch_build(kin_ctx *ctx, const kin_tensor *idx, const kin_ten
  * b (or NULL): arrays of d->groups parameters that must outlive backward. */
 kin_status kin_linear_grouped(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d, bool gather,
                               kin_param *const *w, kin_param *const *b, kin_act act, kin_tensor *y);
-/* The same for a y that products alone read, see kin_linear_operand. */
+/* The same for a y that products alone read, see kin_linear_operand; with an activation
+ * kin_linear_grouped alone. */
 kin_status kin_linear_grouped_operand(kin_ctx *ctx, const kin_tensor *x, const kin_dispatch *d,
                                       bool gather, kin_param *const *w, kin_param *const *b,
                                       kin_act act, kin_tensor *y);

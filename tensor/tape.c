@@ -7,12 +7,22 @@
 
 enum { CHUNK = 128, MAX_CHECKPOINT = 16 };
 
+typedef struct past_of { /* pre: what the activation read */
+    kin_act act;
+    kin_tensor pre;
+} past_of;
+
 typedef struct node {
     char *data; /* first element of the tensor the node stands for */
     char *grad; /* its gradient, NULL until asked for */
     int64_t numel;
     kin_dtype dtype; /* of the data: f32, f64 or bf16 */
     bool written;    /* grad holds a value to add to */
+    /* The activation that gave the tensor, or NULL, and whether the gradient was delivered before
+     * it, of type past_dtype. */
+    const past_of *past;
+    bool is_past;
+    kin_dtype past_dtype;
 } node;
 
 typedef struct entry {
@@ -65,6 +75,8 @@ void kin_tape_end(kin_ctx *ctx)
 
 static kin_dtype grad_dtype(const node *n)
 {
+    if (n->is_past)
+        return n->past_dtype;
     return n->dtype == KIN_DTYPE_F64 ? KIN_DTYPE_F64 : KIN_DTYPE_F32;
 }
 
@@ -186,6 +198,9 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
     *acc = false;
     if (!n)
         return KIN_OK;
+    if (n->is_past)
+        return kin_fail(&ctx->error, KIN_ERR_ARG,
+                        "tape: a hidden value that one product alone was to read is read twice");
     if (!n->grad) {
         kin_tensor made;
         KIN_TRY(kin_ws_tensor(ctx, grad_dtype(n), 1, &n->numel, &made));
@@ -200,6 +215,42 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
     n->written = true;
     *grad = grad_view(n, t);
     return KIN_OK;
+}
+
+kin_status kin_tape_note_past(kin_ctx *ctx, const kin_tensor *y, kin_act act, const kin_tensor *pre)
+{
+    node *n = node_of(ctx, y);
+    past_of *p = n ? kin_ws_bytes(ctx, sizeof *p) : NULL;
+    if (!p)
+        return n ? KIN_ERR_MEM : KIN_OK;
+    *p = (past_of){act, *pre};
+    n->past = p;
+    return KIN_OK;
+}
+
+kin_status kin_tape_grad_slot_past(kin_ctx *ctx, const kin_tensor *t, kin_dtype kept,
+                                   kin_tensor *grad, bool *acc, kin_act *act, kin_tensor *past)
+{
+    node *n = node_of(ctx, t);
+    *past = (kin_tensor){0};
+    if (!n || !n->past || n->grad || n->written || !covers(n, t) ||
+        !kin_tensor_same_shape(t, &n->past->pre))
+        return kin_tape_grad_slot(ctx, t, grad, acc);
+    KIN_TRY(kin_ws_tensor(ctx, kept, 1, &n->numel, grad));
+    n->grad = grad->data;
+    n->written = n->is_past = true;
+    n->past_dtype = kept;
+    *grad = grad_view(n, t);
+    *acc = false;
+    *act = n->past->act;
+    *past = n->past->pre;
+    return KIN_OK;
+}
+
+bool kin_tape_is_past(kin_ctx *ctx, const kin_tensor *y)
+{
+    const node *n = node_of(ctx, y);
+    return n && n->is_past;
 }
 
 kin_status kin_tape_grad_slot_add(kin_ctx *ctx, const kin_tensor *t, kin_tensor *grad)

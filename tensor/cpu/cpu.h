@@ -90,6 +90,10 @@ void kin_cpu_column_sums(const kin_simd *s, const kin_tensor *t, int64_t row0, i
  */
 kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_epilogue *epi);
 
+/* What follows the product of a gradient dx from row row0 on: times act'(past). */
+void kin_cpu_past_epilogue(kin_act act, const kin_tensor *past, int64_t row0, const kin_tensor *dx,
+                           kin_epilogue *epi);
+
 static inline float *kin_f32(const kin_tensor *t)
 {
     return t ? (float *)t->data : NULL;

@@ -243,14 +243,17 @@ static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p
     return (kin_ahead){next + block / lines * ld + block % lines * line, ld * e->group};
 }
 
-/* Asks for what will be added to the sums of t's rows, columns [col0, col0+cols), into the L2
- * cache: it was used long ago, by another layer. */
-static void fetch_residual(const job *j, const place *t, int64_t col0, int64_t cols)
+/* Asks for what the sums of t's rows, columns [col0, col0+cols), will meet, into the L2 cache: it
+ * was written long ago, by another layer. */
+static void fetch_met(const job *j, const place *t, int64_t col0, int64_t cols)
 {
     const kin_epilogue *e = j->g->epi;
-    const float *at = e->residual + t->row0 * e->ld_residual + col0;
-    for (int64_t r = 0; r < t->rows; r++, at += e->ld_residual)
-        for (int64_t c = 0; c < cols; c += 16)
+    const int64_t size = e->past && e->past_half ? 2 : 4;
+    const int64_t ld = (e->past ? e->ld_past : e->ld_residual) * size;
+    const char *at = e->past ? e->past : (const void *)e->residual;
+    at += t->row0 * ld + col0 * size;
+    for (int64_t r = 0; r < t->rows; r++, at += ld)
+        for (int64_t c = 0; c < cols * size; c += 64)
             __builtin_prefetch(at + c, 0, 2);
 }
 
@@ -332,9 +335,10 @@ static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, 
     int64_t ldc = g->epi ? g->epi->ld_y : g->ldc;
     float *c = (g->epi ? (float *)g->epi->y : g->c) + t->row0 * ldc + col0;
     bool acc = !s->first || (!g->epi && g->acc);
+    const bool met = s->last && g->epi && (g->epi->residual || g->epi->past);
     for (int64_t p = p0; p < whole; p++, r.b += r.step) {
-        if (s->last && g->epi && g->epi->residual)
-            fetch_residual(j, t, p * nr, nr);
+        if (met)
+            fetch_met(j, t, p * nr, nr);
         j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, ldc, acc,
                    ahead_of(j, s, t, p, r.b));
     }
@@ -350,9 +354,13 @@ static void run_half(const job *j, const pass *s, const place *t, int64_t p0, in
 {
     const int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < j->g->n ? p1 * nr : j->g->n;
     float *c = sums + (s->first && s->last ? 0 : (t->block - s->b0) * j->e->mr * HALF_LD);
-    for (int64_t p = p0; p < p1; p++, r.b += r.step)
+    const bool met = s->last && j->g->epi->past;
+    for (int64_t p = p0; p < p1; p++, r.b += r.step) {
+        if (met)
+            fetch_met(j, t, p * nr, nr);
         j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, HALF_LD, !s->first,
                    ahead_of(j, s, t, p, r.b));
+    }
     if (s->last)
         finish_tile(j, t, col0, end - col0, c, HALF_LD);
 }

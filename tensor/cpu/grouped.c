@@ -126,7 +126,8 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
     int64_t groups = a->d->groups, s0;
     kin_product mode = grouped_product(ctx, a->w, groups);
     kin_gemm *g = kin_ws_bytes(ctx, (size_t)groups * sizeof(*g));
-    if (!g)
+    kin_epilogue *epi = kin_ws_bytes(ctx, (size_t)groups * sizeof(*epi));
+    if (!g || !epi)
         return ctx->error.status;
     for (int64_t e = 0; e < groups; e++) {
         int64_t m = group_rows(ctx, a->d, e, &s0);
@@ -141,6 +142,10 @@ kin_status kin_cpu_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
                           .lda = kin_ld(a->dy),
                           .c = kin_f32(a->dx) + s0 * kin_ld(a->dx),
                           .ldc = kin_ld(a->dx)};
+        if (a->past) {
+            kin_cpu_past_epilogue(a->act, a->past, s0, a->dx, &epi[e]);
+            g[e].epi = &epi[e];
+        }
         KIN_TRY(kin_cpu_right(ctx, a->w[e], a->n, a->k, true, mode, &g[e]));
     }
     KIN_TRY(kin_cpu_gemm(ctx, g, groups, mode));

@@ -24,6 +24,18 @@ kin_status kin_cpu_linear_epilogue(kin_ctx *ctx, const kin_linear_args *a, kin_e
     return kin_cpu_param_f32(ctx, a->b, a->n, &epi->bias);
 }
 
+void kin_cpu_past_epilogue(kin_act act, const kin_tensor *past, int64_t row0, const kin_tensor *dx,
+                           kin_epilogue *epi)
+{
+    *epi = (kin_epilogue){.act = act,
+                          .past = kin_rows_at(past, row0),
+                          .past_half = kin_is_half(past),
+                          .ld_past = kin_ld(past),
+                          .y = kin_rows_at(dx, row0),
+                          .half = kin_is_half(dx),
+                          .ld_y = kin_ld(dx)};
+}
+
 kin_status kin_cpu_linear(kin_ctx *ctx, const kin_linear_args *a)
 {
     if (!kin_is_operand(a->x))
@@ -70,9 +82,10 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
     if (!kin_is_operand(a->dy))
         return kin_ref_linear_dx(ctx, a);
-    if (kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->dy))
+    if (!a->past && kin_cpu_use_onednn(ctx, a->w, a->n, a->k) && kin_is_f32(a->dy))
         return kin_onednn_linear_dx(ctx, a);
     kin_product mode = kin_cpu_weight_product(ctx, a->w);
+    kin_epilogue epi;
     const float *pack;
     KIN_TRY(kin_cpu_pack(ctx, a->w, a->n, a->k, true, mode, &pack));
     kin_gemm g = {.m = a->m,
@@ -85,6 +98,10 @@ kin_status kin_cpu_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
                   .c = kin_f32(a->dx),
                   .ldc = kin_ld(a->dx),
                   .acc = a->acc};
+    if (a->past) {
+        kin_cpu_past_epilogue(a->act, a->past, 0, a->dx, &epi);
+        g.epi = &epi;
+    }
     return kin_cpu_gemm(ctx, &g, 1, mode);
 }
 

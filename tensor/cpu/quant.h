@@ -15,8 +15,8 @@ typedef struct kin_int8_left {
     const int32_t *shift; /* [rows] or NULL */
 } kin_int8_left;
 
-/* The first `rows` rows of x [*,k], f32, or bf16 where the level multiplies bytes, as left operand, in the workspace, which gives
- * room for `room` >= rows of them. Fails: MEM. */
+/* The first `rows` rows of x [*,k], f32, or bf16 where the level multiplies bytes, as left operand,
+ * in the workspace, which gives room for `room` >= rows of them. Fails: MEM. */
 kin_status kin_cpu_int8_left(kin_ctx *ctx, const kin_tensor *x, int64_t rows, int64_t room,
                              int64_t k, kin_int8_left *out);
 /* Fills in g (a, a_half, lda, a_rows, k, b_pack, deq) and deq for the product of some rows of left

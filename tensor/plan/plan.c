@@ -61,7 +61,7 @@ static kin_status linear(kin_ctx *ctx, const kin_linear_args *a)
 static kin_status linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
 {
     double flops = 2.0 * (double)a->m * (double)a->n * (double)a->k;
-    return count(ctx, flops, a->dy, value(a->w), a->dx, END);
+    return count(ctx, flops, a->dy, value(a->w), some(a->past), a->dx, END);
 }
 
 static kin_status linear_dw(kin_ctx *ctx, const kin_linear_bwd_args *a)
@@ -90,7 +90,7 @@ static kin_status grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_args *a)
 {
     for (int64_t e = 0; e < a->d->groups; e++)
         count(ctx, 0, value(a->w[e]), END);
-    return count(ctx, grouped_flops(ctx, a->d, a->n, a->k), a->dy, a->dx, END);
+    return count(ctx, grouped_flops(ctx, a->d, a->n, a->k), a->dy, some(a->past), a->dx, END);
 }
 
 static kin_status grouped_dw(kin_ctx *ctx, const kin_grouped_bwd_args *a)

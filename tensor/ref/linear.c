@@ -44,6 +44,8 @@ kin_status kin_ref_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args *a)
                 sum += kin_ref_operand(ctx, kin_ref_get2(a->dy, i, j)) *
                        kin_ref_operand(ctx, kin_ref_load(w, kin_ref_flat(w, j, c)));
             }
+            if (kin_ref_has(a->past))
+                sum *= kin_ref_act_grad(a->act, kin_ref_get2(a->past, i, c));
             kin_ref_put2(a->dx, i, c, sum, a->acc);
         }
     }

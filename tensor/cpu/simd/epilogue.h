@@ -13,6 +13,8 @@ typedef struct row_of {
     bool whole; /* sums are integers */
     float *pre, *y;
     uint16_t *pre_half, *half; /* in place of pre, y */
+    const void *past;
+    bool past_half;
 } row_of;
 
 /* Sums over 8-bit integers as f32: kin_dequant. */
@@ -47,7 +49,27 @@ EPILOGUE_TARGET VINL void columns(kin_act act, const row_of *a, int64_t c, int64
         vf_storen(a->y + c, v, n);
 }
 
+EPILOGUE_TARGET VINL void slopes(kin_act act, const row_of *a, int64_t c, int64_t n)
+{
+    const vf past = a->past_half ? vf_loadn_bf16((const uint16_t *)a->past + c, n)
+                                 : vf_loadn((const float *)a->past + c, n);
+    const vf v = vf_mul(vf_loadn(a->tile + c, n), vf_act_grad(act, past));
+    if (a->half)
+        EPILOGUE_HALF(a->half + c, v, n);
+    else
+        vf_storen(a->y + c, v, n);
+}
+
 /* note: written out per activation, whose constants then stay in registers */
+EPILOGUE_TARGET VINL void one_gradient(kin_act act, const row_of *a, int64_t cols)
+{
+    int64_t c = 0;
+    for (; c + VL <= cols; c += VL)
+        slopes(act, a, c, VL);
+    if (c < cols)
+        slopes(act, a, c, cols - c);
+}
+
 EPILOGUE_TARGET VINL void one_row(kin_act act, const row_of *a, int64_t cols)
 {
     int64_t c = 0;
@@ -63,19 +85,28 @@ EPILOGUE_TARGET EPILOGUE_LINKAGE void EPILOGUE_NAME(const kin_epilogue *e, const
 {
     for (int64_t r = row0; r < row0 + rows; r++, tile += ldt) {
         const int64_t left = d && d->rows ? d->rows[r] : r;
-        const row_of a = {
-            .col_step = d ? d->col_step + col0 : NULL,
-            .row_step = d ? d->row_step[left] : 0,
-            .whole = d && d->row_shift,
-            .shift = d && d->row_shift ? d->row_shift[left] : 0,
-            .tile = tile,
-            .bias = e->bias ? e->bias + col0 : NULL,
-            .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
-            .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
-            .pre = e->pre && !e->pre_half ? (float *)e->pre + r * e->ld_pre + col0 : NULL,
-            .pre_half = e->pre_half ? (uint16_t *)e->pre + r * e->ld_pre + col0 : NULL,
-            .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
-            .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
+        row_of a = {.col_step = d ? d->col_step + col0 : NULL,
+                    .row_step = d ? d->row_step[left] : 0,
+                    .whole = d && d->row_shift,
+                    .shift = d && d->row_shift ? d->row_shift[left] : 0,
+                    .tile = tile,
+                    .bias = e->bias ? e->bias + col0 : NULL,
+                    .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
+                    .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
+                    .pre = e->pre && !e->pre_half ? (float *)e->pre + r * e->ld_pre + col0 : NULL,
+                    .pre_half = e->pre_half ? (uint16_t *)e->pre + r * e->ld_pre + col0 : NULL,
+                    .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
+                    .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
+        if (e->past) {
+            const size_t size = e->past_half ? sizeof(uint16_t) : sizeof(float);
+            a.past = (const char *)e->past + (size_t)(r * e->ld_past + col0) * size;
+            a.past_half = e->past_half;
+            if (e->act == KIN_ACT_GELU_TANH)
+                one_gradient(KIN_ACT_GELU_TANH, &a, cols);
+            else
+                one_gradient(e->act, &a, cols);
+            continue;
+        }
         switch (e->act) {
         case KIN_ACT_NONE: one_row(KIN_ACT_NONE, &a, cols); break;
         case KIN_ACT_GELU_TANH: one_row(KIN_ACT_GELU_TANH, &a, cols); break;

@@ -4,18 +4,11 @@
 #include "tensor/cpu/simd/simd.h"
 #include "tensor/cpu/simd/vec.h"
 
-/* 16 values from column c on, zeros past k; half: of a row in bf16. */
+/* A vector of values from column c on, zeros past k; half: of a row in bf16. */
 VINL vf values(const void *x, bool half, int64_t c, int64_t k)
 {
-#ifdef __AVX512F__
-    if (half) {
-        const __mmask16 some = k - c < VL ? (__mmask16)((1u << (k - c)) - 1) : (__mmask16)0xffff;
-        const __m256i v = _mm256_maskz_loadu_epi16(some, (const uint16_t *)x + c);
-        return vi_float(vi_shl(_mm512_cvtepu16_epi32(v), 16));
-    }
-#endif
-    (void)half; /* rows are f32 at this level */
-    return vf_loadn((const float *)x + c, k - c);
+    return half ? vf_loadn_bf16((const uint16_t *)x + c, k - c)
+                : vf_loadn((const float *)x + c, k - c);
 }
 
 VINL kin_quant scale_of(const void *x, bool half, int64_t k)

@@ -23,6 +23,10 @@ typedef struct kin_epilogue {
     void *pre, *y;                            /* floats, or bf16 where pre_half, half are set */
     bool pre_half, half;                      /* half: engines that are deep alone */
     int64_t ld_pre, ld_y;
+    /* The sum is a gradient: first times act'(past), floats or bf16; then act is not applied */
+    const void *past;
+    bool past_half;
+    int64_t ld_past;
 } kin_epilogue;
 
 /* How a row becomes 8-bit integers: q = nearest(x * inverse), x ~ q * step. A row of zeros (or

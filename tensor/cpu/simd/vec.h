@@ -506,6 +506,18 @@ VINL vf vf_round_bf16(vf a)
     return vf_blend(vf_nan(a), a, vi_float(r));
 }
 
+/* The first n <= VL values of a row in bf16, zeros behind them. */
+VINL vf vf_loadn_bf16(const uint16_t *p, int64_t n)
+{
+#ifdef __AVX512F__
+    return vi_float(vi_shl(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vm_first(n), p)), 16));
+#else
+    uint16_t t[VL] = {0};
+    memcpy(t, p, (size_t)(n < VL ? n : VL) * sizeof *p);
+    return vf_load_bf16(t);
+#endif
+}
+
 /* The first n <= VL values rounded to bf16. */
 VINL void vf_storen_bf16(uint16_t *p, vf a, int64_t n)
 {
