@@ -85,8 +85,8 @@ void add(kin_lt_product *q, kin_lt_data *d, const void *c, int64_t ld)
 constexpr int side = 64; /* of the product that GELU is tried on */
 
 /* a [side,side] and b, such that (a b^T)[i,j] = (i - side/2) / 4 + j / 256, exact in any type; bias
- * 1/512 */
-__global__ void trial_kernel(void *a, void *b, float *bias, bool bf16)
+ * 1/512; aux, which SLOPE reads, that sum too */
+__global__ void trial_kernel(void *a, void *b, float *bias, float *aux, bool bf16)
 {
     KIN_EACH(e, side * side)
     {
@@ -100,23 +100,35 @@ __global__ void trial_kernel(void *a, void *b, float *bias, bool bf16)
             ((float *)a)[e] = x;
             ((float *)b)[e] = w;
         }
+        aux[e] = 0.25f * (float)(i - side / 2) + (float)l / 256.0f;
         if (e < side)
             bias[e] = 1.0f / 512.0f;
     }
 }
 
-/* True if y is the tanh form of GELU of the trial's sums, no place off by more than `bound` (of 1 +
- * the sum's magnitude). The form with erf is off by 4.1e-4 at most, which the bound alone may not
- * tell. */
-bool is_tanh_form(const float *y, double bias, double bound)
+/* GELU at x, or x times its derivative there; tanh or erf. */
+double trial_value(double x, bool slope, bool with_erf)
+{
+    if (with_erf) {
+        const double cdf = 0.5 * (1 + erf(x * 0.70710678118654752440));
+        return slope ? x * (cdf + x * 0.39894228040143267794 * exp(-0.5 * x * x)) : x * cdf;
+    }
+    const double t = tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
+    const double du = 0.79788456080286535588 * (1 + 3 * 0.044715 * x * x);
+    return slope ? x * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du) : 0.5 * x * (1 + t);
+}
+
+/* True if y is what the tanh form of GELU makes of the trial's sums, no place off by more than
+ * `bound` (of 1 + the sum's magnitude). The form with erf is off by 4.1e-4 at most (its slope's
+ * product by 2e-3), which the bound alone may not tell. */
+bool is_tanh_form(const float *y, bool slope, double bias, double bound)
 {
     double tanh_off = 0, erf_off = 0;
     bool close = true;
     for (int e = 0; e < side * side; e++) {
         const double x = 0.25 * (e / side - side / 2) + e % side / 256.0 + bias;
-        const double t = tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
-        const double off = (double)y[e] - 0.5 * x * (1 + t);
-        const double other = (double)y[e] - 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+        const double off = (double)y[e] - trial_value(x, slope, false);
+        const double other = (double)y[e] - trial_value(x, slope, true);
         close = close && fabs(off) <= bound * (1 + fabs(x));
         tanh_off += off * off;
         erf_off += other * other;
@@ -136,7 +148,8 @@ bool try_gelu(kin_cuda_call *c, library *l, const kin_lt_product &like)
     d.a = a;
     d.b = b;
     d.bias = bias;
-    d.aux = kin_cuda_scratch(c, bytes);
+    float *aux = (float *)kin_cuda_scratch(c, bytes);
+    d.aux = aux;
     q.type = like.type;
     q.out = like.out;
     q.tf32 = like.tf32;
@@ -145,13 +158,14 @@ bool try_gelu(kin_cuda_call *c, library *l, const kin_lt_product &like)
     q.along_a = q.along_b = 1;
     q.align_a = q.align_b = q.align_bias = q.align_aux = KIN_GPU_ALIGN;
     put(&q, &d, (float *)kin_cuda_scratch(c, bytes), side);
-    KIN_LAUNCH(c, trial_kernel, kin_blocks(side * side), KIN_THREADS, a, b, bias,
+    KIN_LAUNCH(c, trial_kernel, kin_blocks(side * side), KIN_THREADS, a, b, bias, aux,
                q.type == KIN_LT_BF16);
     if (c->status != KIN_OK || !kin_lt_run(l->lt, &q, &d, stream_of(c)))
         return false;
     kin_cuda_read(c, y, d.y, bytes);
     const double bound = q.type == KIN_LT_BF16 || q.tf32 ? 0x1p-11 : 0x1p-20;
-    return c->status == KIN_OK && is_tanh_form(y, q.epilogue & KIN_LT_BIAS ? 1.0 / 512 : 0, bound);
+    return c->status == KIN_OK && is_tanh_form(y, q.epilogue & KIN_LT_SLOPE,
+                                               q.epilogue & KIN_LT_BIAS ? 1.0 / 512 : 0, bound);
 }
 
 /* True where the library's GELU is ours; found out at the first use of each epilogue (the host
@@ -159,22 +173,31 @@ bool try_gelu(kin_cuda_call *c, library *l, const kin_lt_product &like)
 bool gelu_holds(kin_cuda_call *c, library *l, const kin_lt_product &q)
 {
     const int type = q.type == KIN_LT_BF16 ? 0 : q.tf32 ? 1 : 2;
-    signed char *known =
-        &l->gelu[type][(q.epilogue & KIN_LT_BIAS ? 1 : 0) + (q.epilogue & KIN_LT_AUX ? 2 : 0)];
+    const int which = q.epilogue & KIN_LT_SLOPE
+                          ? 4
+                          : (q.epilogue & KIN_LT_BIAS ? 1 : 0) + (q.epilogue & KIN_LT_AUX ? 2 : 0);
+    signed char *known = &l->gelu[type][which];
     if (*known == 0 && !kin_gpu_is_recording(c->gpu))
         *known = try_gelu(c, l, q) ? 1 : -1;
     return *known > 0;
+}
+
+/* note: aux rows must be multiples of 8 values */
+bool aux_fits(const kin_tensor &t, int64_t n)
+{
+    return t.dtype == KIN_DTYPE_F32 && t.stride[0] % 8 == 0 && t.stride[0] >= n;
 }
 
 /* p's epilogue as the library's; -1: it has none such. */
 int64_t epilogue_of(const library *l, const kin_product *p)
 {
     const bool gelu = p->act == KIN_ACT_GELU_TANH, residual = p->residual.data;
+    if (p->past.data)
+        return gelu && l->epilogues && !p->acc && aux_fits(p->past, p->n) ? KIN_LT_SLOPE : -1;
     if (p->gate.data || (p->act && !gelu) || (gelu && residual) || (p->pre.data && !gelu) ||
         ((gelu || residual) && !l->epilogues))
         return -1;
-    /* note: aux rows must be multiples of 8 values */
-    if (p->pre.data && (p->pre.stride[0] % 8 != 0 || p->pre.stride[0] < p->n))
+    if (p->pre.data && !aux_fits(p->pre, p->n))
         return -1;
     if (residual && (p->residual.stride[0] < p->n || p->residual.stride[1] != 1 ||
                      (p->residual.data == p->y.data && p->residual.stride[0] != p->y.stride[0])))
@@ -201,7 +224,7 @@ void *bias_of(kin_cuda_call *c, const kin_product *p)
 bool run_fused(kin_cuda_call *c, library *l, const kin_product *p, kin_lt_product q, kin_lt_data d)
 {
     q.epilogue = epilogue_of(l, p);
-    if (q.epilogue < 0 || (q.epilogue & KIN_LT_GELU && !gelu_holds(c, l, q)))
+    if (q.epilogue < 0 || (q.epilogue & (KIN_LT_GELU | KIN_LT_SLOPE) && !gelu_holds(c, l, q)))
         return false;
     put(&q, &d, (float *)p->y.data, p->y.stride[0]);
     if (p->acc)
@@ -212,9 +235,10 @@ bool run_fused(kin_cuda_call *c, library *l, const kin_product *p, kin_lt_produc
         d.bias = bias_of(c, p);
         q.align_bias = kin_lt_alignment(d.bias, 0, 4);
     }
-    if (p->pre.data) {
-        d.aux = p->pre.data;
-        q.ld_aux = p->pre.stride[0];
+    const kin_tensor &aux = p->past.data ? p->past : p->pre;
+    if (aux.data) {
+        d.aux = aux.data;
+        q.ld_aux = aux.stride[0];
         q.align_aux = kin_lt_alignment(d.aux, q.ld_aux, 4);
     }
     return c->status == KIN_OK && kin_lt_run(l->lt, &q, &d, stream_of(c));

@@ -9,7 +9,8 @@ struct library {
     kin_lt *lt;
     void *workspace;
     bool epilogues;
-    signed char gelu[3][4]; /* of each type and epilogue: 0 not tried, 1 holds, -1 does not */
+    /* Of each type and epilogue (bias, aux, slope): 0 not tried, 1 holds, -1 does not */
+    signed char gelu[3][5];
 };
 
 #endif

@@ -61,6 +61,8 @@ extern "C" kin_status kin_cuda_linear_dx(kin_ctx *ctx, const kin_linear_bwd_args
     p.k = a->n;
     p.a = kin_rows_of(dy);
     p.b = kin_turned(weight_matrix(w, a->k));
+    p.act = a->past ? a->act : KIN_ACT_NONE;
+    p.past = kin_cuda_in(&c, a->past);
     p.y = kin_cuda_out(&c, a->dx, a->acc);
     p.acc = a->acc;
     kin_product_run(&c, &p, kin_cuda_in_bf16(ctx));
@@ -191,6 +193,8 @@ extern "C" kin_status kin_cuda_grouped_dx(kin_ctx *ctx, const kin_grouped_bwd_ar
     p.b.row = 1;
     p.b.col = a->k;
     p.bs = weights_of(&c, a->w, p.groups, true, &p.b.dtype, &p.aligned);
+    p.act = a->past ? a->act : KIN_ACT_NONE;
+    p.past = kin_cuda_in(&c, a->past);
     p.y = kin_cuda_out(&c, a->dx, true);
     kin_product_run(&c, &p, kin_cuda_in_bf16(ctx));
     return kin_cuda_end(&c);

@@ -83,6 +83,8 @@ static cublasLtEpilogue_t epilogue_of(int64_t what)
 {
     if (what & KIN_LT_SUMS) /* its B is our a */
         return CUBLASLT_EPILOGUE_BGRADB;
+    if (what & KIN_LT_SLOPE)
+        return CUBLASLT_EPILOGUE_DGELU;
     if (what & KIN_LT_AUX)
         return what & KIN_LT_BIAS ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
     if (what & KIN_LT_GELU)
@@ -98,7 +100,7 @@ static bool set_epilogue(const setup *u, const kin_lt_product *p, const kin_lt_d
     bool ok = set(u, CUBLASLT_MATMUL_DESC_EPILOGUE, &what, sizeof what);
     if (ok && p->epilogue & (KIN_LT_BIAS | KIN_LT_SUMS))
         ok = set(u, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &d->bias, sizeof d->bias);
-    if (ok && p->epilogue & KIN_LT_AUX)
+    if (ok && p->epilogue & (KIN_LT_AUX | KIN_LT_SLOPE))
         ok = set(u, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &d->aux, sizeof d->aux) &&
              set(u, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &p->ld_aux, sizeof p->ld_aux);
     return ok;

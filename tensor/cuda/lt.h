@@ -16,9 +16,9 @@ typedef struct kin_lt kin_lt;
 
 typedef enum kin_lt_type { KIN_LT_F32, KIN_LT_BF16, KIN_LT_E4M3 } kin_lt_type;
 
-/* What is done to the sum, in this order. GELU is the tanh form, AUX its input kept; SUMS comes
- * alone: also the sums of B's rows. */
-enum { KIN_LT_BIAS = 1, KIN_LT_GELU = 2, KIN_LT_AUX = 4, KIN_LT_SUMS = 8 };
+/* What is done to the sum, in this order. GELU is the tanh form, AUX its input kept. Alone: SUMS,
+ * also the sums of B's rows; SLOPE, times the derivative of GELU at aux. */
+enum { KIN_LT_BIAS = 1, KIN_LT_GELU = 2, KIN_LT_AUX = 4, KIN_LT_SUMS = 8, KIN_LT_SLOPE = 16 };
 
 /* y = epilogue(a b^T + c), y and c [m,n], a [m,k], b [n,k], in row-major order. int64_t alone: the
  * key of its algorithm. */

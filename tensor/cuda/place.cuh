@@ -53,6 +53,10 @@ __device__ static __forceinline__ void kin_product_finish(const kin_product &p, 
         kin_put(at, sum, p.acc);
         return;
     }
+    if (p.past.data) {
+        *kin_ptr2(p.y, i, j) = sum * kin_act_slope(p.act, kin_get2(p.past, i, j));
+        return;
+    }
     const void *bias = p.biases ? p.biases[expert] : p.bias;
     if (bias)
         sum += kin_load(bias, p.bias_dtype, j);

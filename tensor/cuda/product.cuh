@@ -29,12 +29,14 @@ typedef struct kin_product {
     int64_t gathered;          /* rows of the operand that order picks from */
     const int32_t *order; /* NULL, or sorted row s stands for row order[s] / slots of A (OVER: B) */
     int64_t slots;
-    /* y = residual + gate * act(pre = sum + bias), y += with acc */
+    /* y = residual + gate * act(pre = sum + bias), y += with acc; with past, a gradient:
+     * y = sum * act'(past) and no more */
     const void *bias; /* [n] or NULL, of bias_dtype */
     int bias_dtype;
     int act;
-    int64_t gate_rows;                 /* of y, that share one of gate */
-    kin_tensor gate, residual, pre, y; /* y [m,n], columns contiguous; the others no data: none */
+    int64_t gate_rows; /* of y, that share one of gate */
+    /* y [m,n], columns contiguous; the others no data: none */
+    kin_tensor gate, residual, pre, past, y;
     bool acc;
 } kin_product;
 
@@ -77,7 +79,7 @@ static inline kin_sum_place kin_place_of_sum(kin_cuda_call *c, const kin_product
 /* True if y is the sum alone, but for the bias. */
 static inline bool kin_product_is_plain(const kin_product *p)
 {
-    return !p->act && !p->gate.data && !p->residual.data && !p->pre.data;
+    return !p->act && !p->gate.data && !p->residual.data && !p->pre.data && !p->past.data;
 }
 
 static inline kin_matrix kin_rows_of(const kin_tensor &t) /* a 2-D view as it is */

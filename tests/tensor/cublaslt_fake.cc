@@ -97,6 +97,14 @@ double gelu(double x)
     return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
 }
 
+double gelu_slope(double x)
+{
+    const double c = sqrt(2 / acos(-1.0)), t = tanh(c * (x + 0.044715 * x * x * x));
+    if (kin_fake.erf)
+        return 0.5 * (1 + erf(x / sqrt(2.0))) + x * exp(-0.5 * x * x) / sqrt(2 * acos(-1.0));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
+}
+
 struct product { /* column-major: d [m,n] = a [m,k] b [k,n] */
     const desc *how;
     const layout &la, &lb, &lc, &ld;
@@ -145,8 +153,9 @@ void check(const product &p)
     rule(what == CUBLASLT_EPILOGUE_DEFAULT || what == CUBLASLT_EPILOGUE_BIAS ||
              what == CUBLASLT_EPILOGUE_GELU || what == CUBLASLT_EPILOGUE_GELU_BIAS ||
              what == CUBLASLT_EPILOGUE_GELU_AUX || what == CUBLASLT_EPILOGUE_GELU_AUX_BIAS ||
-             what == CUBLASLT_EPILOGUE_BGRADB,
+             what == CUBLASLT_EPILOGUE_BGRADB || what == CUBLASLT_EPILOGUE_DGELU,
          "epilogue");
+    rule(what != CUBLASLT_EPILOGUE_DGELU || p.beta == 0, "DGELU adds nothing");
     if (what & 128) {
         const int64_t ld = p.how->get<int64_t>(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 0);
         rule(ld % 8 == 0 && ld >= (int64_t)p.ld.rows, "leading dimension of aux");
@@ -172,7 +181,9 @@ void compute(const product &p)
                 sum += p.at_a(i, l) * p.at_b(l, j);
             if (what != CUBLASLT_EPILOGUE_DEFAULT && what & CUBLASLT_EPILOGUE_BIAS)
                 sum += vector[i];
-            if (what & 128)
+            if (what == CUBLASLT_EPILOGUE_DGELU)
+                sum *= gelu_slope((double)aux[i + j * aux_ld]);
+            else if (what & 128)
                 aux[i + j * aux_ld] = (float)sum;
             p.d[i + j * p.ld.ld] = (float)(what & CUBLASLT_EPILOGUE_GELU ? gelu(sum) : sum);
         }

@@ -118,16 +118,20 @@ static void forward(rig *r, shape s, bool gather, kin_act act, kin_dtype weights
     rig_end(r);
 }
 
-static void backward(rig *r, shape s, bool gather, kin_dtype weights)
+/* act: dx is the gradient before this activation. */
+static void backward(rig *r, shape s, bool gather, kin_dtype weights, kin_act act)
 {
     setup u;
-    rig_begin(r, "grouped backward T=%d K=%d G=%d n=%d k=%d null=%d gather=%d w=%s", (int)s.tokens,
-              (int)s.slots, (int)s.groups, (int)s.n, (int)s.k, (int)s.null_tokens, gather,
-              kin_dtype_name(weights));
+    rig_begin(r, "grouped backward T=%d K=%d G=%d n=%d k=%d null=%d gather=%d w=%s act=%d",
+              (int)s.tokens, (int)s.slots, (int)s.groups, (int)s.n, (int)s.k, (int)s.null_tokens,
+              gather, kin_dtype_name(weights), act);
     int64_t rows = s.tokens * s.slots;
     kin_tensor x = rig_in(r, 1, 0, KIN_DIMS(gather ? s.tokens : rows, s.k));
     kin_tensor dy = rig_in(r, 1, 4, KIN_DIMS(rows, s.n));
     pair dx = rig_out(r, KIN_DTYPE_F32, false, 1, KIN_DIMS(rows, s.k));
+    kin_tensor past = {0};
+    if (act != KIN_ACT_NONE)
+        past = rig_in(r, 1, 2, KIN_DIMS(rows, s.k));
     setup_make(r, s, weights, &u);
     for (int side = 0; side < 2; side++) {
         kin_grouped_bwd_args a = {.n = s.n,
@@ -138,7 +142,9 @@ static void backward(rig *r, shape s, bool gather, kin_dtype weights)
                                   .x = &x,
                                   .w = u.wp[side],
                                   .b = u.bp[side],
-                                  .dx = &dx.t[side]};
+                                  .dx = &dx.t[side],
+                                  .act = act,
+                                  .past = past.data ? &past : NULL};
         RIG_CALL(r, side, grouped_dx, &a);
         a.dx = NULL;
         RIG_CALL(r, side, grouped_dw, &a);
@@ -158,8 +164,9 @@ void kernels_grouped(rig *r)
             forward(r, shapes[i], gather, KIN_ACT_NONE, KIN_DTYPE_F32);
             forward(r, shapes[i], gather, KIN_ACT_GELU_TANH, KIN_DTYPE_F32);
             forward(r, shapes[i], gather, KIN_ACT_SILU, KIN_DTYPE_BF16);
-            backward(r, shapes[i], gather, KIN_DTYPE_F32);
-            backward(r, shapes[i], gather, KIN_DTYPE_BF16);
+            backward(r, shapes[i], gather, KIN_DTYPE_F32, KIN_ACT_NONE);
+            backward(r, shapes[i], gather, KIN_DTYPE_BF16, KIN_ACT_NONE);
+            backward(r, shapes[i], gather, KIN_DTYPE_F32, KIN_ACT_GELU_TANH);
         }
     }
 }

@@ -106,14 +106,18 @@ void kernels_linear(rig *r)
     forward(r, (shape){6, 97, 33}, &halves, KIN_DTYPE_BF16);
 }
 
-static void backward(rig *r, shape s, bool acc, bool bias, int pad, kin_dtype weights)
+/* act: dx is the gradient before this activation. */
+static void backward(rig *r, shape s, bool acc, bool bias, int pad, kin_dtype weights, kin_act act)
 {
-    rig_begin(r, "linear backward m=%d n=%d k=%d acc=%d bias=%d pad=%d w=%s", (int)s.m, (int)s.n,
-              (int)s.k, acc, bias, pad, kin_dtype_name(weights));
+    rig_begin(r, "linear backward m=%d n=%d k=%d acc=%d bias=%d pad=%d w=%s act=%d", (int)s.m,
+              (int)s.n, (int)s.k, acc, bias, pad, kin_dtype_name(weights), act);
     kin_tensor x = rig_in(r, 1, pad, KIN_DIMS(s.m, s.k)),
                dy = rig_in(r, 1, pad, KIN_DIMS(s.m, s.n));
     param_pair w = rig_param(r, weights, 1, true, KIN_DIMS(s.n, s.k)), b = {0};
     pair dx = rig_out(r, KIN_DTYPE_F32, acc, pad, KIN_DIMS(s.m, s.k));
+    kin_tensor past = {0};
+    if (act != KIN_ACT_NONE)
+        past = rig_in(r, 1, pad, KIN_DIMS(s.m, s.k));
     if (bias)
         b = rig_param(r, weights, 1, true, KIN_DIMS(s.n));
     for (int side = 0; side < 2; side++) {
@@ -125,7 +129,9 @@ static void backward(rig *r, shape s, bool acc, bool bias, int pad, kin_dtype we
                                  .w = w.p[side],
                                  .b = b.p[side],
                                  .dx = &dx.t[side],
-                                 .acc = acc};
+                                 .acc = acc,
+                                 .act = act,
+                                 .past = past.data ? &past : NULL};
         RIG_CALL(r, side, linear_dx, &a);
         a.dx = NULL;
         RIG_CALL(r, side, linear_dw, &a);
@@ -206,10 +212,15 @@ static void flat_view(rig *r)
 void kernels_linear_bwd(rig *r)
 {
     for (int i = 0; i < SHAPES; i++) {
-        backward(r, shapes[i], false, true, 0, KIN_DTYPE_F32);
-        backward(r, shapes[i], true, false, 3, KIN_DTYPE_F32);
-        backward(r, shapes[i], false, true, 0, KIN_DTYPE_BF16);
+        backward(r, shapes[i], false, true, 0, KIN_DTYPE_F32, KIN_ACT_NONE);
+        backward(r, shapes[i], true, false, 3, KIN_DTYPE_F32, KIN_ACT_NONE);
+        backward(r, shapes[i], false, true, 0, KIN_DTYPE_BF16, KIN_ACT_NONE);
+        backward(r, shapes[i], false, true, 0, KIN_DTYPE_F32, KIN_ACT_GELU_TANH);
+        backward(r, shapes[i], false, false, 5, KIN_DTYPE_BF16, KIN_ACT_SILU);
     }
+    /* more of n than one pass takes, columns beyond a group of panels */
+    backward(r, (shape){33, 1600, 70}, false, false, 0, KIN_DTYPE_F32, KIN_ACT_GELU_TANH);
+    backward(r, (shape){35, 60, 300}, false, false, 0, KIN_DTYPE_F32, KIN_ACT_RELU);
     frozen(r, true);
     frozen(r, false);
     repacked(r);

@@ -126,6 +126,62 @@ static void gelu_epilogues(void **state)
     close_layer(&s);
 }
 
+static double gelu_slope(double x)
+{
+    const double t = tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
+    return 0.5 * (1 + t) +
+           0.5 * x * (1 - t * t) * 0.79788456080286535588 * (1 + 3 * 0.044715 * x * x);
+}
+
+/* The gradient of x before a GELU that gave it, in one product; where the library's is another
+ * function, or the activation another, or rows of what it read have odd strides, in two steps. */
+static void gelu_gradient(void **state)
+{
+    static const struct {
+        bool erf;
+        kin_act act;
+        int64_t stride;
+        int runs; /* of DGELU, the trial among them */
+    } cases[] = {{false, KIN_ACT_GELU_TANH, K, 3},
+                 {true, KIN_ACT_GELU_TANH, K, 1},
+                 {false, KIN_ACT_RELU, K, 0},
+                 {false, KIN_ACT_GELU_TANH, K + 1, 0}};
+    static layer s;
+    static float past[M * (K + 1)], dx[M * K];
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const int64_t stride = cases[i].stride;
+        open_layer(&s, KIN_DTYPE_F32, KIN_PRECISION_HIGHEST, false);
+        kin_fake.erf = cases[i].erf;
+        draw(past, M * (K + 1), 6);
+        const kin_tensor dy = KIN_TENSOR(s.dy, KIN_DTYPE_F32, M, N);
+        kin_tensor before = KIN_TENSOR(past, KIN_DTYPE_F32, M, K);
+        kin_tensor to = KIN_TENSOR(dx, KIN_DTYPE_F32, M, K);
+        before.stride[0] = stride;
+        const kin_linear_bwd_args a = {.m = M,
+                                       .n = N,
+                                       .k = K,
+                                       .dy = &dy,
+                                       .w = s.w,
+                                       .dx = &to,
+                                       .act = cases[i].act,
+                                       .past = &before};
+        for (int j = 0; j < 2; j++) {
+            assert_ok(s.ctx->k->linear_dx(s.ctx, &a), &s.ctx->error);
+            for (int e = 0; e < M * K; e++) {
+                const double x = (double)past[e / K * stride + e % K];
+                double sum = 0;
+                for (int l = 0; l < N; l++)
+                    sum += (double)s.dy[e / K * N + l] * (double)s.wv[l * K + e % K];
+                sum *= cases[i].act == KIN_ACT_RELU ? (x > 0 ? 1.0 : 0.0) : gelu_slope(x);
+                assert_true(fabs((double)dx[e] - sum) < 1e-5);
+            }
+        }
+        assert_int_equal(kin_fake.runs[CUBLASLT_EPILOGUE_DGELU], cases[i].runs);
+        close_layer(&s);
+    }
+}
+
 /* A library whose GELU is another function is not used for it, in any type. */
 static void gelu_refused(void **state)
 {
@@ -252,8 +308,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gelu_epilogues), cmocka_unit_test(gelu_refused),
-        cmocka_unit_test(residuals),      cmocka_unit_test(bias_gradient),
-        cmocka_unit_test(tf32),           cmocka_unit_test(failures),
+        cmocka_unit_test(gelu_gradient),  cmocka_unit_test(residuals),
+        cmocka_unit_test(bias_gradient),  cmocka_unit_test(tf32),
+        cmocka_unit_test(failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,6 +233,62 @@ static void kept_in_bf16(void **state)
     }
 }
 
+static kin_status mlp(net *n, bool operand, kin_tensor *y)
+{
+    kin_tensor hidden;
+
+    KIN_TRY((operand ? kin_linear_operand : kin_linear_act)(n->ctx, &n->x, n->p[UP], n->p[UP_B],
+                                                            KIN_ACT_GELU_TANH, &hidden));
+    return kin_linear(n->ctx, &hidden, n->p[DOWN], n->p[DOWN_B], y);
+}
+
+static kin_status read_by_two(net *n, bool operand, kin_tensor *y)
+{
+    kin_tensor hidden, part[2];
+
+    (void)operand;
+    KIN_TRY(kin_linear_operand(n->ctx, &n->x, n->p[UP], n->p[UP_B], KIN_ACT_GELU_TANH, &hidden));
+    for (int i = 0; i < 2; i++)
+        KIN_TRY(kin_linear(n->ctx, &hidden, n->p[DOWN], NULL, &part[i]));
+    return kin_add(n->ctx, &part[0], &part[1], 1, y);
+}
+
+/* A product with adapters reads a hidden value several times: its gradient is then a sum, and the
+ * activation's comes after it. Any other second reader is told. */
+static void hidden_readers(void **state)
+{
+    (void)state;
+    for (kin_isa isa = KIN_ISA_AVX2; isa <= KIN_ISA_AMX; isa++) {
+        net n[2], two;
+
+        if (!kin_isa_available(isa))
+            continue;
+        for (int i = 0; i < 2; i++) {
+            open_net(&n[i], isa, 2);
+            /* of the shapes that are there: A [D,HIDDEN], B [D,D] */
+            kin_adapter low = {.a = n[i].p[DOWN], .b = n[i].p[PROJ], .scale = 0.5f};
+            n[i].p[DOWN]->adapters = &low;
+            run(&n[i], mlp, i == 1);
+            n[i].p[DOWN]->adapters = NULL;
+        }
+        same("adapted", &n[1].y, &n[0].y);
+        same("input", &n[1].dx, &n[0].dx);
+        for (int i = PROJ; i <= DOWN_B; i++)
+            same(n[1].p[i]->name, &n[1].p[i]->grad, &n[0].p[i]->grad);
+        close_net(&n[0]);
+        close_net(&n[1]);
+
+        open_net(&two, isa, 2);
+        assert_ok(kin_tape_begin(two.ctx), &two.ctx->error);
+        assert_ok(kin_tape_watch(two.ctx, &two.x), &two.ctx->error);
+        assert_ok(read_by_two(&two, true, &two.y), &two.ctx->error);
+        assert_int_equal(kin_tape_backward(two.ctx, &two.y, &two.x, 1), KIN_ERR_ARG);
+        assert_non_null(strstr(two.ctx->error.text, "read twice"));
+        kin_tape_end(two.ctx);
+        close_net(&two);
+    }
+}
+
 /* Products in 8-bit integers make of a bf16 operand what they make of its values in f32, rows of
  * experts likewise; matrices too small for them take it widened and leave f32. */
 static void eight_bits(void **state)
@@ -388,9 +444,10 @@ static void read_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kept_in_bf16),
-                                       cmocka_unit_test(the_rounding), cmocka_unit_test(in_place),
-                                       cmocka_unit_test(read_once), cmocka_unit_test(eight_bits)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kept_in_bf16), cmocka_unit_test(the_rounding),
+        cmocka_unit_test(in_place),     cmocka_unit_test(read_once),
+        cmocka_unit_test(eight_bits),   cmocka_unit_test(hidden_readers)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
