@@ -83,49 +83,46 @@ kin_status kin_ddpm_scheduler(const kin_ddpm_options *opt, cJSON **out, kin_erro
 
 /* --- noising --- */
 
-static void mix_sample(const kin_ddpm *d, int32_t index, const float *x0, const float *noise,
-                       int64_t n, float *xt, float *target)
+/* a x + b y, a and b [B,1] for samples of n numbers */
+static kin_status weighted(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *x, float sign,
+                           const kin_tensor *b, const kin_tensor *y, kin_tensor *sum)
 {
-    const double a = sqrt(d->process.ab[index]), b = sqrt(1.0 - d->process.ab[index]);
+    const kin_tensor fx = KIN_RESHAPE(x, x->size[0], -1), fy = KIN_RESHAPE(y, y->size[0], -1);
+    kin_tensor p, q;
 
-    for (int64_t i = 0; i < n; i++) {
-        const double x = (double)x0[i], e = (double)noise[i];
-
-        xt[i] = (float)(a * x + b * e);
-        switch (d->opt.prediction) {
-        case KIN_PREDICT_SAMPLE: target[i] = x0[i]; break;
-        case KIN_PREDICT_V: target[i] = (float)(a * e - b * x); break;
-        case KIN_PREDICT_FLOW:
-        case KIN_PREDICT_EPSILON: target[i] = noise[i]; break;
-        }
-    }
+    KIN_TRY(kin_mul(ctx, &fx, a, 1.0f, &p));
+    KIN_TRY(kin_mul(ctx, &fy, b, 1.0f, &q));
+    KIN_TRY(kin_add(ctx, &p, &q, sign, sum));
+    *sum = kin_tensor_reshape(sum, x->ndim, x->size);
+    return KIN_OK;
 }
 
 kin_status kin_ddpm_mix(kin_ctx *ctx, const kin_ddpm *d, const kin_tensor *x0,
                         const kin_tensor *noise, const int32_t *index, kin_tensor *xt,
                         kin_tensor *target)
 {
-    const int64_t n = x0->size[0] ? kin_tensor_numel(x0) / x0->size[0] : 0;
+    kin_tensor keep, take; /* sqrt(ab), sqrt(1-ab) */
 
-    if (!kin_tensor_same_shape(x0, noise) || x0->dtype != KIN_DTYPE_F32 ||
+    if (!kin_tensor_same_shape(x0, noise) || x0->ndim < 1 || x0->dtype != KIN_DTYPE_F32 ||
         noise->dtype != KIN_DTYPE_F32)
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "ddpm: x0 and noise must be f32 of one shape");
-    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, xt));
-    KIN_TRY(kin_ws_host(ctx, KIN_DTYPE_F32, x0->ndim, x0->size, target));
-    const size_t mark = kin_ws_mark(ctx);
-    kin_tensor clean, drawn;
-
-    KIN_TRY(kin_host(ctx, x0, &clean));
-    KIN_TRY(kin_host(ctx, noise, &drawn));
+    KIN_TRY(KIN_WS_HOST(ctx, &keep, KIN_DTYPE_F32, x0->size[0], 1));
+    KIN_TRY(KIN_WS_HOST(ctx, &take, KIN_DTYPE_F32, x0->size[0], 1));
     for (int64_t b = 0; b < x0->size[0] && !kin_ctx_is_plan(ctx); b++) {
         if (index[b] < 0 || index[b] >= d->process.n)
             return kin_fail(&ctx->error, KIN_ERR_ARG, "ddpm: step %d must lie in 0 to %d",
                             (int)index[b], d->process.n - 1);
-        mix_sample(d, index[b], (const float *)clean.data + b * n,
-                   (const float *)drawn.data + b * n, n, (float *)xt->data + b * n,
-                   (float *)target->data + b * n);
+        kin_tensor_set(&keep, b, sqrt(d->process.ab[index[b]]));
+        kin_tensor_set(&take, b, sqrt(1.0 - d->process.ab[index[b]]));
     }
-    kin_ws_release(ctx, mark);
+    KIN_TRY(weighted(ctx, &keep, x0, 1.0f, &take, noise, xt));
+    switch (d->opt.prediction) {
+    case KIN_PREDICT_V: return weighted(ctx, &keep, noise, -1.0f, &take, x0, target);
+    case KIN_PREDICT_SAMPLE: return kin_scale(ctx, x0, 1.0f, target); /* where it is computed */
+    case KIN_PREDICT_FLOW:
+    case KIN_PREDICT_EPSILON: break;
+    }
+    *target = *noise;
     return KIN_OK;
 }
 

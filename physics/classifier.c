@@ -24,18 +24,6 @@ kin_status kin_classifier_forward(kin_ctx *ctx, const kin_classifier *c, const k
 kin_status kin_classifier_loss(kin_ctx *ctx, kin_classifier_loss_kind kind, const kin_tensor *a,
                                kin_tensor *c)
 {
-    double value = 1;
-    float factor;
-    kin_tensor scaled, constant;
-
-    if (kind == KIN_CLASSIFIER_LOSS_PLAIN)
-        return kin_scale(ctx, a, 0.1f, c);
-    /* note: the stopped gradient makes the quotient a constant factor: c = factor * (1 + a) */
-    if (!kin_ctx_is_plan(ctx))
-        KIN_TRY(kin_scalar(ctx, a, &value));
-    factor = ((float)value > 1.0f ? 0.10f : 0.05f * (float)value) / (1.0f + (float)value + 1e-5f);
-    KIN_TRY(kin_scale(ctx, a, factor, &scaled));
-    KIN_TRY(kin_ws_tensor(ctx, scaled.dtype, scaled.ndim, scaled.size, &constant));
-    KIN_TRY(kin_fill(ctx, &constant, (double)factor));
-    return kin_add(ctx, &scaled, &constant, 1.0f, c);
+    return kind == KIN_CLASSIFIER_LOSS_PLAIN ? kin_scale(ctx, a, 0.1f, c)
+                                             : kin_activation(ctx, a, KIN_ACT_WISA_LOSS, c);
 }

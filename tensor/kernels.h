@@ -36,7 +36,9 @@ typedef enum kin_act {
     KIN_ACT_GELU_TANH,
     KIN_ACT_SILU,
     KIN_ACT_SIGMOID,
-    KIN_ACT_RELU
+    KIN_ACT_RELU,
+    KIN_ACT_WISA_LOSS /* f(x) (1 + x), the gradient of f stopped: f = (x > 1 ? 0.10 : 0.05 x) /
+                         (1 + x + 1e-5), 0 below 0 (physics/classifier.h) */
 } kin_act;
 
 /* Pairs of token and expert, sorted by expert. T tokens, K slots each, G groups (experts), R rows:

@@ -7,15 +7,15 @@
 bool kin_train_recordable(const kin_ctx *ctx, const kin_train_task *task)
 {
     const kin_model_info *info = kin_model_get_info(task->pipe->model);
-    if (!ctx->device || !task->replay || task->ddpm || task->levels)
+    if (!ctx->device || !task->replay || task->levels)
+        return false;
+    if (task->ddpm && task->ddpm->opt.variance == KIN_VARIANCE_LEARNED_RANGE)
         return false;
     if (info->family != KIN_FAMILY_DIT && info->family != KIN_FAMILY_KINEMA)
         return false;
     if (strcmp(info->router, kin_config_router_name(KIN_ROUTER_DIFFMOE)) == 0)
         return false;
-    if (info->predicts_sample && info->sample_loss_floor <= 0)
-        return false;
-    return !info->has_classifier || task->objective.classifier_loss == KIN_CLASSIFIER_LOSS_PLAIN;
+    return task->ddpm || !info->predicts_sample || info->sample_loss_floor > 0;
 }
 
 /* note: what lies on the device is not looked at again */

@@ -172,6 +172,11 @@ __device__ static __forceinline__ float kin_gelu_tanh(float x)
     return tanhf(0.79788456080286535588f * (x + 0.044715f * x * x * x));
 }
 
+__device__ static __forceinline__ float kin_wisa_factor(float x)
+{
+    return x < 0 ? 0.0f : (x > 1 ? 0.10f : 0.05f * x) / (1.0f + x + 1e-5f);
+}
+
 __device__ static __forceinline__ float kin_act_of(int act, float x)
 {
     switch (act) {
@@ -179,6 +184,7 @@ __device__ static __forceinline__ float kin_act_of(int act, float x)
     case KIN_ACT_SILU: return x * kin_sigmoid(x);
     case KIN_ACT_SIGMOID: return kin_sigmoid(x);
     case KIN_ACT_RELU: return x > 0 ? x : 0.0f;
+    case KIN_ACT_WISA_LOSS: return kin_wisa_factor(x) * (1.0f + x);
     default: return x;
     }
 }
@@ -194,6 +200,7 @@ __device__ static __forceinline__ float kin_act_slope(int act, float x)
     case KIN_ACT_SILU: s = kin_sigmoid(x); return s * (1.0f + x * (1.0f - s));
     case KIN_ACT_SIGMOID: s = kin_sigmoid(x); return s * (1.0f - s);
     case KIN_ACT_RELU: return x > 0 ? 1.0f : 0.0f;
+    case KIN_ACT_WISA_LOSS: return kin_wisa_factor(x);
     default: return 1.0f;
     }
 }

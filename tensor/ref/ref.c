@@ -10,6 +10,11 @@ static double sigmoid(double x)
 /* Inner argument of the tanh form of GELU, and its derivative. */
 static const double gelu_a = 0.79788456080286535588, gelu_b = 0.044715;
 
+static double wisa_factor(double x)
+{
+    return x < 0 ? 0 : (x > 1 ? 0.10 : 0.05 * x) / (1 + x + 1e-5);
+}
+
 double kin_ref_act(kin_act act, double x)
 {
     switch (act) {
@@ -18,6 +23,7 @@ double kin_ref_act(kin_act act, double x)
     case KIN_ACT_SILU: return x * sigmoid(x);
     case KIN_ACT_SIGMOID: return sigmoid(x);
     case KIN_ACT_RELU: return x > 0 ? x : 0;
+    case KIN_ACT_WISA_LOSS: return wisa_factor(x) * (1 + x);
     }
     return NAN;
 }
@@ -33,6 +39,7 @@ double kin_ref_act_grad(kin_act act, double x)
     case KIN_ACT_SILU: s = sigmoid(x); return s * (1 + x * (1 - s));
     case KIN_ACT_SIGMOID: s = sigmoid(x); return s * (1 - s);
     case KIN_ACT_RELU: return x > 0 ? 1 : 0;
+    case KIN_ACT_WISA_LOSS: return wisa_factor(x);
     }
     return NAN;
 }

@@ -178,7 +178,7 @@ static void unary_range(rig *r, kin_act act)
 
 void kernels_unary(rig *r)
 {
-    for (kin_act act = KIN_ACT_NONE; act <= KIN_ACT_RELU; act++) {
+    for (kin_act act = KIN_ACT_NONE; act <= KIN_ACT_WISA_LOSS; act++) {
         unary(r, act, 1, 1, 1, false, 0);
         unary(r, act, 17, 33, 1, true, 3);
         unary(r, act, 129, 64, 3, false, 0);

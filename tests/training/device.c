@@ -183,11 +183,11 @@ static void a_training_step_waits_twice(void **state)
             PROMOE);
     fclose(fp);
     check_training(&t, 2);
-    /* and one for the classifier, whose loss WISA scales by its own value */
+    /* also with the classifier, whose loss WISA scales by its own value */
     tiny_open(&t, images_dir, "clips", 1);
     tiny_write(t.config, TINY_MOE, TINY_SIMULATE, "\"lr\":0.002",
                "\"steps\":9,\"batch_size\":2,\"log_every\":9,\"checkpoint\":{\"every\":9},");
-    check_training(&t, 3);
+    check_training(&t, 2);
 }
 
 static void offload_keeps_the_bits(void **state)
@@ -268,44 +268,33 @@ static void recordings_keep_the_bits(void **state)
 
 enum { TRAIN_STEPS = 5, TAPPED_STEP = 4, MICRO = 2 };
 
+typedef enum train_kind { TRAIN_IMAGE, TRAIN_VIDEO, TRAIN_DDPM } train_kind;
 typedef struct training { /* of TRAIN_STEPS steps, two micro-batches each */
     double loss[TRAIN_STEPS];
     long waits[TRAIN_STEPS], plays;
 } training;
 
-/* The configuration of tiny_write with a classifier's loss that the host does not look at. */
-static void write_video_config(const tiny_run *t, const char *extra)
-{
-    char *text;
-    size_t bytes;
-    kin_error err = {0};
-    tiny_write(t->config, TINY_MOE, TINY_SIMULATE, "\"lr\":0.002,\"warmup_steps\":4", extra);
-    assert_ok(kin_file_read(t->config, 1 << 20, &text, &bytes, &err), &err);
-    FILE *fp = fopen(t->config, "w");
-    assert_non_null(fp);
-    assert_int_equal(text[bytes - 2], '}');
-    fprintf(fp, "%.*s,\"classifier_loss\":\"plain\"}}", (int)bytes - 2, text);
-    fclose(fp);
-    kin_free(text);
-}
-
-static void write_image_config(const tiny_run *t, const char *extra)
+static void write_image_config(const tiny_run *t, bool ddpm, const char *extra)
 {
     FILE *fp = fopen(t->config, "w");
     assert_non_null(fp);
     fprintf(fp,
-            "{\"transformer\":%s,\"data\":\"set\",%s"
+            "{\"transformer\":%s,\"data\":\"set\",%s%s"
             "\"optimizer\":{\"lr\":0.001,\"warmup_steps\":4}}",
-            PROMOE, extra);
+            PROMOE, extra,
+            ddpm ? "\"objective\":{\"kind\":\"ddpm\",\"prediction_type\":\"sample\",\"variance_"
+                   "type\":\"fixed_small\"},"
+                 : "");
     fclose(fp);
 }
 
 /* A run of its own; the step before the last is logged, with taps. */
-static void train_alone(tiny_run *t, const char *name, bool video, const char *compute,
+static void train_alone(tiny_run *t, const char *name, train_kind kind, const char *compute,
                         const char *graphs, training *out)
 {
     char extra[256];
     kin_trainer *trainer;
+    const bool video = kind == TRAIN_VIDEO;
     snprintf(extra, sizeof extra,
              "\"compute\":\"%s\",\"steps\":%d,\"batch_size\":2,\"gradient_accumulation\":%d,"
              "\"log_every\":%d,\"checkpoint\":{\"every\":%d},\"checkpointing\":%s,",
@@ -314,9 +303,9 @@ static void train_alone(tiny_run *t, const char *name, bool video, const char *c
     assert_int_equal(setenv("KINEMA_CUDA_GRAPHS", graphs, 1), 0);
     tiny_open(t, images_dir, name, 1);
     if (video)
-        write_video_config(t, extra);
+        tiny_write(t->config, TINY_MOE, TINY_SIMULATE, "\"lr\":0.002,\"warmup_steps\":4", extra);
     else
-        write_image_config(t, extra);
+        write_image_config(t, kind == TRAIN_DDPM, extra);
     kin_ctx_destroy(&t->ctx);
     t->ctx = open_ctx(0);
     assert_ok(kin_train_open(t->ctx, &t->opt, &trainer), &t->ctx->error);
@@ -336,15 +325,16 @@ static void train_alone(tiny_run *t, const char *name, bool video, const char *c
 /* Forward and backward are called, recorded, then played, over changing weights, learning rates and
  * inputs: the same losses, weights, averages and moments, and no wait more. In f32 blocks are
  * recomputed in the backward pass. */
-static void check_training_recordings(bool video, const char *compute)
+static void check_training_recordings(train_kind kind, const char *compute)
 {
+    static const char *const kinds[] = {"image", "video", "ddpm"};
     tiny_run a, b;
     training plain, played;
     char name[2][32], da[320], db[320];
     for (int k = 0; k < 2; k++)
-        snprintf(name[k], sizeof name[k], "%s-%s-%d", video ? "video" : "image", compute, k);
-    train_alone(&a, name[0], video, compute, "0", &plain);
-    train_alone(&b, name[1], video, compute, "1", &played);
+        snprintf(name[k], sizeof name[k], "%s-%s-%d", kinds[kind], compute, k);
+    train_alone(&a, name[0], kind, compute, "0", &plain);
+    train_alone(&b, name[1], kind, compute, "1", &played);
     assert_int_equal(plain.plays, 0);
     assert_int_equal(played.plays, MICRO * (TRAIN_STEPS - 1) - 1);
     assert_memory_equal(plain.loss, played.loss, sizeof plain.loss);
@@ -355,16 +345,16 @@ static void check_training_recordings(bool video, const char *compute)
     snprintf(da, sizeof da, "%s/checkpoint-%d", a.run, TRAIN_STEPS);
     snprintf(db, sizeof db, "%s/checkpoint-%d", b.run, TRAIN_STEPS);
     for (int i = 0; tiny_files[i]; i++)
-        if (video || !strstr(tiny_files[i], "text_encoder"))
+        if (kind == TRAIN_VIDEO || !strstr(tiny_files[i], "text_encoder"))
             assert_true(tiny_same(da, db, tiny_files[i]));
 }
 
 static void training_recordings_keep_the_bits(void **state)
 {
     (void)state;
-    for (int video = 0; video < 2; video++) {
-        check_training_recordings(video, "f32");
-        check_training_recordings(video, "bf16");
+    for (train_kind kind = TRAIN_IMAGE; kind <= TRAIN_DDPM; kind++) {
+        check_training_recordings(kind, "f32");
+        check_training_recordings(kind, "bf16");
     }
 }
 

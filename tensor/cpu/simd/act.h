@@ -11,6 +11,15 @@
 /* 2u in powers of two, negative: sigmoid(2u) = 1 / (1 + 2^(GELU_C (x + GELU_B x^3))) */
 #define GELU_C (-2.0f * GELU_A * VF_LOG2E)
 
+/* The factor of KIN_ACT_WISA_LOSS. note: operands in this order keep NaN */
+VINL vf vf_wisa_factor(vf x)
+{
+    const vf one = vf_set(1.0f);
+    x = vf_max(vf_zero(), x);
+    return vf_div(vf_blend(vf_gt(x, one), vf_set(0.10f), vf_mul(vf_set(0.05f), x)),
+                  vf_add(vf_add(one, x), vf_set(1e-5f)));
+}
+
 VINL vf vf_act(kin_act act, vf x)
 {
     switch (act) {
@@ -22,6 +31,7 @@ VINL vf vf_act(kin_act act, vf x)
     case KIN_ACT_SILU: return vf_gated(x, vf_mul(x, vf_set(-VF_LOG2E)));
     case KIN_ACT_SIGMOID: return vf_sigmoid(x);
     case KIN_ACT_RELU: return vf_max(x, vf_zero());
+    case KIN_ACT_WISA_LOSS: return vf_mul(vf_wisa_factor(x), vf_add(vf_set(1.0f), x));
     case KIN_ACT_NONE:
     default: return x;
     }
@@ -52,6 +62,7 @@ VINL vf vf_act_grad(kin_act act, vf x)
         return vf_mul(s, vf_sub(one, s));
     }
     case KIN_ACT_RELU: return vf_blend(vf_gt(x, vf_zero()), one, vf_zero());
+    case KIN_ACT_WISA_LOSS: return vf_wisa_factor(x);
     case KIN_ACT_NONE:
     default: return one;
     }
