@@ -21,6 +21,17 @@ typedef struct topk_call {
     bool acc;
 } topk_call;
 
+/* Whether v at place i comes before w at place j: larger first, then the earlier one. By bits that
+ * are ordered as numbers are, both zeros alike: with NaN among them, too, ranks are 0, 1, 2, ...,
+ * so that no place of a list stays unwritten and no list grows beyond its end. */
+__device__ static __forceinline__ bool before(float v, int64_t i, float w, int64_t j)
+{
+    uint32_t a = kin_float_bits(v + 0.0f), b = kin_float_bits(w + 0.0f);
+    a = a >> 31 ? ~a : a | 0x80000000u;
+    b = b >> 31 ? ~b : b | 0x80000000u;
+    return a > b || (a == b && i < j);
+}
+
 __global__ static void topk_kernel(topk_call p)
 {
     const int64_t tokens = p.scores.size[0], experts = p.scores.size[1];
@@ -36,10 +47,8 @@ __global__ static void topk_kernel(topk_call p)
         for (int64_t e = 0; e < experts; e++) {
             const float own = kin_get2(p.scores, t, e);
             int64_t rank = 0;
-            for (int64_t f = 0; f < experts; f++) {
-                const float v = kin_get2(p.scores, t, f);
-                rank += v > own || (v == own && f < e);
-            }
+            for (int64_t f = 0; f < experts; f++)
+                rank += before(kin_get2(p.scores, t, f), f, own, e);
             if (rank < p.k) {
                 *int_ptr2(p.idx, t, rank) = (int32_t)e;
                 *kin_ptr2(p.w, t, rank) = own;
@@ -104,10 +113,8 @@ __device__ static int64_t column_rank(const kin_tensor &x, int64_t t0, int64_t t
 {
     const float own = kin_get2(x, t, e);
     int64_t rank = 0;
-    for (int64_t u = t0; u < t1; u++) {
-        const float v = kin_get2(x, u, e);
-        rank += v > own || (v == own && u < t);
-    }
+    for (int64_t u = t0; u < t1; u++)
+        rank += before(kin_get2(x, u, e), u, own, t);
     return rank;
 }
 

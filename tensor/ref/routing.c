@@ -89,11 +89,19 @@ static bool null_row(const kin_tensor *null, int64_t t, int64_t tokens)
            kin_ref_load(null, kin_ref_group(null, t, tokens) * null->stride[0]) != 0;
 }
 
-/* True when expert e stands before expert f in row t: larger score, ties to the lower index. */
+/* Whether v at place i comes before w at place j: larger first, NaN before all, ties to the lower
+ * place; so ranks are 0, 1, 2, ... whatever the values. */
+static bool first_of(double v, int64_t i, double w, int64_t j)
+{
+    if (isnan(v) || isnan(w))
+        return isnan(v) && isnan(w) ? i < j : isnan(v);
+    return v > w || (v == w && i < j);
+}
+
+/* True when expert e stands before expert f in row t. */
 static bool before(const kin_tensor *scores, int64_t t, int64_t e, int64_t f)
 {
-    double se = kin_ref_get2(scores, t, e), sf = kin_ref_get2(scores, t, f);
-    return se > sf || (se == sf && e < f);
+    return first_of(kin_ref_get2(scores, t, e), e, kin_ref_get2(scores, t, f), f);
 }
 
 kin_status kin_ref_topk(kin_ctx *ctx, const kin_topk_args *a)
@@ -143,8 +151,7 @@ static int64_t column_rank(const kin_tensor *x, int64_t t0, int64_t t1, int64_t 
     double own = kin_ref_get2(x, t, e);
     int64_t rank = 0;
     for (int64_t u = t0; u < t1; u++) {
-        double v = kin_ref_get2(x, u, e);
-        rank += v > own || (v == own && u < t);
+        rank += first_of(kin_ref_get2(x, u, e), u, own, t);
     }
     return rank;
 }

@@ -1,4 +1,6 @@
 /* Cases of cosine, topk, choose, dispatch, rcl, balance. */
+#include <math.h>
+
 #include "tests/tensor/rig.h"
 
 static const int64_t shapes[][3] = {/* tokens, experts, width */
@@ -122,6 +124,56 @@ static void topk(rig *r, int64_t t, int64_t e, int64_t k, bool nulls, bool ties,
     rig_end(r);
 }
 
+enum { NAN_T = 6, NAN_E = 4, NAN_K = 2 };
+
+/* Scores of which a row, a column and one more are NaN. */
+static kin_tensor nan_scores(rig *r)
+{
+    float v[NAN_T * NAN_E];
+    for (int i = 0; i < NAN_T * NAN_E; i++)
+        v[i] = i / NAN_E == 1 || i % NAN_E == 2 || i == 0 ? NAN : (float)(i * 7 % 11);
+    const kin_tensor all = KIN_TENSOR(v, KIN_DTYPE_F32, NAN_T, NAN_E);
+    return rig_copy(r, &all);
+}
+
+/* NaN among the scores: every slot gets an expert, no expert twice, no expert more tokens than it
+ * may: lists stay within their bounds, and the loss can say what happened. */
+static void nan_stays_inside(rig *r)
+{
+    rig_begin(r, "topk and choose of NaN");
+    kin_tensor s = nan_scores(r);
+    pair idx = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(NAN_T, NAN_K));
+    pair w = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(NAN_T, NAN_K));
+    pair taken = rig_out(r, KIN_DTYPE_I32, false, 0, KIN_DIMS(NAN_T, NAN_E));
+    pair score = rig_out(r, KIN_DTYPE_F32, false, 0, KIN_DIMS(NAN_T, NAN_E));
+    for (int side = 0; side < 2; side++) {
+        kin_topk_args a = {
+            .scores = &s, .null_expert = -1, .k = NAN_K, .idx = &idx.t[side], .w = &w.t[side]};
+        kin_choose_args c = {.scores = &s,
+                             .pools = 1,
+                             .null_expert = -1,
+                             .rule = KIN_TAKE_TOP,
+                             .k = NAN_K,
+                             .idx = &taken.t[side],
+                             .w = &score.t[side]};
+        RIG_CALL(r, side, topk, &a);
+        RIG_CALL(r, side, choose, &c);
+        for (int t = 0; t < NAN_T; t++) {
+            const int32_t *e = (const int32_t *)idx.t[side].data + t * NAN_K;
+            if (e[0] < 0 || e[0] >= NAN_E || e[1] < 0 || e[1] >= NAN_E || e[0] == e[1])
+                RIG_FAIL(r, "row %d went to experts %d and %d", t, (int)e[0], (int)e[1]);
+        }
+        for (int e = 0; e < NAN_E; e++) {
+            int n = 0;
+            for (int t = 0; t < NAN_T; t++)
+                n += ((const int32_t *)taken.t[side].data)[t * NAN_E + e] == e;
+            if (n != NAN_K)
+                RIG_FAIL(r, "expert %d takes %d tokens", e, n);
+        }
+    }
+    rig_end(r);
+}
+
 void kernels_topk(rig *r)
 {
     for (int i = 0; i < SHAPES; i++) {
@@ -131,6 +183,7 @@ void kernels_topk(rig *r)
         }
     }
     topk(r, 9, 4, 4, true, true, false);
+    nan_stays_inside(r);
 }
 
 /* pools, nulls: some pools are null; gate NULL-like for rule TOP; kth with one pool */
