@@ -131,7 +131,9 @@ extern "C" kin_status kin_cuda_gate_bwd(kin_ctx *ctx, const kin_gate_bwd_args *p
     if (dlin.data)
         KIN_LAUNCH(&c, gate_lin_kernel, kin_blocks(kin_tensor_numel(p->dy)), KIN_THREADS, dy, gate,
                    dlin);
-    if (dgate.data) {
+    if (dgate.data && dgate.size[0] > 65535)
+        kin_cuda_fail(&c, KIN_ERR_UNSUPPORTED, "more than 65535 rows of gates");
+    if (dgate.data && c.status == KIN_OK) {
         const kin_tensor lin = kin_cuda_in(&c, p->lin);
         const dim3 grid((unsigned)((dy.size[1] + 31) / 32), (unsigned)dgate.size[0]);
         KIN_LAUNCH(&c, gate_sum_kernel, grid, dim3(32, 8), dy, lin, dgate, p->acc_dgate);

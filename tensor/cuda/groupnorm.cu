@@ -226,6 +226,8 @@ extern "C" kin_status kin_cuda_groupnorm_bwd(kin_ctx *ctx, const kin_groupnorm_a
     p.dbeta = kin_cuda_grad(&c, a->beta);
     p.column = (double *)kin_cuda_scratch(&c, (size_t)(p.batch * p.parts * 2 * p.channels) *
                                                   sizeof(double));
+    if (p.batch > 65535)
+        kin_cuda_fail(&c, KIN_ERR_UNSUPPORTED, "more than 65535 samples in a batch");
     moments(&c, p);
     const dim3 grid((unsigned)((p.channels + 31) / 32), (unsigned)p.parts, (unsigned)p.batch);
     KIN_LAUNCH(&c, column_kernel, grid, dim3(32, 8), p);
