@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "diffusion/family.h"
+#include "diffusion/losses.h"
 #include "tensor/tape.h"
 
 kin_ddpm_options kin_ddpm_options_default(void)
@@ -83,20 +84,6 @@ kin_status kin_ddpm_scheduler(const kin_ddpm_options *opt, cJSON **out, kin_erro
 
 /* --- noising --- */
 
-/* a x + b y, a and b [B,1] for samples of n numbers */
-static kin_status weighted(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *x, float sign,
-                           const kin_tensor *b, const kin_tensor *y, kin_tensor *sum)
-{
-    const kin_tensor fx = KIN_RESHAPE(x, x->size[0], -1), fy = KIN_RESHAPE(y, y->size[0], -1);
-    kin_tensor p, q;
-
-    KIN_TRY(kin_mul(ctx, &fx, a, 1.0f, &p));
-    KIN_TRY(kin_mul(ctx, &fy, b, 1.0f, &q));
-    KIN_TRY(kin_add(ctx, &p, &q, sign, sum));
-    *sum = kin_tensor_reshape(sum, x->ndim, x->size);
-    return KIN_OK;
-}
-
 kin_status kin_ddpm_mix(kin_ctx *ctx, const kin_ddpm *d, const kin_tensor *x0,
                         const kin_tensor *noise, const int32_t *index, kin_tensor *xt,
                         kin_tensor *target)
@@ -115,9 +102,9 @@ kin_status kin_ddpm_mix(kin_ctx *ctx, const kin_ddpm *d, const kin_tensor *x0,
         kin_tensor_set(&keep, b, sqrt(d->process.ab[index[b]]));
         kin_tensor_set(&take, b, sqrt(1.0 - d->process.ab[index[b]]));
     }
-    KIN_TRY(weighted(ctx, &keep, x0, 1.0f, &take, noise, xt));
+    KIN_TRY(kin_weighted_sum(ctx, &keep, x0, 1.0f, &take, noise, xt));
     switch (d->opt.prediction) {
-    case KIN_PREDICT_V: return weighted(ctx, &keep, noise, -1.0f, &take, x0, target);
+    case KIN_PREDICT_V: return kin_weighted_sum(ctx, &keep, noise, -1.0f, &take, x0, target);
     case KIN_PREDICT_SAMPLE: return kin_scale(ctx, x0, 1.0f, target); /* where it is computed */
     case KIN_PREDICT_FLOW:
     case KIN_PREDICT_EPSILON: break;

@@ -168,12 +168,24 @@ static kin_status flow_loss(kin_ctx *ctx, const kin_model *model, const kin_obje
     return kin_mse(ctx, &v, sample ? in->x0 : in->target, weight.data ? &weight : NULL, loss);
 }
 
+kin_status kin_weighted_sum(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *x, float sign,
+                            const kin_tensor *b, const kin_tensor *y, kin_tensor *sum)
+{
+    const kin_tensor fx = KIN_RESHAPE(x, x->size[0], -1), fy = KIN_RESHAPE(y, y->size[0], -1);
+    kin_tensor p, q;
+
+    KIN_TRY(kin_mul(ctx, &fx, a, 1.0f, &p));
+    KIN_TRY(kin_mul(ctx, &fy, b, 1.0f, &q));
+    KIN_TRY(kin_add(ctx, &p, &q, sign, sum));
+    *sum = kin_tensor_reshape(sum, x->ndim, x->size);
+    return KIN_OK;
+}
+
 kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *v,
                           const kin_tensor *ab, kin_tensor *x0)
 {
     const int64_t batch = xt->size[0];
-    const kin_tensor x = KIN_RESHAPE(xt, batch, -1), y = KIN_RESHAPE(v, batch, -1);
-    kin_tensor keep, take, kept, taken, sum, level;
+    kin_tensor keep, take, level;
 
     if (!kin_tensor_same_shape(xt, v))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "objective: x and v must have one shape");
@@ -184,11 +196,7 @@ kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *
         kin_tensor_set(&keep, b, sqrt(kin_tensor_get(&level, b)));
         kin_tensor_set(&take, b, sqrt(1 - kin_tensor_get(&level, b)));
     }
-    KIN_TRY(kin_mul(ctx, &x, &keep, 1.0f, &kept));
-    KIN_TRY(kin_mul(ctx, &y, &take, 1.0f, &taken));
-    KIN_TRY(kin_add(ctx, &kept, &taken, -1.0f, &sum));
-    *x0 = kin_tensor_reshape(&sum, xt->ndim, xt->size);
-    return KIN_OK;
+    return kin_weighted_sum(ctx, &keep, xt, -1.0f, &take, v, x0);
 }
 
 /* mean((estimate - x0)^2 / (1 - ab)) */

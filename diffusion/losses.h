@@ -55,6 +55,9 @@ kin_condition_drop kin_condition_dropout_draw(const kin_objective_options *opt, 
 kin_status kin_flow_mix(kin_ctx *ctx, const kin_tensor *x0, const kin_tensor *noise,
                         const kin_tensor *sigma, kin_tensor *xt, kin_tensor *target);
 
+/* a x + sign b y for samples x, y of one shape [B,...] and factors a, b [B,1]. Fails: MEM. */
+kin_status kin_weighted_sum(kin_ctx *ctx, const kin_tensor *a, const kin_tensor *x, float sign,
+                            const kin_tensor *b, const kin_tensor *y, kin_tensor *sum);
 /* The clean estimate sqrt(ab) xt - sqrt(1-ab) v of a model that predicts v = sqrt(ab) noise -
  * sqrt(1-ab) x0; xt, v [B,...], ab [B]. Differentiable in v. */
 kin_status kin_clean_of_v(kin_ctx *ctx, const kin_tensor *xt, const kin_tensor *v,

@@ -161,8 +161,9 @@ static kin_status groupnorm(kin_ctx *ctx, const kin_tensor *x, int64_t groups, k
         kin_tensor_numel(&beta->value) != channels)
         return kin_op_mismatch(ctx, gamma->name, x, &gamma->value,
                                "groupnorm: x is [B,...,C], contiguous, C a multiple of the groups");
-    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand && ctx->compute == KIN_DTYPE_BF16),
-                          x->ndim, x->size, y));
+    /* note: convolutions, which read it, are in f32 where other products are in 8-bit integers */
+    operand = operand && ctx->compute == KIN_DTYPE_BF16;
+    KIN_TRY(kin_ws_tensor(ctx, kin_op_kept(ctx, dtype, operand), x->ndim, x->size, y));
     KIN_TRY(KIN_WS(ctx, &s->mean, dtype, x->size[0], groups));
     KIN_TRY(KIN_WS(ctx, &s->rstd, dtype, x->size[0], groups));
     s->x = rows_of(x);

@@ -23,9 +23,9 @@ static kin_status grad_of_product(kin_ctx *ctx, const saved_linear *s, const kin
     return KIN_OK;
 }
 
-/* past: what the activation that gave x read, or no data. */
+/* past: the activation that gave x, where dx is the gradient before it; or NULL. */
 static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_tensor *dpre,
-                              kin_tensor *dx, bool acc, kin_act act, const kin_tensor *past)
+                              kin_tensor *dx, bool acc, const kin_tape_past *past)
 {
     kin_linear_bwd_args a = {.m = s->m,
                              .n = s->n,
@@ -34,8 +34,8 @@ static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_ten
                              .x = &s->x,
                              .w = s->w,
                              .b = s->b,
-                             .act = act,
-                             .past = past->data ? past : NULL};
+                             .act = past ? past->act : KIN_ACT_NONE,
+                             .past = past ? &past->pre : NULL};
     if ((s->w->grad.data) || (s->b && s->b->grad.data))
         KIN_TRY(ctx->k->linear_dw(ctx, &a));
     if (dx->data) {
@@ -49,16 +49,16 @@ static kin_status product_bwd(kin_ctx *ctx, const saved_linear *s, const kin_ten
 static kin_status linear_bwd(kin_ctx *ctx, void *saved)
 {
     saved_linear *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate = {0}, dlin = {0}, dpre, past = {0};
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, dgate = {0}, dlin = {0}, dpre;
     bool acc, acc_gate = false;
-    kin_act act = KIN_ACT_NONE;
+    const kin_tape_past *past = NULL;
     if (!dy.data)
         return KIN_OK;
     if (s->shared)
         KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
     else
         KIN_TRY(kin_tape_grad_slot_past(ctx, &s->x, kin_op_kept(ctx, dy.dtype, true), &dx, &acc,
-                                        &act, &past));
+                                        &past));
     if (s->gate.data)
         KIN_TRY(kin_tape_grad_slot(ctx, &s->gate, &dgate, &acc_gate));
     kin_tensor dres = {0};
@@ -79,7 +79,7 @@ static kin_status linear_bwd(kin_ctx *ctx, void *saved)
     } else {
         KIN_TRY(grad_of_product(ctx, s, &dy, &dpre));
     }
-    KIN_TRY(product_bwd(ctx, s, &dpre, &dx, acc, act, &past));
+    KIN_TRY(product_bwd(ctx, s, &dpre, &dx, acc, past));
     /* note: after dx, which may be the same node and was told to overwrite */
     if (dres.data)
         KIN_TRY(ctx->k->copy(ctx, &dy, &dres, acc_res));

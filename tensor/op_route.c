@@ -227,8 +227,8 @@ static kin_status add_to_tokens(kin_ctx *ctx, const saved_grouped *s, const kin_
 static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
 {
     saved_grouped *s = saved;
-    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, rows, past = {0};
-    kin_act act = KIN_ACT_NONE;
+    kin_tensor dy = kin_tape_grad_in(ctx, &s->y), dx, rows;
+    const kin_tape_past *past = NULL;
     bool acc;
     if (!dy.data)
         return KIN_OK;
@@ -236,7 +236,7 @@ static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
         KIN_TRY(kin_tape_grad_slot(ctx, &s->x, &dx, &acc));
     else
         KIN_TRY(kin_tape_grad_slot_past(ctx, &s->x, kin_op_kept(ctx, dy.dtype, true), &dx, &acc,
-                                        &act, &past));
+                                        &past));
     size_t mark = kin_ws_mark(ctx);
     kin_tensor dpre = dy;
     if (s->act != KIN_ACT_NONE && !kin_tape_is_past(ctx, &s->y)) {
@@ -252,8 +252,8 @@ static kin_status grouped_bwd(kin_ctx *ctx, void *saved)
                               .x = &s->x,
                               .w = s->w,
                               .b = s->b,
-                              .act = act,
-                              .past = past.data ? &past : NULL};
+                              .act = past ? past->act : KIN_ACT_NONE,
+                              .past = past ? &past->pre : NULL};
     KIN_TRY(ctx->k->grouped_dw(ctx, &a));
     if (dx.data && !s->gather && !acc) {
         a.dx = &dx;

@@ -7,11 +7,6 @@
 
 enum { CHUNK = 128, MAX_CHECKPOINT = 16 };
 
-typedef struct past_of { /* pre: what the activation read */
-    kin_act act;
-    kin_tensor pre;
-} past_of;
-
 typedef struct node {
     char *data; /* first element of the tensor the node stands for */
     char *grad; /* its gradient, NULL until asked for */
@@ -20,7 +15,7 @@ typedef struct node {
     bool written;    /* grad holds a value to add to */
     /* The activation that gave the tensor, or NULL, and whether the gradient was delivered before
      * it, of type past_dtype. */
-    const past_of *past;
+    const kin_tape_past *past;
     bool is_past;
     kin_dtype past_dtype;
 } node;
@@ -220,19 +215,19 @@ kin_status kin_tape_grad_slot(kin_ctx *ctx, const kin_tensor *t, kin_tensor *gra
 kin_status kin_tape_note_past(kin_ctx *ctx, const kin_tensor *y, kin_act act, const kin_tensor *pre)
 {
     node *n = node_of(ctx, y);
-    past_of *p = n ? kin_ws_bytes(ctx, sizeof *p) : NULL;
+    kin_tape_past *p = n ? kin_ws_bytes(ctx, sizeof *p) : NULL;
     if (!p)
         return n ? KIN_ERR_MEM : KIN_OK;
-    *p = (past_of){act, *pre};
+    *p = (kin_tape_past){act, *pre};
     n->past = p;
     return KIN_OK;
 }
 
 kin_status kin_tape_grad_slot_past(kin_ctx *ctx, const kin_tensor *t, kin_dtype kept,
-                                   kin_tensor *grad, bool *acc, kin_act *act, kin_tensor *past)
+                                   kin_tensor *grad, bool *acc, const kin_tape_past **past)
 {
     node *n = node_of(ctx, t);
-    *past = (kin_tensor){0};
+    *past = NULL;
     if (!n || !n->past || n->grad || n->written || !covers(n, t) ||
         !kin_tensor_same_shape(t, &n->past->pre))
         return kin_tape_grad_slot(ctx, t, grad, acc);
@@ -242,8 +237,7 @@ kin_status kin_tape_grad_slot_past(kin_ctx *ctx, const kin_tensor *t, kin_dtype 
     n->past_dtype = kept;
     *grad = grad_view(n, t);
     *acc = false;
-    *act = n->past->act;
-    *past = n->past->pre;
+    *past = n->past;
     return KIN_OK;
 }
 

@@ -13,14 +13,19 @@ bool kin_tape_needs_param(const kin_ctx *ctx, const kin_param *p);
 kin_status kin_tape_add_param(kin_ctx *ctx, kin_tensor *y, kin_param *p);
 /* As kin_tape_grad_slot, but the slot is always to be added to (zeroed on first use). */
 kin_status kin_tape_grad_slot_add(kin_ctx *ctx, const kin_tensor *t, kin_tensor *grad);
+/* The activation that gave a tensor, and what it read. */
+typedef struct kin_tape_past {
+    kin_act act;
+    kin_tensor pre;
+} kin_tape_past;
 /* Says of an op's output y, which one product alone reads, that it is act(pre): its gradient may
  * come as that of pre. pre lives in the workspace. */
 kin_status kin_tape_note_past(kin_ctx *ctx, const kin_tensor *y, kin_act act,
                               const kin_tensor *pre);
-/* As kin_tape_grad_slot, for the gradient of such a t by its product: where *past gets data, grad
- * is that of past = pre, of type `kept`, so times act'(past). */
+/* As kin_tape_grad_slot, for the gradient of such a t by its product: where *past is not NULL, grad
+ * is that of its pre, of type `kept`, so times act'(pre). */
 kin_status kin_tape_grad_slot_past(kin_ctx *ctx, const kin_tensor *t, kin_dtype kept,
-                                   kin_tensor *grad, bool *acc, kin_act *act, kin_tensor *past);
+                                   kin_tensor *grad, bool *acc, const kin_tape_past **past);
 /* True if the gradient that arrived at y is that of its pre. */
 bool kin_tape_is_past(kin_ctx *ctx, const kin_tensor *y);
 /* Hands the gradient buffer of `from` (an op's output whose backward is done with it) over to `to`,

@@ -45,8 +45,7 @@ kin_status kin_levels_mix(kin_ctx *ctx, const kin_levels *l, const kin_tensor *x
                           kin_tensor *xt)
 {
     const int64_t batch = x0->size[0];
-    const kin_tensor a = KIN_RESHAPE(x0, batch, -1), b = KIN_RESHAPE(noise, batch, -1);
-    kin_tensor keep, add, clean, noisy, sum;
+    kin_tensor keep, add;
 
     if (!kin_tensor_same_shape(x0, noise))
         return kin_fail(&ctx->error, KIN_ERR_SHAPE, "levels: x0 and noise must have one shape");
@@ -60,9 +59,5 @@ kin_status kin_levels_mix(kin_ctx *ctx, const kin_levels *l, const kin_tensor *x
         kin_tensor_set(&keep, i, sqrt(v));
         kin_tensor_set(&add, i, sqrt(1 - v));
     }
-    KIN_TRY(kin_mul(ctx, &a, &keep, 1.0f, &clean));
-    KIN_TRY(kin_mul(ctx, &b, &add, 1.0f, &noisy));
-    KIN_TRY(kin_add(ctx, &clean, &noisy, 1.0f, &sum));
-    *xt = kin_tensor_reshape(&sum, x0->ndim, x0->size);
-    return KIN_OK;
+    return kin_weighted_sum(ctx, &keep, x0, 1.0f, &add, noise, xt);
 }

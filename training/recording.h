@@ -6,9 +6,9 @@
 
 #include "training/objective.h"
 
-/* True where forward and backward read nothing but the device: flows of image models and native
- * video models, unless the host looks at values (WISA's classifier loss, DiffMoE) or the
- * velocity is made of the sample. */
+/* True where forward and backward read nothing but the device: flows and DDPM of image models and
+ * native video models, unless the host looks at values (learned variance, DiffMoE) or the velocity
+ * is made of the sample. */
 bool kin_train_recordable(const kin_ctx *ctx, const kin_train_task *task);
 /* Brings the inputs of such a micro-batch to the device, with what the host makes of them: null of
  * the label, keep, gates, weight; reads: all of them, data NULL for those that are not there.

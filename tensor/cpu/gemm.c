@@ -83,8 +83,10 @@ static bool in_rows(const job *j)
 static int64_t pass_steps(const job *j)
 {
     const kin_engine *e = j->e;
-    if (in_rows(j) || !e->deep)
-        return in_rows(j) && e->pass > ROWS_PASS ? ROWS_PASS : e->pass;
+    if (in_rows(j))
+        return e->pass > ROWS_PASS ? ROWS_PASS : e->pass;
+    if (!e->deep)
+        return e->pass;
     const int64_t all = kin_engine_steps(e, j->g->k), unit = (int64_t)e->align * e->parts;
     const int64_t passes = all > e->pass * 3 / 2 ? ceil_div(all - e->pass / 2, e->pass) : 1;
     return ceil_div(ceil_div(all, passes), unit) * unit;
@@ -243,18 +245,19 @@ static kin_ahead ahead_of(const job *j, const pass *s, const place *t, int64_t p
     return (kin_ahead){next + block / lines * ld + block % lines * line, ld * e->group};
 }
 
-/* Asks for what the sums of t's rows, columns [col0, col0+cols), will meet, into the L2 cache: it
- * was written long ago, by another layer. */
-static void fetch_met(const job *j, const place *t, int64_t col0, int64_t cols)
+/* Before the last pass over columns [col0, col0+nr) of t's rows: asks for what their sums will meet
+ * (a residual, or what an activation read), into the L2 cache: another layer wrote it long ago. */
+static void fetch_met(const job *j, const pass *s, const place *t, int64_t col0)
 {
     const kin_epilogue *e = j->g->epi;
-    const int64_t size = e->past && e->past_half ? 2 : 4;
-    const int64_t ld = (e->past ? e->ld_past : e->ld_residual) * size;
-    const char *at = e->past ? e->past : (const void *)e->residual;
-    at += t->row0 * ld + col0 * size;
-    for (int64_t r = 0; r < t->rows; r++, at += ld)
-        for (int64_t c = 0; c < cols * size; c += 64)
-            __builtin_prefetch(at + c, 0, 2);
+    const void *met = !e || !s->last ? NULL : e->past ? e->past : e->residual;
+    if (!met)
+        return;
+    const bool half = e->past && e->past_half;
+    const int64_t ld = e->past ? e->ld_past : e->ld_residual, line = half ? 32 : 16;
+    for (int64_t r = t->row0; r < t->row0 + t->rows; r++)
+        for (int64_t c = col0; c < col0 + j->e->nr; c += line)
+            __builtin_prefetch(kin_engine_at(met, half, r * ld + c), 0, 2);
 }
 
 /* Asks for the lines that a tile will be written to. */
@@ -335,10 +338,8 @@ static void run_direct(const job *j, const pass *s, const place *t, int64_t p0, 
     int64_t ldc = g->epi ? g->epi->ld_y : g->ldc;
     float *c = (g->epi ? (float *)g->epi->y : g->c) + t->row0 * ldc + col0;
     bool acc = !s->first || (!g->epi && g->acc);
-    const bool met = s->last && g->epi && (g->epi->residual || g->epi->past);
     for (int64_t p = p0; p < whole; p++, r.b += r.step) {
-        if (met)
-            fetch_met(j, t, p * nr, nr);
+        fetch_met(j, s, t, p * nr);
         j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, ldc, acc,
                    ahead_of(j, s, t, p, r.b));
     }
@@ -354,10 +355,8 @@ static void run_half(const job *j, const pass *s, const place *t, int64_t p0, in
 {
     const int64_t nr = j->e->nr, col0 = p0 * nr, end = p1 * nr < j->g->n ? p1 * nr : j->g->n;
     float *c = sums + (s->first && s->last ? 0 : (t->block - s->b0) * j->e->mr * HALF_LD);
-    const bool met = s->last && j->g->epi->past;
     for (int64_t p = p0; p < p1; p++, r.b += r.step) {
-        if (met)
-            fetch_met(j, t, p * nr, nr);
+        fetch_met(j, s, t, p * nr);
         j->e->tile((int)t->rows, s->steps, a, r.b, c + (p - p0) * nr, HALF_LD, !s->first,
                    ahead_of(j, s, t, p, r.b));
     }

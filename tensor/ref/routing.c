@@ -91,17 +91,11 @@ static bool null_row(const kin_tensor *null, int64_t t, int64_t tokens)
 
 /* Whether v at place i comes before w at place j: larger first, NaN before all, ties to the lower
  * place; so ranks are 0, 1, 2, ... whatever the values. */
-static bool first_of(double v, int64_t i, double w, int64_t j)
+static bool before(double v, int64_t i, double w, int64_t j)
 {
     if (isnan(v) || isnan(w))
         return isnan(v) && isnan(w) ? i < j : isnan(v);
     return v > w || (v == w && i < j);
-}
-
-/* True when expert e stands before expert f in row t. */
-static bool before(const kin_tensor *scores, int64_t t, int64_t e, int64_t f)
-{
-    return first_of(kin_ref_get2(scores, t, e), e, kin_ref_get2(scores, t, f), f);
 }
 
 kin_status kin_ref_topk(kin_ctx *ctx, const kin_topk_args *a)
@@ -119,7 +113,7 @@ kin_status kin_ref_topk(kin_ctx *ctx, const kin_topk_args *a)
         for (int64_t e = 0; e < s->size[1]; e++) {
             int64_t rank = 0;
             for (int64_t f = 0; f < s->size[1]; f++)
-                rank += f != e && before(s, t, f, e);
+                rank += before(kin_ref_get2(s, t, f), f, kin_ref_get2(s, t, e), e);
             if (rank < a->k) {
                 kin_ref_put2(a->idx, t, rank, (double)e, false);
                 kin_ref_put2(a->w, t, rank, kin_ref_get2(s, t, e), false);
@@ -150,9 +144,8 @@ static int64_t column_rank(const kin_tensor *x, int64_t t0, int64_t t1, int64_t 
 {
     double own = kin_ref_get2(x, t, e);
     int64_t rank = 0;
-    for (int64_t u = t0; u < t1; u++) {
-        rank += first_of(kin_ref_get2(x, u, e), u, own, t);
-    }
+    for (int64_t u = t0; u < t1; u++)
+        rank += before(kin_ref_get2(x, u, e), u, own, t);
     return rank;
 }
 

@@ -14,7 +14,7 @@
 /* Without the bf16 instructions, which not every AVX-512 machine has. */
 VINL __m256i bf16_half(vf v)
 {
-    return _mm512_cvtepi32_epi16(vi_shr(vf_bits(vf_round_bf16(v)), 16));
+    return _mm512_cvtepi32_epi16(vi_shr(vf_bits_bf16(v), 16));
 }
 VINL vf bf16_pairs(vf lo, vf hi)
 {

@@ -140,11 +140,6 @@ static inline int64_t kin_engine_steps(const kin_engine *e, int64_t k)
     int64_t unit = (int64_t)e->group * e->align;
     return (k + unit - 1) / unit * e->align * e->parts;
 }
-/* Elements of k in one pass. */
-static inline int64_t kin_engine_pass(const kin_engine *e)
-{
-    return (int64_t)e->pass / e->parts * e->group;
-}
 /* Row block i of `blocks` almost equal ones; returns its rows, *row0 the first. */
 static inline int64_t kin_engine_block_rows(const kin_engine *e, int64_t m, int64_t blocks,
                                             int64_t i, int64_t *row0)

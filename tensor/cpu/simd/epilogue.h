@@ -25,9 +25,9 @@ EPILOGUE_TARGET VINL vf scaled(const row_of *a, int64_t c, int64_t n, vf v)
     return vf_mul(v, vf_mul(vf_set(a->row_step), vf_loadn(a->col_step + c, n)));
 }
 
-EPILOGUE_TARGET VINL void columns(kin_act act, const row_of *a, int64_t c, int64_t n)
+/* What follows the sum of a forward product. */
+EPILOGUE_TARGET VINL vf forward(kin_act act, const row_of *a, int64_t c, int64_t n, vf v)
 {
-    vf v = vf_loadn(a->tile + c, n);
     if (a->col_step)
         v = scaled(a, c, n, v);
     if (a->bias)
@@ -38,22 +38,24 @@ EPILOGUE_TARGET VINL void columns(kin_act act, const row_of *a, int64_t c, int64
         EPILOGUE_HALF(a->pre_half + c, v, n);
     v = vf_act(act, v);
     if (a->gate && a->residual)
-        v = vf_fma(vf_loadn(a->gate + c, n), v, vf_loadn(a->residual + c, n));
-    else if (a->gate)
-        v = vf_mul(vf_loadn(a->gate + c, n), v);
-    else if (a->residual)
-        v = vf_add(v, vf_loadn(a->residual + c, n));
-    if (a->half)
-        EPILOGUE_HALF(a->half + c, v, n);
-    else
-        vf_storen(a->y + c, v, n);
+        return vf_fma(vf_loadn(a->gate + c, n), v, vf_loadn(a->residual + c, n));
+    if (a->gate)
+        return vf_mul(vf_loadn(a->gate + c, n), v);
+    return a->residual ? vf_add(v, vf_loadn(a->residual + c, n)) : v;
 }
 
-EPILOGUE_TARGET VINL void slopes(kin_act act, const row_of *a, int64_t c, int64_t n)
+/* That of a gradient: times act'(past). */
+EPILOGUE_TARGET VINL vf backward(kin_act act, const row_of *a, int64_t c, int64_t n, vf v)
 {
     const vf past = a->past_half ? vf_loadn_bf16((const uint16_t *)a->past + c, n)
                                  : vf_loadn((const float *)a->past + c, n);
-    const vf v = vf_mul(vf_loadn(a->tile + c, n), vf_act_grad(act, past));
+    return vf_mul(v, vf_act_grad(act, past));
+}
+
+EPILOGUE_TARGET VINL void columns(kin_act act, bool gradient, const row_of *a, int64_t c, int64_t n)
+{
+    vf v = vf_loadn(a->tile + c, n);
+    v = gradient ? backward(act, a, c, n, v) : forward(act, a, c, n, v);
     if (a->half)
         EPILOGUE_HALF(a->half + c, v, n);
     else
@@ -61,22 +63,13 @@ EPILOGUE_TARGET VINL void slopes(kin_act act, const row_of *a, int64_t c, int64_
 }
 
 /* note: written out per activation, whose constants then stay in registers */
-EPILOGUE_TARGET VINL void one_gradient(kin_act act, const row_of *a, int64_t cols)
+EPILOGUE_TARGET VINL void one_row(kin_act act, bool gradient, const row_of *a, int64_t cols)
 {
     int64_t c = 0;
     for (; c + VL <= cols; c += VL)
-        slopes(act, a, c, VL);
+        columns(act, gradient, a, c, VL);
     if (c < cols)
-        slopes(act, a, c, cols - c);
-}
-
-EPILOGUE_TARGET VINL void one_row(kin_act act, const row_of *a, int64_t cols)
-{
-    int64_t c = 0;
-    for (; c + VL <= cols; c += VL)
-        columns(act, a, c, VL);
-    if (c < cols)
-        columns(act, a, c, cols - c);
+        columns(act, gradient, a, c, cols - c);
 }
 
 EPILOGUE_TARGET EPILOGUE_LINKAGE void EPILOGUE_NAME(const kin_epilogue *e, const kin_dequant *d,
@@ -85,33 +78,31 @@ EPILOGUE_TARGET EPILOGUE_LINKAGE void EPILOGUE_NAME(const kin_epilogue *e, const
 {
     for (int64_t r = row0; r < row0 + rows; r++, tile += ldt) {
         const int64_t left = d && d->rows ? d->rows[r] : r;
-        row_of a = {.col_step = d ? d->col_step + col0 : NULL,
-                    .row_step = d ? d->row_step[left] : 0,
-                    .whole = d && d->row_shift,
-                    .shift = d && d->row_shift ? d->row_shift[left] : 0,
-                    .tile = tile,
-                    .bias = e->bias ? e->bias + col0 : NULL,
-                    .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
-                    .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
-                    .pre = e->pre && !e->pre_half ? (float *)e->pre + r * e->ld_pre + col0 : NULL,
-                    .pre_half = e->pre_half ? (uint16_t *)e->pre + r * e->ld_pre + col0 : NULL,
-                    .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
-                    .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL};
-        if (e->past) {
-            const size_t size = e->past_half ? sizeof(uint16_t) : sizeof(float);
-            a.past = (const char *)e->past + (size_t)(r * e->ld_past + col0) * size;
-            a.past_half = e->past_half;
-            if (e->act == KIN_ACT_GELU_TANH)
-                one_gradient(KIN_ACT_GELU_TANH, &a, cols);
-            else
-                one_gradient(e->act, &a, cols);
-            continue;
-        }
-        switch (e->act) {
-        case KIN_ACT_NONE: one_row(KIN_ACT_NONE, &a, cols); break;
-        case KIN_ACT_GELU_TANH: one_row(KIN_ACT_GELU_TANH, &a, cols); break;
-        case KIN_ACT_SILU: one_row(KIN_ACT_SILU, &a, cols); break;
-        default: one_row(e->act, &a, cols); break;
-        }
+        const row_of a = {
+            .col_step = d ? d->col_step + col0 : NULL,
+            .row_step = d ? d->row_step[left] : 0,
+            .whole = d && d->row_shift,
+            .shift = d && d->row_shift ? d->row_shift[left] : 0,
+            .tile = tile,
+            .bias = e->bias ? e->bias + col0 : NULL,
+            .residual = e->residual ? e->residual + r * e->ld_residual + col0 : NULL,
+            .gate = e->gate ? e->gate + r / e->group_rows * e->ld_gate + col0 : NULL,
+            .pre = e->pre && !e->pre_half ? (float *)e->pre + r * e->ld_pre + col0 : NULL,
+            .pre_half = e->pre_half ? (uint16_t *)e->pre + r * e->ld_pre + col0 : NULL,
+            .y = e->half ? NULL : (float *)e->y + r * e->ld_y + col0,
+            .half = e->half ? (uint16_t *)e->y + r * e->ld_y + col0 : NULL,
+            .past = e->past ? kin_engine_at(e->past, e->past_half, r * e->ld_past + col0) : NULL,
+            .past_half = e->past_half};
+        if (e->past && e->act == KIN_ACT_GELU_TANH)
+            one_row(KIN_ACT_GELU_TANH, true, &a, cols);
+        else if (e->past)
+            one_row(e->act, true, &a, cols);
+        else
+            switch (e->act) {
+            case KIN_ACT_NONE: one_row(KIN_ACT_NONE, false, &a, cols); break;
+            case KIN_ACT_GELU_TANH: one_row(KIN_ACT_GELU_TANH, false, &a, cols); break;
+            case KIN_ACT_SILU: one_row(KIN_ACT_SILU, false, &a, cols); break;
+            default: one_row(e->act, false, &a, cols); break;
+            }
     }
 }

@@ -1,6 +1,6 @@
-/* tensor/cpu/simd/quant.c: rows to 8-bit integers. The rule, the same in
- * tensor/ref/quant.c: amax = largest |x|; q = nearest integer (ties to even) to x * (127 /
- * amax), both in f32; value of a step: amax / 127. */
+/* tensor/cpu/simd/quant.c: rows to 8-bit integers. The rule, the same in tensor/ref/quant.c: amax
+ * = largest |x|; q = nearest integer (ties to even) to x * (127 / amax), both in f32; value of a
+ * step: amax / 127. */
 #include "tensor/cpu/simd/simd.h"
 #include "tensor/cpu/simd/vec.h"
 

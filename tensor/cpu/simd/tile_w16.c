@@ -12,8 +12,8 @@
 /* Rounds both to bf16: low half from lo, high half from hi. */
 VINL vf words_of(vf lo, vf hi)
 {
-    vi l = vi_shr(vf_bits(vf_round_bf16(lo)), 16);
-    vi h = vi_and(vf_bits(vf_round_bf16(hi)), vi_set((int32_t)0xffff0000));
+    vi l = vi_shr(vf_bits_bf16(lo), 16);
+    vi h = vi_and(vf_bits_bf16(hi), vi_set((int32_t)0xffff0000));
     return vi_float(vi_or(l, h));
 }
 

@@ -497,13 +497,25 @@ VINL float vf_hmax(vf a)
     return _mm_cvtss_f32(s);
 }
 
+/* Bits whose upper half is a rounded to bf16 (nearest even); those of NaN as they are. */
+VINL vi vf_bits_bf16(vf a)
+{
+    const vi b = vf_bits(a), half = vi_set(0x7fff);
+#ifdef __AVX512F__
+    const __mmask16 odd = _mm512_test_epi32_mask(b, vi_set(0x10000)), number = ~vf_nan(a);
+    const vi r = _mm512_mask_sub_epi32(b, odd, b, vi_set(-1));
+    return _mm512_mask_add_epi32(b, number, r, half);
+#else
+    const vi odd = vi_and(vi_shr(b, 16), vi_set(1));
+    return vf_bits(vf_blend(vf_nan(a), a, vi_float(vi_add(b, vi_add(odd, half)))));
+#endif
+}
+
 /* Rounds to bf16 (nearest even), kept in f32; NaN stays NaN. */
 VINL vf vf_round_bf16(vf a)
 {
-    vi b = vf_bits(a);
-    vi odd = vi_and(vi_shr(b, 16), vi_set(1));
-    vi r = vi_and(vi_add(b, vi_add(odd, vi_set(0x7fff))), vi_set((int32_t)0xffff0000));
-    return vf_blend(vf_nan(a), a, vi_float(r));
+    const vi top = vi_and(vf_bits_bf16(a), vi_set((int32_t)0xffff0000));
+    return vf_blend(vf_nan(a), a, vi_float(top));
 }
 
 /* The first n <= VL values of a row in bf16, zeros behind them. */
@@ -521,16 +533,10 @@ VINL vf vf_loadn_bf16(const uint16_t *p, int64_t n)
 /* The first n <= VL values rounded to bf16. */
 VINL void vf_storen_bf16(uint16_t *p, vf a, int64_t n)
 {
+    const vi top = vi_shr(vf_bits_bf16(a), 16);
 #ifdef __AVX512F__
-    /* note: vf_round_bf16 in fewer instructions */
-    const vi b = vf_bits(a), half = vi_set(0x7fff);
-    const __mmask16 some = n < VL ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
-    const __mmask16 odd = _mm512_test_epi32_mask(b, vi_set(0x10000)), number = ~vf_nan(a);
-    vi r = _mm512_mask_sub_epi32(b, odd, b, vi_set(-1));
-    r = _mm512_mask_add_epi32(b, number, r, half);
-    _mm256_mask_storeu_epi16(p, some, _mm512_cvtepi32_epi16(vi_shr(r, 16)));
+    _mm256_mask_storeu_epi16(p, vm_first(n), _mm512_cvtepi32_epi16(top));
 #else
-    const vi top = vi_shr(vf_bits(vf_round_bf16(a)), 16);
     uint16_t t[VL];
     const __m128i lo = _mm256_castsi256_si128(top), hi = _mm256_extracti128_si256(top, 1);
     _mm_storeu_si128((__m128i *)(void *)t, _mm_packus_epi32(lo, hi));
