@@ -160,7 +160,9 @@ static bool any_order(void)
 
 bool kin_cudnn_attention_bwd(kin_cuda_call *c, const kin_attention_args *a)
 {
-    if (!any_order() || !covers(c, a) || !has(a->lse) || has(a->dbias))
+    /* note: of a single query or key the library gives NaN in some versions, nothing in others */
+    const bool single = a->q->size[1] == 1 || a->k->size[1] == 1;
+    if (!any_order() || single || !covers(c, a) || !has(a->lse) || has(a->dbias))
         return false;
     const attention_spec s = spec_of(KIN_CUDNN_ATTENTION_BWD, a);
     kin_cudnn_plan *p = kin_cudnn_find(kin_cuda_cudnn(c->gpu), (const int64_t *)&s,
@@ -204,7 +206,7 @@ static kin_cudnn_plan *conv_plan(kin_cuda_call *c, int64_t kind, const kin_conv_
 {
     const int64_t height = a->height * a->up, width = a->width * a->up;
     const conv_spec s = {.kind = kind,
-                         .bf16 = c->ctx->compute == KIN_DTYPE_BF16,
+                         .bf16 = kin_cuda_in_bf16(c->ctx),
                          .batch = a->batch,
                          .frames = a->frames,
                          .height = height,
@@ -250,7 +252,7 @@ static int64_t taps_of(const kin_conv_shape *s)
 /* A contiguous f32 matrix of the slot in the type of the products. */
 static kin_tensor as_operand(kin_cuda_call *c, const kin_tensor *t)
 {
-    if (c->ctx->compute != KIN_DTYPE_BF16 || t->dtype == KIN_DTYPE_BF16)
+    if (!kin_cuda_in_bf16(c->ctx) || t->dtype == KIN_DTYPE_BF16)
         return *t;
     kin_tensor to = *t;
     to.dtype = KIN_DTYPE_BF16;
@@ -263,7 +265,7 @@ static kin_tensor as_operand(kin_cuda_call *c, const kin_tensor *t)
 static kin_tensor result_of(kin_cuda_call *c, const kin_tensor *t, bool direct)
 {
     kin_tensor r = *t;
-    r.dtype = c->ctx->compute == KIN_DTYPE_BF16 ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
+    r.dtype = kin_cuda_in_bf16(c->ctx) ? KIN_DTYPE_BF16 : KIN_DTYPE_F32;
     if (!direct || r.dtype != t->dtype)
         r.data = kin_cuda_scratch(c, (size_t)kin_tensor_numel(t) * kin_dtype_size(r.dtype));
     return r;

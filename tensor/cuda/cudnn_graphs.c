@@ -160,6 +160,7 @@ void kin_cudnn_build_attention(kin_cudnn_plan *p)
 {
     attention_spec s;
     memcpy(&s, p->spec, sizeof s);
+    p->refused = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
     desc op = kin_cudnn_part(p, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
     kin_cudnn_set_part(p, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, operand(p, &s, KIN_CUDNN_Q));
     kin_cudnn_set_part(p, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, operand(p, &s, KIN_CUDNN_K));

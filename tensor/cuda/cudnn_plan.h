@@ -35,6 +35,7 @@ typedef struct kin_cudnn_plan {
         refused;   /* bits 1 << CUDNN_NUMERICAL_NOTE_...: engines with such a note are left out */
     bool compiled; /* engines that are compiled at run time are left out */
     bool failed;
+    bool ran;                      /* a launch of the plan has succeeded */
     cudnnBackendDescriptor_t plan; /* NULL: none made yet, or none can be */
     size_t workspace;              /* bytes */
     char why[256];
@@ -62,7 +63,7 @@ kin_cudnn_plan *kin_cudnn_graph(kin_cudnn *lib, const int64_t *spec, int count,
 kin_cudnn_plan *kin_cudnn_find(kin_cudnn *lib, const int64_t *spec, int count,
                                void (*build)(kin_cudnn_plan *p));
 /* Launches the plan: `count` tensors by id, where they lie, scratch of p->workspace bytes. A plan
- * that cannot be launched is given up: false, now and at every later find. */
+ * whose first launch fails is given up: false, now and at every later find. */
 bool kin_cudnn_run(kin_cudnn_plan *p, int count, const int64_t *id, void *const *data,
                    void *workspace);
 

@@ -14,7 +14,7 @@ enum { CACHED = 512 };
 typedef struct entry {
     kin_lt_product key;
     cublasLtMatmulAlgo_t algo;
-    int state; /* 0: free, 1: algo holds, -1: the library takes no such product */
+    int state; /* 0: free, 1: algo holds, 2: and has run, -1: the library takes no such product */
 } entry;
 
 struct kin_lt {
@@ -198,11 +198,11 @@ bool kin_lt_run(kin_lt *l, const kin_lt_product *p, const kin_lt_data *d, void *
 {
     setup u = {0};
     entry *e = make(&u, p, d) ? choose(l, &u, p) : NULL;
-    bool done = e && e->state > 0;
-    if (done && !launch(l, &u, p, d, &e->algo, stream)) {
+    const bool asked = e && e->state > 0, done = asked && launch(l, &u, p, d, &e->algo, stream);
+    if (done)
+        e->state = 2;
+    else if (asked && e->state == 1) /* note: one that has run fails where all launches do */
         e->state = -1;
-        done = false;
-    }
     release(&u);
     return done;
 }

@@ -46,8 +46,8 @@ kin_lt *kin_lt_open(void *workspace, size_t bytes);
 void kin_lt_close(kin_lt **lt);
 /* False: the library takes no such product. */
 bool kin_lt_takes(kin_lt *lt, const kin_lt_product *p, const kin_lt_data *d);
-/* Launches it on a stream; false: it does not take it, or could not launch it (then and from now
- * on). */
+/* Launches it on a stream; false: it does not take it, or could not launch it (then, where it had
+ * never run before, from now on). */
 bool kin_lt_run(kin_lt *lt, const kin_lt_product *p, const kin_lt_data *d, void *stream);
 /* For measurements: the library's algorithms for p, best first, at most KIN_LT_OFFERS; one run of
  * one of them. */
