@@ -56,14 +56,14 @@ const kin_engine *kin_cpu_engine(const kin_ctx *ctx, kin_product mode)
     return &kin_cpu_simd(ctx)->engines[mode];
 }
 
-/* One product and how it is cut: row blocks of <= mr rows, blocks per task, tasks over rows; the
- * same of column panels. */
+/* One product and how it is cut: row blocks of <= mr rows and tasks over them, almost equal ones;
+ * the same of column panels. */
 typedef struct job {
     const kin_gemm *g;
     const kin_simd *s;
     const kin_engine *e;
-    int64_t blocks, block_step, mtasks;
-    int64_t panels, panel_step, ptasks;
+    int64_t blocks, mtasks;
+    int64_t panels, ptasks;
     kin_live live_n, live_k; /* as the product's where they fall on panels and packed steps */
 } job;
 
@@ -92,24 +92,36 @@ static int64_t pass_steps(const job *j)
     return ceil_div(ceil_div(all, passes), unit) * unit;
 }
 
-static void job_cut(job *j, int64_t want)
+/* Row blocks of a task, at most. Each task reads all its panels of B, so many rows are best; deep
+ * engines, which multiply as fast as they pack, rather pack rows once than for several tasks over
+ * panels. */
+static int64_t task_blocks(const job *j, int64_t want)
 {
-    int64_t most = in_rows(j) ? j->e->blocks * j->e->pass / pass_steps(j) : j->e->blocks;
-    /* each task packs its panels of a B that is not packed: the fewer over the rows the better */
-    const bool share = !j->g->b_pack && !j->g->b_steps && j->e->deep;
+    const int64_t most = in_rows(j) ? j->e->blocks * j->e->pass / pass_steps(j) : j->e->blocks;
+    int64_t n = most;
+    /* each task packs its panels of a B that is not packed */
+    if (j->e->deep && (j->g->b_pack || j->g->b_steps))
+        n = ceil_div(j->blocks, want);
+    n = n < most ? n : most;
+    return n < 4 ? 4 : n;
+}
+
+/* Cuts a product into about `want` tasks. */
+static void job_cut(job *j, int64_t want, int threads)
+{
     j->blocks = ceil_div(j->g->m, j->e->mr);
     j->panels = ceil_div(j->g->n, j->e->nr);
-    j->block_step = share ? j->blocks : ceil_div(j->blocks, want);
-    if (j->block_step > most)
-        j->block_step = most;
-    if (j->block_step < 4)
-        j->block_step = j->blocks < 4 ? j->blocks : 4;
-    j->mtasks = ceil_div(j->blocks, j->block_step);
+    j->mtasks = ceil_div(j->blocks, task_blocks(j, want));
     j->ptasks = ceil_div(want, j->mtasks);
     if (j->ptasks > j->panels)
         j->ptasks = j->panels;
-    j->panel_step = ceil_div(j->panels, j->ptasks);
-    j->ptasks = ceil_div(j->panels, j->panel_step);
+    /* as many for each thread: of 19 tasks one of two threads has a tenth more */
+    const int64_t least = j->mtasks, top = want == 1 ? 0 : 2 * least;
+    for (int64_t n = least; n <= top && n <= j->blocks; n++)
+        if (n * j->ptasks % threads == 0) {
+            j->mtasks = n;
+            break;
+        }
 }
 
 typedef struct thread_scratch {
@@ -482,11 +494,11 @@ static void run_deep(const job *j, pass *s, const thread_scratch *w)
 
 static void run_task(const job *j, int64_t task, const thread_scratch *w)
 {
-    int64_t b0 = task % j->mtasks * j->block_step, p0 = task / j->mtasks * j->panel_step;
-    pass s = {.b0 = b0, .p0 = p0};
-    s.b1 = b0 + j->block_step < j->blocks ? b0 + j->block_step : j->blocks;
-    s.p1 = p0 + j->panel_step < j->panels ? p0 + j->panel_step : j->panels;
-    s.far = (s.p1 - p0) * panel_words(j) > FAR_WORDS;
+    const int64_t i = task % j->mtasks, q = task / j->mtasks;
+    pass s = {.b0 = i * j->blocks / j->mtasks, .p0 = q * j->panels / j->ptasks};
+    s.b1 = (i + 1) * j->blocks / j->mtasks;
+    s.p1 = (q + 1) * j->panels / j->ptasks;
+    s.far = (s.p1 - s.p0) * panel_words(j) > FAR_WORDS;
     if (j->e->deep)
         run_deep(j, &s, w);
     else
@@ -554,7 +566,7 @@ static void cut_jobs(const kin_ctx *ctx, const kin_engine *e, const kin_gemm *g,
         first[i + 1] = first[i];
         if (g[i].m <= 0 || g[i].n <= 0)
             continue;
-        job_cut(&jobs[i], want > 0 ? want : 1);
+        job_cut(&jobs[i], want > 0 ? want : 1, ctx->threads);
         first[i + 1] += jobs[i].mtasks * jobs[i].ptasks;
     }
 }
