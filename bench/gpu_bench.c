@@ -424,6 +424,7 @@ int main(int argc, char **argv)
     if (!kin_cuda_describe(0, text, sizeof text))
         text[0] = '\0';
     printf("{\"device\": \"%s\", \"rows\": [", text);
+    fflush(stdout);
     kin_status status = run_compute(&b, KIN_DTYPE_F32, all_works);
     if (status == KIN_OK)
         status = run_compute(&b, KIN_DTYPE_BF16, all_works);

@@ -4,13 +4,14 @@
 
 #include "base/json.h"
 #include "diffusion/losses.h"
+#include "diffusion/preset.h"
 #include "tensor/ops.h"
 
 kin_status kin_bench_is_training(const char *path, bool *out, kin_error *err)
 {
     cJSON *json = NULL;
     *out = false;
-    if (kin_path_is_dir(path))
+    if (kin_path_is_dir(path) || (!kin_path_exists(path) && kin_preset_is_name(path)))
         return KIN_OK;
     KIN_TRY(kin_cli_need_input("bench", path, err));
     kin_status status = kin_json_read(path, 1 << 20, KIN_JSON_STRICT, &json, err);

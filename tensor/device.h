@@ -73,8 +73,8 @@ int64_t kin_device_span(const kin_tensor *t);
  * table. offload: as kin_ctx_options. Fails: UNSUPPORTED (built without CUDA, no driver, no such
  * device, too old a device), MEM. The one without CUDA is tensor/cuda/none.c. */
 kin_status kin_cuda_open(kin_ctx *ctx, int index, size_t offload, kin_kernels *k, kin_error *err);
-/* How many devices can be used, 0 without CUDA or driver; why[bytes] says why when there is none.
- */
+/* How many devices, from number 0 on, can be used; 0 without CUDA or driver; why[bytes] says why
+ * when there is none. */
 int kin_cuda_count(char *why, size_t bytes);
 /* Name and memory of device `index`; false if there is none. */
 bool kin_cuda_describe(int index, char *text, size_t bytes);

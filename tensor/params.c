@@ -324,20 +324,26 @@ static double xavier_bound(const kin_tensor *t, int64_t n)
     return sqrt(6.0 / (double)(fan_in + fan_out));
 }
 
-static void init_uniform(const kin_rng *rng, kin_tensor *t, int64_t n, double bound)
+static void put(kin_tensor *t, int64_t i, double v)
 {
-    for (int64_t i = 0; i < n; i++)
-        kin_tensor_set(t, i, (2.0 * kin_rng_uniform_at(rng, (uint64_t)i) - 1.0) * bound);
+    if (t->dtype == KIN_DTYPE_F32) /* note: parameters are contiguous */
+        ((float *)t->data)[i] = (float)v;
+    else
+        kin_tensor_set(t, i, v);
 }
 
-static void init_normal(const kin_rng *rng, kin_tensor *t, int64_t n, double scale)
+/* Uniform in [-scale, scale), or normal of that deviation. */
+static void init_drawn(const kin_rng *rng, kin_tensor *t, int64_t n, bool normal, double scale)
 {
     float draw[256];
     for (int64_t i = 0; i < n; i += 256) {
-        int64_t m = n - i < 256 ? n - i : 256;
-        kin_rng_normal(rng, (uint64_t)i, m, draw);
+        const int64_t m = n - i < 256 ? n - i : 256;
+        if (normal)
+            kin_rng_normal(rng, (uint64_t)i, m, draw);
+        else
+            kin_rng_uniform(rng, (uint64_t)i, m, draw);
         for (int64_t j = 0; j < m; j++)
-            kin_tensor_set(t, i + j, scale * (double)draw[j]);
+            put(t, i + j, (normal ? (double)draw[j] : 2.0 * (double)draw[j] - 1.0) * scale);
     }
 }
 
@@ -346,9 +352,9 @@ void kin_param_init(kin_param *p, uint64_t seed)
     kin_rng rng = {seed, KIN_RNG_INIT, (uint64_t)p->index, 0};
     int64_t n = kin_tensor_numel(&p->value);
     switch (p->init.kind) {
-    case KIN_INIT_XAVIER: init_uniform(&rng, &p->value, n, xavier_bound(&p->value, n)); break;
-    case KIN_INIT_UNIFORM: init_uniform(&rng, &p->value, n, (double)p->init.scale); break;
-    case KIN_INIT_NORMAL: init_normal(&rng, &p->value, n, (double)p->init.scale); break;
+    case KIN_INIT_XAVIER: init_drawn(&rng, &p->value, n, false, xavier_bound(&p->value, n)); break;
+    case KIN_INIT_UNIFORM: init_drawn(&rng, &p->value, n, false, (double)p->init.scale); break;
+    case KIN_INIT_NORMAL: init_drawn(&rng, &p->value, n, true, (double)p->init.scale); break;
     case KIN_INIT_ZERO:
     case KIN_INIT_ONE:
     case KIN_INIT_CONST: {
@@ -356,7 +362,7 @@ void kin_param_init(kin_param *p, uint64_t seed)
                    : p->init.kind == KIN_INIT_CONST ? (double)p->init.scale
                                                     : 0.0;
         for (int64_t i = 0; i < n; i++)
-            kin_tensor_set(&p->value, i, v);
+            put(&p->value, i, v);
         break;
     }
     }

@@ -234,8 +234,15 @@ kin_status kin_replay_run(kin_replay *r, kin_ctx *ctx, const kin_replay_work *w)
     }
     if (e->state == SEEN && e->changes == ctx->device->changes(ctx))
         e->state = record(r, e, w) ? RECORDED : REFUSED;
-    if (e->state == RECORDED)
-        return play(r, e, w);
+    if (e->state == RECORDED) {
+        const kin_error error = ctx->error;
+        if (play(r, e, w) == KIN_OK)
+            return KIN_OK;
+        /* note: a graph takes memory of its own; what else has failed fails again below */
+        drop_recording(ctx, e);
+        e->state = REFUSED;
+        ctx->error = error;
+    }
     const kin_status status = call(r, e, w);
     if (status != KIN_OK)
         forget(ctx, e);

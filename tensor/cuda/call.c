@@ -380,9 +380,11 @@ static void *form(kin_cuda_call *c, kin_param *p, uint64_t key, size_t bytes, bo
     }
     if (!pack->extra) {
         pack->bytes = 0;
-        c->status =
-            kin_fail(&c->ctx->error, KIN_ERR_MEM,
-                     "cuda: %s: %zu bytes of weights do not fit on the device", p->name, bytes);
+        c->status = kin_gpu_wait(c->gpu, &c->ctx->error);
+        if (c->status == KIN_OK)
+            c->status =
+                kin_fail(&c->ctx->error, KIN_ERR_MEM,
+                         "cuda: %s: %zu bytes of weights do not fit on the device", p->name, bytes);
         return NULL;
     }
     *fresh = true;

@@ -53,6 +53,7 @@ size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
+constexpr int oldest_major = 8; /* compute capability */
 constexpr size_t least_growth = (size_t)64 << 20;
 std::atomic<unsigned long> frees;
 
@@ -76,6 +77,7 @@ struct kin_gpu_recording {
 
 static kin_status failed(kin_error *err, const char *what, cudaError_t e)
 {
+    (void)cudaGetLastError(); /* said here, so that no launch after this is blamed */
     return kin_fail(err, e == cudaErrorMemoryAllocation ? KIN_ERR_MEM : KIN_ERR_BACKEND,
                     "cuda: %s: %s", what, cudaGetErrorString(e));
 }
@@ -85,7 +87,8 @@ static kin_status refused(kin_error *err)
     return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: not while recording");
 }
 
-int kin_gpu_count(char *why, size_t bytes)
+/* All devices there are. */
+static int count_devices(char *why, size_t bytes)
 {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
@@ -99,14 +102,32 @@ int kin_gpu_count(char *why, size_t bytes)
     return n;
 }
 
+int kin_gpu_count(char *why, size_t bytes)
+{
+    const int all = count_devices(why, bytes);
+    int n = 0, major = 0;
+    while (n < all &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, n) == cudaSuccess &&
+           major >= oldest_major)
+        n++;
+    if (all > 0 && n == 0) {
+        cudaGetLastError();
+        snprintf(why, bytes, "compute capability %d.x, it must be %d.0 or newer", major,
+                 oldest_major);
+    }
+    return n;
+}
+
 bool kin_gpu_describe(int index, char *text, size_t bytes)
 {
     cudaDeviceProp p;
     size_t free_bytes = 0, total = 0;
-    if (cudaGetDeviceProperties(&p, index) != cudaSuccess)
+    if (cudaGetDeviceProperties(&p, index) != cudaSuccess) {
+        cudaGetLastError();
         return false;
-    if (cudaSetDevice(index) == cudaSuccess)
-        (void)cudaMemGetInfo(&free_bytes, &total);
+    }
+    if (cudaSetDevice(index) != cudaSuccess || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        cudaGetLastError();
     snprintf(text, bytes, "%s, sm_%d%d, %d multiprocessors, %.1f GiB (%.1f free)", p.name, p.major,
              p.minor, p.multiProcessorCount, (double)p.totalGlobalMem / (1 << 30),
              (double)free_bytes / (1 << 30));
@@ -155,7 +176,15 @@ kin_status kin_gpu_commit(kin_gpu *g, size_t bytes, kin_error *err)
     access.location = r->prop.location;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     CUmemGenericAllocationHandle h;
-    if (r->call.create(&h, grow, &r->prop, 0) != CUDA_SUCCESS)
+    CUresult e = r->call.create(&h, grow, &r->prop, 0);
+    /* note: not all that is reported as free can be had */
+    if (e == CUDA_ERROR_OUT_OF_MEMORY && grow > round_up(need, r->step)) {
+        grow = round_up(need, r->step);
+        e = r->call.create(&h, grow, &r->prop, 0);
+    }
+    if (e != CUDA_SUCCESS && e != CUDA_ERROR_OUT_OF_MEMORY)
+        return kin_fail(err, KIN_ERR_BACKEND, "cuda: workspace: error %d of the driver", (int)e);
+    if (e != CUDA_SUCCESS)
         return kin_fail(err, KIN_ERR_MEM,
                         "cuda: the workspace needs %zu bytes more, the device has %zu free", need,
                         free_bytes);
@@ -190,7 +219,7 @@ static void range_close(kin_gpu_range *r)
 kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, kin_error *err)
 {
     char why[200];
-    int n = kin_gpu_count(why, sizeof why);
+    const int n = count_devices(why, sizeof why);
     *out = nullptr;
     if (n == 0)
         return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: no device can be used here: %s", why);
@@ -203,7 +232,7 @@ kin_status kin_gpu_open(int index, size_t *range, char **base, kin_gpu **out, ki
         e = cudaSetDevice(index);
     if (e != cudaSuccess)
         return failed(err, "open", e);
-    if (p.major < 8)
+    if (p.major < oldest_major)
         return kin_fail(err, KIN_ERR_UNSUPPORTED, "cuda: %s is sm_%d%d, it must be sm_80 or newer",
                         p.name, p.major, p.minor);
     kin_gpu *g = new (std::nothrow) kin_gpu();
@@ -267,8 +296,8 @@ void *kin_gpu_alloc(kin_gpu *g, size_t bytes)
 
 void kin_gpu_free(void *p)
 {
-    /* note: waits for the device */
     frees++;
+    cudaDeviceSynchronize(); /* note: which cudaFree need not do */
     cudaFree(p);
 }
 
@@ -292,7 +321,7 @@ void *kin_gpu_pinned(kin_gpu *, size_t bytes)
 
 void kin_gpu_unpin(void *p)
 {
-    /* note: waits for the device */
+    cudaDeviceSynchronize();
     cudaFreeHost(p);
 }
 

@@ -15,6 +15,7 @@ extern "C" {
 
 typedef struct kin_gpu kin_gpu;
 
+/* Devices that can be opened, which come first; 0 with the reason in why. */
 int kin_gpu_count(char *why, size_t bytes);
 bool kin_gpu_describe(int index, char *text, size_t bytes);
 /* Opens device `index` with *range reserved addresses (fewer where that is more than the device can
@@ -25,8 +26,9 @@ void kin_gpu_close(kin_gpu **gpu);
 /* Makes the first `bytes` of the range usable. MEM when the device has no more. */
 kin_status kin_gpu_commit(kin_gpu *gpu, size_t bytes, kin_error *err);
 
-/* Memory beside the range, 256-byte aligned; NULL: none left. Freed without a gpu, so that it may
- * outlive it; what is queued on it is done before. */
+/* Memory beside the range, 256-byte aligned; NULL: none left, or a kernel before has failed
+ * (kin_gpu_wait then tells). Freed without a gpu, so that it may outlive it; what is queued on it
+ * is done before. */
 void *kin_gpu_alloc(kin_gpu *gpu, size_t bytes);
 void kin_gpu_free(void *p);
 /* Bytes of device memory that are free now. */

@@ -352,8 +352,11 @@ extern "C" kin_status kin_cuda_products_open(kin_gpu *gpu, kin_error *err)
         gpu->cudnn = kin_cudnn_load((void *)(uintptr_t)gpu->stream);
         return KIN_OK;
     }
+    const bool room = l->workspace;
     kin_cuda_products_close(gpu);
-    return kin_fail(err, KIN_ERR_BACKEND, "cuda: cublasLt cannot be opened");
+    return room ? kin_fail(err, KIN_ERR_BACKEND, "cuda: cublasLt cannot be opened")
+                : kin_fail(err, KIN_ERR_MEM, "cuda: the device has no %zu bytes free",
+                           workspace_bytes);
 }
 
 extern "C" void kin_cuda_products_close(kin_gpu *gpu)

@@ -54,6 +54,7 @@ kin_status kin_offload_open(kin_ctx *ctx, kin_gpu *gpu, size_t budget, int event
     o->block = kin_gpu_alloc(gpu, o->bytes);
     if (!o->block) {
         kin_free(o);
+        KIN_TRY(kin_gpu_wait(gpu, err));
         return kin_fail(err, KIN_ERR_MEM, "offload: the device has no %zu MB free",
                         budget / 1000000);
     }

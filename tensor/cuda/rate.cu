@@ -92,6 +92,8 @@ extern "C" kin_status kin_cuda_products_rate(kin_gpu *gpu, int64_t n, double *ra
     }
     for (uint16_t *p : x)
         kin_gpu_free(p);
+    if (!room && kin_gpu_wait(gpu, err) != KIN_OK)
+        return err->status;
     if (!room)
         return kin_fail(err, KIN_ERR_MEM, "cuda: no memory to measure a product of %lld",
                         (long long)n);

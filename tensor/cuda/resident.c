@@ -36,8 +36,10 @@ kin_status kin_residents_adopt(kin_residents *r, kin_staging *via, void *host, s
         r->cap = cap;
     }
     one.device = kin_gpu_alloc(via->gpu, bytes);
-    if (!one.device)
+    if (!one.device) {
+        KIN_TRY(kin_gpu_wait(via->gpu, err));
         return kin_fail(err, KIN_ERR_MEM, "cuda: %zu bytes do not fit on the device", bytes);
+    }
     kin_status status = kin_staging_upload(via, one.device, host, bytes, err);
     if (status != KIN_OK) {
         kin_gpu_free(one.device);

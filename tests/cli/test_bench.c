@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "cli/bench.h"
+#include "cli/bench_step.h"
 #include "tests/support/folder.h"
 #include "tests/training/tiny.h"
 
@@ -312,13 +313,25 @@ static void test_rows_of_all_slots(void **state)
         kin_free(text[i]);
 }
 
+/* A training step of a model that is named, as scripts/gpu-check asks for it. */
+static void test_train_preset(void **state)
+{
+    kin_error err = {0};
+    bool training = true;
+    (void)state;
+    assert_int_equal(kin_bench_is_training("promoe-xl", &training, &err), KIN_OK);
+    assert_false(training);
+    assert_int_equal(kin_bench_is_training("promoe-none", &training, &err), KIN_ERR_FORMAT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ops),          cmocka_unit_test(test_rows_of_all_slots),
         cmocka_unit_test(test_ops_memory),   cmocka_unit_test(test_plan),
         cmocka_unit_test(test_model),        cmocka_unit_test(test_train_model),
-        cmocka_unit_test(test_train_config), cmocka_unit_test(test_scaling),
+        cmocka_unit_test(test_train_config), cmocka_unit_test(test_train_preset),
+        cmocka_unit_test(test_scaling),
     };
     return cmocka_run_group_tests(tests, make_dir, kin_test_folder_remove);
 }

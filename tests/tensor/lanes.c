@@ -293,11 +293,16 @@ static void recordings_follow_their_reads(void **state)
     assert_true(kin_params_drop_packs(s.params) > 0);
     check_job(ctx, r, &j, 1, 2, (kin_replay_counts){4, 1, 4});
     check_job(ctx, r, &j, 3, 2, (kin_replay_counts){4, 2, 5});
+    /* what cannot be played is called, from then on */
+    kin_emulated_refuse_plays(true);
+    check_job(ctx, r, &j, 5, 2, (kin_replay_counts){5, 2, 5});
+    kin_emulated_refuse_plays(false);
+    check_job(ctx, r, &j, 6, 2, (kin_replay_counts){6, 2, 5});
     /* a host that wants to read cannot be recorded */
     j.read = true;
-    check_job(ctx, r, &j, 1, 7, (kin_replay_counts){5, 2, 5});
-    check_job(ctx, r, &j, 2, 7, (kin_replay_counts){6, 2, 5});
-    check_job(ctx, r, &j, 3, 7, (kin_replay_counts){7, 2, 5});
+    check_job(ctx, r, &j, 1, 7, (kin_replay_counts){7, 2, 5});
+    check_job(ctx, r, &j, 2, 7, (kin_replay_counts){8, 2, 5});
+    check_job(ctx, r, &j, 3, 7, (kin_replay_counts){9, 2, 5});
     kin_replay_destroy(&r);
     kin_params_destroy(&s.params);
     kin_ctx_destroy(&ctx);

@@ -54,6 +54,7 @@ std::map<void *, size_t> allocated, pinned;
 size_t in_use, peak;
 unsigned long freed;
 long plays;
+bool plays_refused;
 thread_local uint64_t queued_hash;
 int opened; /* calls of kin_emulated_memory(true) that have not ended */
 std::mutex lock;
@@ -188,6 +189,11 @@ long kin_emulated_plays(void)
     const long n = plays;
     plays = 0;
     return n;
+}
+
+void kin_emulated_refuse_plays(bool refuse)
+{
+    plays_refused = refuse;
 }
 
 uint64_t kin_emulated_log(void)
@@ -444,8 +450,10 @@ kin_gpu_recording *kin_gpu_recorded(kin_gpu *g)
     return r;
 }
 
-kin_status kin_gpu_play(kin_gpu *g, kin_gpu_recording *r, kin_error *)
+kin_status kin_gpu_play(kin_gpu *g, kin_gpu_recording *r, kin_error *err)
 {
+    if (plays_refused)
+        return kin_fail(err, KIN_ERR_MEM, "emulated gpu: no memory for a graph");
     plays++;
     for (const std::function<void()> &work : r->work)
         kin_emulated_queue(g, 0, work);

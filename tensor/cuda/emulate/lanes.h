@@ -2,6 +2,7 @@
 #ifndef KIN_TENSOR_CUDA_EMULATE_LANES_H
 #define KIN_TENSOR_CUDA_EMULATE_LANES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,8 @@ size_t kin_emulated_peak(void);
 
 /* Recordings played since the last call. */
 long kin_emulated_plays(void);
+/* While set, recordings cannot be played, as where the device lacks the memory that they take. */
+void kin_emulated_refuse_plays(bool refuse);
 
 /* A hash over everything queued on this thread since the last call: kernels with their grids,
  * numbers and device addresses, copies with their places on the device. Equal for two pieces of
