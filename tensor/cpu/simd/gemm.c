@@ -67,9 +67,38 @@ VINL void put_lanes(const float *s, int64_t n, int lanes, float *d, bool last)
     }
 }
 
+/* Panels narrower than a vector, some rows at a time: written one after the other, while the lines
+ * that a panel shares with the next are in the L1 cache. */
+static void pack_narrow(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
+                        int64_t k, int64_t step, float *dst)
+{
+    enum { ROWS = 16 };
+    const float *row[ROWS];
+    for (int64_t i0 = 0; i0 < k; i0 += ROWS) {
+        const int64_t n = k - i0 < ROWS ? k - i0 : ROWS, free = i0 + n < k ? n : n - 1;
+        float *d = dst + i0 * lanes;
+        int64_t c = 0;
+        for (int64_t i = 0; i < n; i++)
+            row[i] = src + (rows ? rows[i0 + i] : i0 + i) * ld;
+        for (; c + VL <= ncols; c += lanes, d += step) {
+            for (int64_t i = 0; i < free; i++) /* spills into the next row, still to come */
+                vf_store(d + i * lanes, vf_load(row[i] + c));
+            if (free < n)
+                vf_storen(d + free * lanes, vf_load(row[free] + c), lanes);
+        }
+        for (; c < ncols; c += lanes, d += step)
+            for (int64_t i = 0; i < n; i++)
+                put_lanes(row[i] + c, ncols - c, lanes, d + i * lanes, i0 + i + 1 == k);
+    }
+}
+
 void KIN_SIMD(pack_n)(const float *src, int64_t ld, const int32_t *rows, int64_t ncols, int lanes,
                       int64_t k, int64_t step, float *dst)
 {
+    if (lanes < VL) {
+        pack_narrow(src, ld, rows, ncols, lanes, k, step, dst);
+        return;
+    }
     for (int64_t i = 0; i < k; i++) {
         const float *s = src + (rows ? rows[i] : i) * ld;
         float *d = dst + i * lanes;

@@ -55,14 +55,18 @@ void KIN_SIMD(scale_rows)(int64_t rows, int64_t cols, float alpha, const float *
 void KIN_SIMD(put_rows)(int64_t rows, int64_t cols, float alpha, const float *src, int64_t ld_src,
                         float *dst, int64_t ld_dst, bool acc)
 {
-    vf f = vf_set(alpha);
-    for (int64_t r = 0; r < rows; r++) {
-        const float *s = src + r * ld_src;
-        float *d = dst + r * ld_dst;
-        for (int64_t c = 0; c < cols; c += VL) {
-            int64_t n = cols - c;
-            vf v = vf_mul(f, vf_loadn(s + c, n));
-            vf_storen(d + c, acc ? vf_add(vf_loadn(d + c, n), v) : v, n);
+    const vf f = vf_set(alpha);
+    const int64_t whole = cols / VL * VL, n = cols - whole;
+    for (int64_t r = 0; r < rows; r++, src += ld_src, dst += ld_dst) {
+        int64_t c = 0;
+        if (acc)
+            for (; c < whole; c += VL)
+                vf_store(dst + c, vf_add(vf_load(dst + c), vf_mul(f, vf_load(src + c))));
+        for (; c < whole; c += VL)
+            vf_store(dst + c, vf_mul(f, vf_load(src + c)));
+        if (n > 0) {
+            const vf v = vf_mul(f, vf_loadn(src + c, n));
+            vf_storen(dst + c, acc ? vf_add(vf_loadn(dst + c, n), v) : v, n);
         }
     }
 }
