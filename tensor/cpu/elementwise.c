@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "tensor/cpu/cpu.h"
-#include "tensor/cpu/nd.h"
+#include "tensor/nd.h"
 #include "tensor/ref/ref.h"
 
 /* longest piece of a row that one task takes */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "tensor/cpu/cpu.h"
-#include "tensor/cpu/nd.h"
+#include "tensor/nd.h"
 #include "tensor/ref/ref.h"
 
 enum { STRIP = 128, ROWS = 64, PARTS = 64 };

@@ -2,15 +2,15 @@
  * transposition, the posterior. */
 #include "tensor/cuda/kernel.cuh"
 
-__global__ static void binary_kernel(int64_t n, int kind, float alpha, kin_tensor a, kin_tensor b,
-                                     kin_tensor y, bool acc)
+__global__ static void binary_kernel(int64_t n, int kind, float alpha, kin_nd nd, const float *a,
+                                     const float *b, float *y, bool acc)
 {
     KIN_EACH(i, n)
     {
-        const float u = ((const float *)a.data)[kin_place(y, a, i)];
-        const float v = ((const float *)b.data)[kin_place(y, b, i)];
-        kin_put((float *)y.data + kin_place(y, y, i),
-                kind == KIN_BINARY_ADD ? u + alpha * v : alpha * u * v, acc);
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        const float u = a[at[0]], v = b[at[1]];
+        kin_put(y + at[2], kind == KIN_BINARY_ADD ? u + alpha * v : alpha * u * v, acc);
     }
 }
 
@@ -20,39 +20,43 @@ extern "C" kin_status kin_cuda_binary(kin_ctx *ctx, const kin_binary_args *p)
     const int64_t n = kin_tensor_numel(p->y);
     const kin_tensor a = kin_cuda_in(&c, p->a), b = kin_cuda_in(&c, p->b);
     const kin_tensor y = kin_cuda_out(&c, p->y, p->acc);
-    KIN_LAUNCH(&c, binary_kernel, kin_blocks(n), KIN_THREADS, n, p->kind, p->alpha, a, b, y,
-               p->acc);
+    KIN_LAUNCH(&c, binary_kernel, kin_blocks(n), KIN_THREADS, n, p->kind, p->alpha,
+               kin_views(&y, &a, &b, &y), (const float *)a.data, (const float *)b.data,
+               (float *)y.data, p->acc);
     return kin_cuda_end(&c);
 }
 
-__global__ static void unary_kernel(int act, float alpha, kin_tensor x, kin_tensor y)
+__global__ static void unary_kernel(int64_t n, int act, float alpha, kin_nd nd, const float *x,
+                                    float *y)
 {
-    const int64_t cols = y.size[1];
-    KIN_EACH(i, y.size[0] * cols)
+    KIN_EACH(i, n)
     {
-        const float v = kin_get2(x, i / cols, i % cols);
-        *kin_ptr2(y, i / cols, i % cols) = act == KIN_ACT_NONE ? alpha * v : kin_act_of(act, v);
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        const float v = x[at[0]];
+        y[at[1]] = act == KIN_ACT_NONE ? alpha * v : kin_act_of(act, v);
     }
 }
 
 extern "C" kin_status kin_cuda_unary(kin_ctx *ctx, const kin_unary_args *p)
 {
     kin_cuda_call c = kin_cuda_begin(ctx, "unary");
+    const int64_t n = kin_tensor_numel(p->y);
     const kin_tensor x = kin_cuda_in(&c, p->x), y = kin_cuda_out(&c, p->y, false);
-    KIN_LAUNCH(&c, unary_kernel, kin_blocks(kin_tensor_numel(p->y)), KIN_THREADS, p->act, p->alpha,
-               x, y);
+    KIN_LAUNCH(&c, unary_kernel, kin_blocks(n), KIN_THREADS, n, p->act, p->alpha,
+               kin_views(&y, &x, &y, NULL), (const float *)x.data, (float *)y.data);
     return kin_cuda_end(&c);
 }
 
-__global__ static void unary_bwd_kernel(int act, float alpha, kin_tensor x, kin_tensor dy,
-                                        kin_tensor dx, bool acc)
+__global__ static void unary_bwd_kernel(int64_t n, int act, float alpha, kin_nd nd, const float *x,
+                                        const float *dy, float *dx, bool acc)
 {
-    const int64_t cols = dx.size[1];
-    KIN_EACH(i, dx.size[0] * cols)
+    KIN_EACH(i, n)
     {
-        const int64_t r = i / cols, k = i % cols;
-        const float slope = act == KIN_ACT_NONE ? alpha : kin_act_slope(act, kin_get2(x, r, k));
-        kin_put(kin_ptr2(dx, r, k), kin_get2(dy, r, k) * slope, acc);
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        const float slope = act == KIN_ACT_NONE ? alpha : kin_act_slope(act, x[at[0]]);
+        kin_put(dx + at[2], dy[at[1]] * slope, acc);
     }
 }
 
@@ -61,26 +65,32 @@ extern "C" kin_status kin_cuda_unary_bwd(kin_ctx *ctx, const kin_unary_args *p)
     kin_cuda_call c = kin_cuda_begin(ctx, "unary backward");
     const kin_tensor x = p->act == KIN_ACT_NONE ? kin_tensor() : kin_cuda_in(&c, p->x);
     const kin_tensor dy = kin_cuda_in(&c, p->dy), dx = kin_cuda_out(&c, p->dx, p->acc);
-    KIN_LAUNCH(&c, unary_bwd_kernel, kin_blocks(kin_tensor_numel(p->dx)), KIN_THREADS, p->act,
-               p->alpha, x, dy, dx, p->acc);
+    const int64_t n = kin_tensor_numel(p->dx);
+    KIN_LAUNCH(&c, unary_bwd_kernel, kin_blocks(n), KIN_THREADS, n, p->act, p->alpha,
+               kin_views(&dx, &x, &dy, &dx), (const float *)x.data, (const float *)dy.data,
+               (float *)dx.data, p->acc);
     return kin_cuda_end(&c);
 }
 
-/* Row of a [g,n] operand that serves row r of m. */
-__device__ static __forceinline__ int64_t group_of(const kin_tensor &g, int64_t r, int64_t m)
+/* Row and column of flat index i in rows of n, and the group of `per` rows that the row is in. */
+__device__ static __forceinline__ void grouped_at(int64_t i, int64_t n, int64_t per, int64_t *r,
+                                                  int64_t *k, int64_t *group)
 {
-    return r / (m / g.size[0]);
+    int64_t within;
+    kin_split(i, n, r, k);
+    kin_split(*r, per, group, &within);
 }
 
 __global__ static void gated_add_kernel(kin_tensor lin, kin_tensor residual, kin_tensor gate,
                                         kin_tensor y)
 {
-    const int64_t m = y.size[0], n = y.size[1];
+    const int64_t m = y.size[0], n = y.size[1], per = m / gate.size[0];
     KIN_EACH(i, m * n)
     {
-        const int64_t r = i / n, k = i % n;
-        *kin_ptr2(y, r, k) = kin_get2(residual, r, k) +
-                             kin_get2(gate, group_of(gate, r, m), k) * kin_get2(lin, r, k);
+        int64_t r, k, group;
+        grouped_at(i, n, per, &r, &k, &group);
+        *kin_ptr2(y, r, k) =
+            kin_get2(residual, r, k) + kin_get2(gate, group, k) * kin_get2(lin, r, k);
     }
 }
 
@@ -96,11 +106,12 @@ extern "C" kin_status kin_cuda_gated_add(kin_ctx *ctx, const kin_gated_add_args 
 
 __global__ static void gate_lin_kernel(kin_tensor dy, kin_tensor gate, kin_tensor dlin)
 {
-    const int64_t m = dy.size[0], n = dy.size[1];
+    const int64_t m = dy.size[0], n = dy.size[1], per = m / gate.size[0];
     KIN_EACH(i, m * n)
     {
-        const int64_t r = i / n, k = i % n;
-        *kin_ptr2(dlin, r, k) = kin_get2(dy, r, k) * kin_get2(gate, group_of(gate, r, m), k);
+        int64_t r, k, group;
+        grouped_at(i, n, per, &r, &k, &group);
+        *kin_ptr2(dlin, r, k) = kin_get2(dy, r, k) * kin_get2(gate, group, k);
     }
 }
 
@@ -157,11 +168,13 @@ __device__ static __forceinline__ void store(const kin_tensor &t, int64_t at, fl
     }
 }
 
-__global__ static void copy_kernel(int64_t n, kin_tensor src, kin_tensor dst, bool acc)
+__global__ static void copy_kernel(int64_t n, kin_nd nd, kin_tensor src, kin_tensor dst, bool acc)
 {
     KIN_EACH(i, n)
     {
-        const int64_t from = kin_place(dst, src, i), to = kin_place(dst, dst, i);
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        const int64_t from = at[0], to = at[1];
         if (dst.dtype == KIN_DTYPE_I32 && src.dtype == KIN_DTYPE_I32 && !acc)
             ((int32_t *)dst.data)[to] = ((const int32_t *)src.data)[from];
         else if (dst.dtype == KIN_DTYPE_F64 && src.dtype == KIN_DTYPE_F64)
@@ -180,13 +193,19 @@ extern "C" kin_status kin_cuda_copy(kin_ctx *ctx, const kin_tensor *from, kin_te
     const kin_tensor src = kin_cuda_in(&c, from), dst = kin_cuda_out(&c, to, acc);
     if (src.dtype == KIN_DTYPE_I64 || dst.dtype == KIN_DTYPE_I64)
         kin_cuda_fail(&c, KIN_ERR_UNSUPPORTED, "i64 is not copied");
-    KIN_LAUNCH(&c, copy_kernel, kin_blocks(n), KIN_THREADS, n, src, dst, acc);
+    KIN_LAUNCH(&c, copy_kernel, kin_blocks(n), KIN_THREADS, n, kin_views(&dst, &src, &dst, NULL),
+               src, dst, acc);
     return kin_cuda_end(&c);
 }
 
-__global__ static void fill_kernel(int64_t n, kin_tensor dst, float value)
+__global__ static void fill_kernel(int64_t n, kin_nd nd, kin_tensor dst, float value)
 {
-    KIN_EACH(i, n) store(dst, kin_place(dst, dst, i), value);
+    KIN_EACH(i, n)
+    {
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        store(dst, at[0], value);
+    }
 }
 
 extern "C" kin_status kin_cuda_fill(kin_ctx *ctx, kin_tensor *to, double value)
@@ -195,7 +214,8 @@ extern "C" kin_status kin_cuda_fill(kin_ctx *ctx, kin_tensor *to, double value)
     const int64_t n = kin_tensor_numel(to);
     c.f64 = true;
     const kin_tensor dst = kin_cuda_out(&c, to, false);
-    KIN_LAUNCH(&c, fill_kernel, kin_blocks(n), KIN_THREADS, n, dst, (float)value);
+    KIN_LAUNCH(&c, fill_kernel, kin_blocks(n), KIN_THREADS, n, kin_views(&dst, &dst, NULL, NULL),
+               dst, (float)value);
     return kin_cuda_end(&c);
 }
 

@@ -60,14 +60,15 @@ __global__ static void reduce_kernel(kin_tensor x, kin_tensor other, kin_tensor 
 }
 
 /* Without a sum: y is x times other. */
-__global__ static void product_kernel(int64_t n, kin_tensor x, kin_tensor other, kin_tensor y,
-                                      float alpha, bool acc)
+__global__ static void product_kernel(int64_t n, kin_nd nd, const float *x, const float *other,
+                                      float *y, float alpha, bool acc)
 {
     KIN_EACH(i, n)
     {
-        const float v = ((const float *)x.data)[kin_place(x, x, i)] *
-                        (other.data ? ((const float *)other.data)[kin_place(x, other, i)] : 1.0f);
-        kin_put((float *)y.data + kin_place(x, y, i), alpha * v, acc);
+        int64_t at[KIN_ND_VIEWS];
+        kin_places(nd, n, i, at);
+        const float v = x[at[0]] * (other ? other[at[1]] : 1.0f);
+        kin_put(y + at[2], alpha * v, acc);
     }
 }
 
@@ -80,8 +81,9 @@ extern "C" kin_status kin_cuda_reduce(kin_ctx *ctx, const kin_reduce_args *a)
     const kin_tensor x = kin_cuda_in(&c, a->x), other = kin_cuda_in(&c, a->other);
     const kin_tensor y = kin_cuda_out(&c, a->y, a->acc);
     if (summed == 1) {
-        KIN_LAUNCH(&c, product_kernel, kin_blocks(kept), KIN_THREADS, kept, x, other, y, a->alpha,
-                   a->acc);
+        KIN_LAUNCH(&c, product_kernel, kin_blocks(kept), KIN_THREADS, kept,
+                   kin_views(&x, &x, &other, &y), (const float *)x.data, (const float *)other.data,
+                   (float *)y.data, a->alpha, a->acc);
         return kin_cuda_end(&c);
     }
     const int64_t wide = kept < 65536 ? kept : 65536;

@@ -1,5 +1,5 @@
-/* tensor/cpu/nd.c: see nd.h. */
-#include "tensor/cpu/nd.h"
+/* tensor/nd.c: see nd.h. */
+#include "tensor/nd.h"
 
 static bool joins(const kin_nd *nd, int outer, int64_t size, const int64_t stride[KIN_ND_VIEWS])
 {

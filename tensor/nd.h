@@ -1,7 +1,7 @@
-/* tensor/cpu/nd.h: walks up to three views of one shape together: neighbouring dimensions that all
+/* tensor/nd.h: walks up to three views of one shape together: neighbouring dimensions that all
  * views pass through evenly are joined, so that rows become long. */
-#ifndef KIN_CPU_ND_H
-#define KIN_CPU_ND_H
+#ifndef KIN_TENSOR_ND_H
+#define KIN_TENSOR_ND_H
 
 #include "tensor/tensor.h"
 
