@@ -164,7 +164,7 @@ static inline kin_nd kin_views(const kin_tensor *shape, const kin_tensor *a, con
 {
     const kin_tensor *const v[KIN_ND_VIEWS] = {a && a->data ? a : NULL, b && b->data ? b : NULL,
                                                c && c->data ? c : NULL};
-    kin_nd nd;
+    kin_nd nd = {}; /* whole, as launches are compared by their bytes */
     kin_nd_init(&nd, shape, v);
     return nd;
 }

@@ -127,6 +127,7 @@ int main(int argc, char **argv)
     }
     part(report, "date", cJSON_IsString);
     part(report, "commit", cJSON_IsString);
+    part(report, "device", cJSON_IsString);
     expect(cJSON_IsTrue(part(report, "dry_run", cJSON_IsBool)), "is no dry run", argv[1]);
     part(part(report, "subset", cJSON_IsObject), "kernels", cJSON_IsString);
     part(part(report, "subset", cJSON_IsObject), "golden", cJSON_IsString);
