@@ -54,21 +54,21 @@ void KIN_SIMD(pack_w16_cols)(const float *src, int64_t ld, const int32_t *rows, 
     }
 }
 
-#ifdef __AVX512F__
-#define HIGH_HALF(v) vi_float(vi_and(v, vi_set((int32_t)0xffff0000)))
-#else
-/* note: of 16 registers the tile leaves none for a mask */
+/* The upper halves of words. note: of AVX2's 16 registers the tile leaves none for a mask. */
 VINL vf high_half(vi v)
 {
+#ifdef __AVX512F__
+    return vi_float(vi_and(v, vi_set((int32_t)0xffff0000)));
+#else
     vi h = vi_shr(v, 16);
-    __asm__("" : "+x"(h)); /* not turned into one */
+    __asm__("" : "+x"(h)); /* the two shifts do not become a mask again */
     return vi_float(vi_shl(h, 16));
-}
-#define HIGH_HALF(v) high_half(v)
 #endif
+}
+
 #define TILE_LOAD_B(b)           \
     vi bv = vf_bits(vf_load(b)); \
-    vf b0 = vi_float(vi_shl(bv, 16)), b1 = HIGH_HALF(bv)
+    vf b0 = vi_float(vi_shl(bv, 16)), b1 = high_half(bv)
 #define TILE_STEP(i)                         \
     if ((i) < TILE_DIRECT) {                 \
         TILE_PAIR(i, "vfmadd231ps", a[i])    \
